@@ -1,0 +1,190 @@
+"""One video -> the clips two views are cropped from: a pure function of (row, spec, seed, epoch).
+
+Every random number of a sample is drawn here, from (seed, epoch, video id) alone, and travels with it, so that a sample
+does not depend on which worker made it, in which order, or among how many.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from paramcrop.data.video import VideoReader
+from paramcrop.errors import VideoError
+
+Sample = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ClipSpec:
+    """What is cut from each video and what is drawn with it.
+
+    Attributes:
+        frames: of a clip; stride: source frames from one to the next; size: side of the square clip, pixels.
+        random_cube: R_1 and R_2: each view has its own window and box. Off: both share one window and the centre square.
+        random_box: side of R's square box, as a share of the short side, drawn uniformly between the two.
+        share_window: both views have one window in time even under R (the spatial crop alone: the same frames twice).
+        flip: probability. jitter: probability. brightness, contrast, saturation: factors are drawn from 1 +- these;
+        hue: the shift from +- this, in turns.
+        noise_size, noise: what the croppers get, "normal" or "uniform" over [-1, 1].
+    """
+
+    frames: int = 64
+    stride: int = 1
+    size: int = 128
+    random_cube: bool = True
+    random_box: tuple[float, float] = (0.65625, 0.875)
+    share_window: bool = False
+    flip: float = 0.5
+    jitter: float = 0.8
+    brightness: float = 0.8
+    contrast: float = 0.8
+    saturation: float = 0.8
+    hue: float = 0.2
+    noise_size: int = 32
+    noise: str = "normal"
+
+    @property
+    def span(self) -> int:
+        """Source frames from a clip's first to its last."""
+        return (self.frames - 1) * self.stride + 1
+
+    @property
+    def clips(self) -> int:
+        """Clips sent per sample: one that both views share, or two."""
+        return 2 if self.random_cube else 1
+
+
+def generator(seed: int, epoch: int, video_id: str, attempt: int = 0) -> np.random.Generator:
+    """The random stream of one sample."""
+    digest = hashlib.sha256(f"{seed}/{epoch}/{video_id}/{attempt}".encode()).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
+
+
+def draw_cubes(rng: np.random.Generator, spec: ClipSpec, frames: int, height: int, width: int) -> np.ndarray:
+    """Start frame, box top, box left and box side of each view: int64 (2, 4).
+
+    The same number of draws is taken whatever the spec, so that a switch changes nothing else of a sample.
+    """
+    u = rng.random((2, 4))
+    if not spec.random_cube:
+        u[1], u[:, 1:3] = u[0], 0.5
+    elif spec.share_window:
+        u[1, 0] = u[0, 0]
+    short = min(height, width)
+    low, high = spec.random_box if spec.random_cube else (1.0, 1.0)
+    side = np.clip(np.rint((low + u[:, 3] * (high - low)) * short), 1, short)
+    room = np.stack([np.full(2, max(frames - spec.span, 0)), height - side, width - side], 1)
+    if not spec.random_cube:  # the centre square, not a drawn place
+        place = np.concatenate([np.floor(u[:, :1] * (room[:, :1] + 1)), room[:, 1:] // 2], 1)
+    else:
+        place = np.floor(u[:, :3] * (room + 1))
+    return np.concatenate([place, side[:, None]], 1).astype(np.int64)
+
+
+def draw_augmentation(rng: np.random.Generator, spec: ClipSpec) -> Sample:
+    """Flip, jitter and noise of both views: ``flip`` (2,), ``order`` (2, 4), ``factors`` (2, 4), ``noise`` (2, m)."""
+    flip = rng.random(2) < spec.flip
+    jittered = rng.random(2) < spec.jitter
+    order = np.stack([rng.permutation(4) for _ in range(2)])
+    spread = np.array([spec.brightness, spec.contrast, spec.saturation])
+    low = np.append(np.maximum(1 - spread, 0), -spec.hue)
+    high = np.append(1 + spread, spec.hue)
+    factors = low + rng.random((2, 4)) * (high - low)
+    factors = np.where(jittered[:, None], factors, [1.0, 1.0, 1.0, 0.0])
+    shape = (2, spec.noise_size)
+    noise = rng.random(shape) * 2 - 1 if spec.noise == "uniform" else rng.standard_normal(shape)
+    return {
+        "flip": flip,
+        "order": order.astype(np.int64),
+        "factors": factors.astype(np.float32),
+        "noise": noise.astype(np.float32),
+    }
+
+
+def cut_sample(row: Mapping[str, Any], spec: ClipSpec, seed: int, epoch: int, attempt: int = 0) -> Sample:
+    """Decode and cut one video.
+
+    Args:
+        row: ``id`` and ``video`` (encoded bytes) of a shard row.
+        attempt: another stream of random numbers for the same video (a substitute's).
+
+    Returns:
+        ``video`` uint8 (V, frames, size, size, 3) with V = 1 (shared) or 2, ``cube`` float32 (2, 3, 2) (where each view's
+        clip lies in the video: axes (x, y, t), [low, high], in [0, 1]), and ``draw_augmentation``'s entries.
+
+    Raises:
+        VideoError: the video cannot be decoded.
+    """
+    rng = generator(seed, epoch, row["id"], attempt)
+    reader = VideoReader(row["video"])
+    height, width = reader.read(np.zeros(1, np.int64)).shape[1:3]
+    cubes = draw_cubes(rng, spec, reader.frames, height, width)
+    steps = np.arange(spec.frames) * spec.stride
+    indices = [(start + steps) % reader.frames for start in cubes[: spec.clips, 0]]  # short videos are looped
+    union = np.unique(np.concatenate(indices))
+    frames = reader.read(union)  # both views from one pass
+    clips = [
+        resize(_take(frames, np.searchsorted(union, index))[:, top : top + side, left : left + side], spec.size)
+        for index, (_, top, left, side) in zip(indices, cubes, strict=False)
+    ]
+    start, top, left, side = cubes.T
+    low = np.stack([left / width, top / height, start / reader.frames], 1)
+    extent = np.stack([side / width, side / height, np.full(2, spec.span / reader.frames)], 1)
+    cube = np.stack([low, low + extent], -1).astype(np.float32)
+    return {"video": np.stack(clips), "cube": cube, **draw_augmentation(rng, spec)}
+
+
+def _take(frames: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """``frames[place]`` without a copy where ``place`` is a run."""
+    run = len(place) == 0 or bool(np.array_equal(place, np.arange(place[0], place[0] + len(place))))
+    return frames[place[0] : place[0] + len(place)] if run else frames[place]
+
+
+def resize(frames: np.ndarray, size: int) -> np.ndarray:
+    """uint8 (n, H, W, 3) -> (n, size, size, 3), bilinear, antialiased when it shrinks."""
+    if frames.shape[1:3] == (size, size):
+        return frames
+    import torch.nn.functional as F  # 2 s in a process that may never need it
+    from torch import from_numpy
+
+    planes = from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)  # channels last: torch's fast uint8 path
+    scaled = F.interpolate(planes, size=(size, size), mode="bilinear", antialias=True)
+    return np.ascontiguousarray(scaled.permute(0, 2, 3, 1).numpy())
+
+
+def cut_batch(rows: Sequence[Mapping[str, Any]], spec: ClipSpec, seed: int) -> dict[str, Any]:
+    """Cut a few rows (each with ``epoch`` and ``position``) -> columns, one entry per row, order kept.
+
+    A row never vanishes: one that cannot be decoded is filled with the next good row of the batch, drawn anew, and
+    ``error`` says why (empty for a good row).
+
+    Raises:
+        VideoError: not one row of the batch can be decoded.
+    """
+    samples: list[Sample | None] = []
+    errors = []
+    for row in rows:
+        try:
+            samples.append(cut_sample(row, spec, seed, row["epoch"]))
+            errors.append("")
+        except VideoError as error:
+            samples.append(None)
+            errors.append(str(error))
+    good = [i for i, sample in enumerate(samples) if sample is not None]
+    if not good:
+        raise VideoError(f"one video of {len(rows)} must decode, but none does: {rows[0]['id']}: {errors[0]}")
+    for i, sample in enumerate(samples):
+        if sample is None:
+            other = rows[next((g for g in good if g > i), good[0])]
+            samples[i] = cut_sample(other, spec, seed, rows[i]["epoch"], attempt=1 + i)
+    columns: dict[str, Any] = {name: np.stack([s[name] for s in samples if s is not None]) for name in samples[good[0]] or ()}
+    columns["id"] = np.array([row["id"] for row in rows], dtype=object)
+    columns["error"] = np.array(errors, dtype=object)
+    for name in ("epoch", "position", "label"):
+        columns[name] = np.array([row[name] for row in rows], dtype=np.int64)
+    return columns

@@ -1,0 +1,139 @@
+"""Labelled moving-shape videos, really encoded: a dataset that needs no download.
+
+The class is the motion alone. Background, shape, size, colour, texture, start and speed are drawn independently of it,
+and no class turns into another under a horizontal flip, so that flipping stays a legal augmentation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from math import ceil
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from paramcrop.data.shards import MANIFEST, Manifest, Video, write_shards
+from paramcrop.data.video import encode
+
+CLASSES = ("up", "down", "sideways", "circle", "grow", "shrink", "shake", "bounce")
+SHAPES = ("disc", "square", "diamond", "ring")
+VERSION = 1  # raise it when the same settings no longer give the same pixels
+
+
+class Track(NamedTuple):
+    """The shape's centre and radius over time: x, y, radius, each (T,), in units of the short side."""
+
+    x: np.ndarray
+    y: np.ndarray
+    radius: np.ndarray
+
+
+def motion(name: str, t: np.ndarray, rng: np.random.Generator) -> Track:
+    """The path of class ``name`` at times ``t`` (T,) in [0, 1]."""
+    x0, y0, r0 = rng.uniform(0.35, 0.65), rng.uniform(0.35, 0.65), rng.uniform(0.12, 0.2)
+    side, reach = rng.choice([-1.0, 1.0]), rng.uniform(0.25, 0.4)
+    x, y, r = np.full_like(t, x0), np.full_like(t, y0), np.full_like(t, r0)
+    if name == "up":
+        y = y0 + reach - 2 * reach * t
+    elif name == "down":
+        y = y0 - reach + 2 * reach * t
+    elif name == "sideways":
+        x = x0 + side * (2 * reach * t - reach)
+    elif name == "circle":
+        angle = rng.uniform(0, 2 * np.pi) + side * 4 * np.pi * t
+        x, y = x0 + 0.6 * reach * np.cos(angle), y0 + 0.6 * reach * np.sin(angle)
+    elif name == "grow":
+        r = r0 * (0.5 + 1.5 * t)
+    elif name == "shrink":
+        r = r0 * (2.0 - 1.5 * t)
+    elif name == "shake":
+        x = x0 + 0.15 * np.sin(16 * np.pi * t + rng.uniform(0, 2 * np.pi))
+    elif name == "bounce":
+        y = y0 + reach - 1.6 * reach * np.abs(np.sin(3 * np.pi * t + rng.uniform(0, np.pi)))
+    else:
+        raise ValueError(f"a motion must be one of {CLASSES}, but got {name!r}")
+    return Track(x, y, r)
+
+
+def render(name: str, frames: int, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """One video of class ``name`` -> uint8 (frames, height, width, 3)."""
+    track = motion(name, np.linspace(0, 1, frames), rng)
+    short = min(height, width)
+    rows, columns = np.mgrid[:height, :width].astype(np.float32) / short
+    background = texture(height, width, rng)
+    paint = texture(height, width, rng) * 0.3 + rng.uniform(0, 255, 3) * 0.7
+    shape = SHAPES[rng.integers(len(SHAPES))]
+    offset = (width / short - 1) / 2  # the path is drawn in the centred square
+    video = np.empty((frames, height, width, 3), np.float32)
+    for i in range(frames):
+        cover = mask(shape, columns - track.x[i] - offset, rows - track.y[i], track.radius[i], 1 / short)[..., None]
+        video[i] = background * (1 - cover) + paint * cover
+    return np.clip(np.rint(video), 0, 255).astype(np.uint8)
+
+
+def mask(shape: str, x: np.ndarray, y: np.ndarray, radius: float, edge: float) -> np.ndarray:
+    """Coverage in [0, 1] of a shape of ``radius`` at the origin, softened over ``edge``; all in the same unit."""
+    if shape == "square":
+        inside = radius - np.maximum(np.abs(x), np.abs(y))
+    elif shape == "diamond":
+        inside = radius - (np.abs(x) + np.abs(y)) / np.sqrt(2)
+    elif shape == "ring":
+        inside = 0.35 * radius - np.abs(np.hypot(x, y) - 0.75 * radius)
+    else:
+        inside = radius - np.hypot(x, y)
+    return np.clip(inside / edge + 0.5, 0, 1)
+
+
+def texture(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """A smooth random colour field with a little grain -> float32 (height, width, 3) in [0, 255]."""
+    coarse = rng.uniform(30, 225, (5, 6, 3))
+    rows, columns = np.linspace(0, 3.999, height), np.linspace(0, 4.999, width)
+    r, c = rows.astype(int), columns.astype(int)
+    fr, fc = (rows - r)[:, None, None], (columns - c)[None, :, None]
+    top = coarse[r][:, c] * (1 - fc) + coarse[r][:, c + 1] * fc
+    bottom = coarse[r + 1][:, c] * (1 - fc) + coarse[r + 1][:, c + 1] * fc
+    field = top * (1 - fr) + bottom * fr + rng.normal(0, 6, (height, width, 1))
+    return np.clip(field, 0, 255).astype(np.float32)
+
+
+def videos(count: int, frames: int, height: int, width: int, seed: int = 0, fps: float = 12.0) -> Iterator[Video]:
+    """``count`` encoded videos in shuffled class order, every class equally often (to within one)."""
+    labels = np.random.default_rng([seed, 0]).permutation(np.arange(count) % len(CLASSES))
+    for i, label in enumerate(labels):
+        pixels = render(CLASSES[label], frames, height, width, np.random.default_rng([seed, 1, i]))
+        encoded = encode(pixels, fps)
+        source = hashlib.sha256(f"synthetic/{VERSION}/{seed}/{i}/{frames}x{height}x{width}".encode()).hexdigest()
+        yield Video(
+            f"synthetic-{seed}-{i:06d}", encoded.data, encoded.fps, frames, height, width, int(label), "train", source
+        )
+
+
+def make_dataset(
+    folder: str, count: int = 256, frames: int = 40, height: int = 48, width: int = 64, seed: int = 0
+) -> Manifest:
+    """Write ``count`` videos as shards."""
+    settings = {"dataset": "synthetic", "version": VERSION, "count": count, "seed": seed}
+    settings |= {"frames": frames, "height": height, "width": width}
+    return write_shards(videos(count, frames, height, width, seed), folder, CLASSES, settings)
+
+
+def cached_dataset(parent: Path, clip_frames: int, clip_size: int, count: int = 256) -> str:
+    """The folder, below ``parent``, of a made-up set fit for such clips; made the first time it is asked for.
+
+    It appears whole or not at all: it is written beside its place, then moved there.
+    """
+    frames, height, width = clip_frames + 8, 2 * ceil(clip_size / 2), 2 * ceil(clip_size * 2 / 3)
+    folder = parent / f"synthetic-v{VERSION}-{count}x{frames}x{height}x{width}"
+    if not (folder / MANIFEST).exists():
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=parent, prefix="making-") as making:
+            make_dataset(making, count, frames, height, width)
+            with contextlib.suppress(OSError):  # another process was faster: its set is the same
+                os.rename(making, folder)
+                os.mkdir(making)  # for the context manager to remove
+    return str(folder)

@@ -1,0 +1,68 @@
+"""Process-group helpers that also work without a group: one process is rank 0 of 1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as td
+from torch import Tensor
+
+
+def rank() -> int:
+    return td.get_rank() if td.is_initialized() else 0
+
+
+def world_size() -> int:
+    return td.get_world_size() if td.is_initialized() else 1
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.rows = len(x)
+        out = x.new_empty(world_size() * len(x), *x.shape[1:])
+        td.all_gather_into_tensor(out, x.contiguous())
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        # Every rank's loss reaches this rank's rows: their gradients are summed. With the mean over ranks that DDP
+        # takes, the result is the gradient of the mean loss, so a loss behind this is not multiplied by world_size.
+        total = grads[0].contiguous()
+        td.all_reduce(total)
+        return total[rank() * ctx.rows : (rank() + 1) * ctx.rows]
+
+
+def gather(x: Tensor) -> Tensor:
+    """Rows of every rank, in rank order, with gradient: (B, ...) -> (world_size x B, ...).
+
+    Every rank must pass the same shape.
+    """
+    if world_size() == 1:
+        return x
+    gathered: Tensor = _Gather.apply(x)
+    return gathered
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Any small picklable value of every rank, in rank order."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    td.all_gather_object(values, value)
+    return values
+
+
+def mean_over_ranks(x: Tensor) -> Tensor:
+    """Mean of x over ranks, without gradient."""
+    if world_size() == 1:
+        return x.detach()
+    x = x.detach().clone()
+    td.all_reduce(x)
+    return x / world_size()
+
+
+def values_of_ranks(x: Tensor) -> Tensor:
+    """A scalar of every rank -> (world_size,), without gradient."""
+    return gather(x.detach().reshape(1))

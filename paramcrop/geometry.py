@@ -1,0 +1,104 @@
+"""Where a crop lies in its source: Eq. 3 and 4, boxes, and the two figures of Figure 5.
+
+Convention (nothing else in the project decides any of this again):
+    - videos are (B, C, T, H, W); coordinates are (x, y, t), each in [-1, 1] over the whole source;
+    - matrices map crop -> source;
+    - ``align_corners=False``: -1 and 1 are the outer edges of the first and last pixel (or frame), so pixel i of n
+      lies at (2 i + 1) / n - 1;
+    - beyond the source, its border is repeated.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class CropParams(NamedTuple):
+    """The six parameters of Eq. 3, one value per sample: every policy returns this, ``crop_cube`` applies it.
+
+    Each is float32 (B,). ``theta`` is None where nothing rotates (the crop is then an upright box and cheaper).
+    """
+
+    s_p: Tensor  # spatial scale: crop width / source width, in (0, 1]
+    s_t: Tensor  # temporal scale: crop length / source length, in (0, 1]
+    theta: Tensor | None  # rotation in the image plane, radians
+    dx: Tensor  # centre offset, in units of half the source width
+    dy: Tensor  # ... half the source height
+    dt: Tensor  # ... half the source length
+
+    def detach(self) -> CropParams:
+        return CropParams(*(None if p is None else p.detach() for p in self))
+
+
+def affine_matrix(params: CropParams) -> Tensor:
+    """Eq. 3, with a = b = c = d = 0 -> (B, 3, 4).
+
+    As printed, the rotation entries are not multiplied by s_p: a rotated crop is also sheared and scaled.
+    """
+    zero = torch.zeros_like(params.s_p)
+    theta = zero if params.theta is None else params.theta
+    rows = [
+        [params.s_p * theta.cos(), -theta.sin(), zero, params.dx],
+        [theta.sin(), params.s_p * theta.cos(), zero, params.dy],
+        [zero, zero, params.s_t, params.dt],
+    ]
+    return torch.stack([torch.stack(row, -1) for row in rows], 1)
+
+
+def map_to_source(matrix: Tensor, points: Tensor) -> Tensor:
+    """Eq. 4: crop coordinates (N, 3) -> source coordinates (B, N, 3)."""
+    return points @ matrix[:, :, :3].mT + matrix[:, None, :, 3]
+
+
+def pixel_centres(n: int, like: Tensor) -> Tensor:
+    """Normalised coordinates of n pixels (or frames), (n,), on the device and dtype of ``like``."""
+    return (2 * torch.arange(n, device=like.device, dtype=like.dtype) + 1) / n - 1
+
+
+def to_pixels(coordinates: Tensor, n: int) -> Tensor:
+    """Normalised coordinates -> pixel (or frame) units, kept inside [0, n - 1] (border padding)."""
+    return (((coordinates + 1) * n - 1) / 2).clamp(0, n - 1)
+
+
+def crop_box(params: CropParams) -> Tensor:
+    """The crop as a box of the unit cube: (B, 3, 2), axes (x, y, t), [low, high], in [0, 1].
+
+    A rotated crop is taken before its rotation (DESIGN decision 12: "the unrotated box").
+    """
+    centre = torch.stack([params.dx, params.dy, params.dt], -1)
+    scale = torch.stack([params.s_p, params.s_p, params.s_t], -1)
+    return (torch.stack([centre - scale, centre + scale], -1) + 1) / 2
+
+
+def box_in_video(box: Tensor, cube: Tensor, flip: Tensor) -> Tensor:
+    """A box of the (flipped) clip -> the same box in the whole video.
+
+    Args:
+        box: (B, 3, 2) in the clip the cropper saw.
+        cube: (B, 3, 2) where that clip was cut from the video by R_1 or R_2, in [0, 1] of the video.
+        flip: bool (B,), whether the clip was mirrored in x before it was cropped.
+    """
+    mirrored = torch.stack([1 - box[:, 0].flip(-1), box[:, 1], box[:, 2]], 1)
+    box = torch.where(flip[:, None, None], mirrored, box)
+    low, size = cube[..., :1], cube[..., 1:] - cube[..., :1]
+    return low + box * size
+
+
+def iou(box_1: Tensor, box_2: Tensor) -> Tensor:
+    """Intersection over union of two sets of boxes (B, 3, 2), by volume -> (B,) in [0, 1]."""
+    low = torch.maximum(box_1[..., 0], box_2[..., 0])
+    high = torch.minimum(box_1[..., 1], box_2[..., 1])
+    intersection = (high - low).clamp(min=0).prod(-1)
+    volumes = (box_1[..., 1] - box_1[..., 0]).prod(-1) + (box_2[..., 1] - box_2[..., 0]).prod(-1)
+    return intersection / (volumes - intersection).clamp(min=1e-12)
+
+
+def centre_distance(box_1: Tensor, box_2: Tensor) -> Tensor:
+    """Manhattan distance of the centres of two sets of boxes (B, 3, 2) of the unit cube -> (B,).
+
+    Figure 5's measure: with a minimum scale of 0.5 its maximum is 3 x 0.5 = 1.5.
+    """
+    return (box_1.mean(-1) - box_2.mean(-1)).abs().sum(-1)

@@ -1,0 +1,64 @@
+"""Loss, throughput and waiting time, between two lines of metrics and over an epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TypeVar
+
+from paramcrop.errors import DataError
+
+T = TypeVar("T")
+
+
+class Meter:
+    """Counts steps of ``clips`` views each (over all workers) and the time spent waiting for their data."""
+
+    def __init__(self, clips: int) -> None:
+        self.clips = clips
+        self._line, self._epoch = _Span(), _Span()
+
+    def timed(self, batches: Iterable[T], steps: int) -> Iterator[T]:
+        """Exactly ``steps`` batches, the wait for each counted.
+
+        Raises:
+            DataError: the loader ended early.
+        """
+        iterator, count = iter(batches), 0
+        while count < steps:
+            start = time.perf_counter()
+            batch = next(islice(iterator, 1), None)
+            if batch is None:
+                raise DataError(f"an epoch must have {steps} steps, but its data ended after {count}")
+            for span in (self._line, self._epoch):
+                span.waited += time.perf_counter() - start
+            yield batch
+            count += 1
+
+    def add(self, loss: float) -> None:
+        for span in (self._line, self._epoch):
+            span.steps += 1
+            span.loss += loss
+
+    def read(self) -> dict[str, float]:
+        """Means since the last call; ``data_wait`` is a share of the time, in [0, 1]."""
+        span, self._line = self._line, _Span()
+        return span.means(self.clips)
+
+    def epoch(self) -> dict[str, float]:
+        span, self._epoch = self._epoch, _Span()
+        return span.means(self.clips)
+
+
+class _Span:
+    def __init__(self) -> None:
+        self.start, self.steps, self.loss, self.waited = time.perf_counter(), 0, 0.0, 0.0
+
+    def means(self, clips: int) -> dict[str, float]:
+        seconds = time.perf_counter() - self.start
+        return {
+            "loss": self.loss / max(self.steps, 1),
+            "clips_per_s": clips * self.steps / seconds,
+            "data_wait": self.waited / seconds,
+        }

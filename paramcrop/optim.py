@@ -1,0 +1,85 @@
+"""Optimiser, parameter groups and the per-step schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+
+Group = dict[str, Any]
+
+
+def network_groups(modules: Iterable[nn.Module], lr: float, momentum: float, weight_decay: float) -> list[Group]:
+    """Two groups: tensors of two or more dimensions, and the rest (biases, norms), which LARS does not scale nor decay.
+
+    LARS's step is lr x trust x |w| / |g|: a tensor that starts at zero would stay there for ever.
+    """
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    shared = {"peak_lr": lr, "lr": lr, "momentum": momentum, "schedule": "cosine", "network": True}
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay, "adapt": True, **shared},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "adapt": False, **shared},
+    ]
+
+
+def cropper_group(
+    module: nn.Module, lr: float, momentum: float, weight_decay: float, schedule: str, adapt: bool
+) -> list[Group]:
+    """The croppers' group; none for a policy that has nothing to learn."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    group = {"params": parameters, "peak_lr": lr, "lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+    return [group | {"schedule": schedule, "adapt": adapt, "network": False}] if parameters else []
+
+
+def make_optimizer(groups: list[Group], name: str, trust: float = 0.001) -> Optimizer:
+    """"sgd": torch's, with momentum. "lars": scaled in the groups marked ``adapt``, and the same SGD in the others."""
+    groups = [group for group in groups if group["params"]]
+    return SGD(groups, lr=0.0, momentum=0.9) if name == "sgd" else Lars(groups, trust=trust)
+
+
+class Lars(Optimizer):
+    """SGD with momentum whose gradient, in groups with ``adapt``, is scaled by trust x |w| / (|g| + decay x |w|).
+
+    You et al. 2017, with the learning rate outside the momentum, as in torch's SGD, which it equals where ``adapt`` is
+    off. A tensor of zero norm (or zero gradient) is not scaled: it would never leave zero. Libraries tie the scaling to
+    weight decay; here a group may decay and not be scaled, or the other way round.
+    """
+
+    def __init__(self, params: list[Group], lr: float = 0.0, trust: float = 0.001) -> None:
+        defaults = {"lr": lr, "momentum": 0.9, "weight_decay": 0.0, "trust": trust, "adapt": True}
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    self._update(p, p.grad, group)
+
+    def _update(self, p: Tensor, grad: Tensor, group: Group) -> None:
+        step = grad.add(p, alpha=group["weight_decay"])
+        if group["adapt"]:
+            w, g = p.norm(), grad.norm()
+            ratio = group["trust"] * w / (g + group["weight_decay"] * w)
+            step = step * torch.where((w > 0) & (g > 0), ratio, torch.ones_like(ratio))
+        state = self.state[p]
+        state["momentum_buffer"] = step if not state else state["momentum_buffer"].mul_(group["momentum"]).add_(step)
+        p.sub_(state["momentum_buffer"], alpha=group["lr"])
+
+
+def lr_factor(step: int, steps: int, warmup: int) -> float:
+    """Share of the peak rate at ``step`` of ``steps``: linear over ``warmup`` steps, then a cosine to 0."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+
+
+def set_lr(optimizer: Optimizer, step: int, steps: int, warmup: int) -> None:
+    """Give every group its rate for ``step``; a "constant" group keeps its peak."""
+    for group in optimizer.param_groups:
+        factor = lr_factor(step, steps, warmup) if group["schedule"] == "cosine" else 1.0
+        group["lr"] = group["peak_lr"] * factor

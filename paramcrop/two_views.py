@@ -1,0 +1,63 @@
+"""The model that is trained: crop policy and framework in one module."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from paramcrop import dist
+from paramcrop.augment import augment
+from paramcrop.batch import Batch
+from paramcrop.build import build_method, build_policy, network_dtype, view_size
+from paramcrop.config import Config
+from paramcrop.crop import crop_cube
+from paramcrop.geometry import CropParams
+from paramcrop.telemetry import crop_scalars
+
+
+class TwoViews(nn.Module):
+    """Everything that is differentiated, in one module for DDP: crops -> views -> loss.
+
+    Args:
+        policy: (noise (B, 2, m), progress) -> the CropParams of both views.
+        method: (view_1, view_2) -> (loss, scalars).
+        size: (frames, height, width) of a view; rounding: Eq. 8's.
+        mean, std: applied to the views' pixels in [0, 1].
+    """
+
+    def __init__(
+        self, policy: nn.Module, method: nn.Module, size: tuple[int, int, int], rounding: str, mean: float, std: float
+    ) -> None:
+        super().__init__()
+        self.policy, self.method = policy, method
+        self.size, self.rounding, self.mean, self.std = size, rounding, mean, std
+
+    def forward(self, batch: Batch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """-> this rank's loss, and scalars of the loss and of the crops."""
+        crops = self.policy(batch.noise, progress)
+        loss, scalars = self.method(*(self.view(batch, i, params) for i, params in enumerate(crops)))
+        return loss, scalars | crop_scalars(crops, batch) | self.policy.telemetry(batch.noise)
+
+    def view(self, batch: Batch, i: int, params: CropParams) -> Tensor:
+        """View i as the network sees it: float32 (B, 3, *size)."""
+        drawn = batch.augmentation(i)
+        view = crop_cube(batch.clip(i), params, self.size, lambda frames: augment(frames, drawn), self.rounding)
+        return (view - self.mean) / self.std
+
+
+def build_model(config: Config, device: torch.device) -> TwoViews:
+    """The model of a config, its weights a function of ``config.seed`` alone, on ``device``."""
+    torch.manual_seed(config.seed)
+    policy, method = build_policy(config), build_method(config, network_dtype(config, device))
+    a = config.augment
+    return TwoViews(policy, method, view_size(config), config.cropper.rounding, a.mean, a.std).to(device)
+
+
+def distribute(model: TwoViews, device: torch.device) -> nn.Module:
+    """Wrap for several processes, if there are: DDP, with SyncBatchNorm on GPUs (torch's raises on the CPU)."""
+    if dist.world_size() == 1:
+        return model
+    if device.type == "cuda":
+        model.method = nn.SyncBatchNorm.convert_sync_batchnorm(model.method)
+    return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
