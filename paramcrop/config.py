@@ -164,7 +164,7 @@ class Train(BaseModel):
     workers: int = _option(1, "training processes", where=True, ge=1)
     device: Literal["auto", "cpu", "cuda"] = _option("auto", "auto: GPUs if the cluster has one per worker", where=True)
     cpus_per_worker: float | None = _option(None, "CPUs reserved per worker; none: planned", where=True, gt=0)
-    threads: int | None = _option(None, "torch threads per CPU worker; none: cores / workers", where=True, ge=1)
+    threads: int | None = _option(None, "torch threads per CPU worker; none: its CPUs", where=True, ge=1)
 
 
 class Run(BaseModel):

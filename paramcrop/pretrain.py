@@ -57,7 +57,7 @@ def pretrain(
     Args:
         batches: epoch -> this rank's share of its global batches, in order.
         recorder: keeps metrics, ids, crops and checkpoints (rank 0's writes, the others' do nothing).
-        report: called with an epoch's means, on every rank, once an epoch.
+        report: called at every checkpoint, on every rank, with the means since the last one (a barrier under Ray).
 
     Raises:
         NonFiniteLossError: names the step and the ranks.
@@ -91,7 +91,7 @@ def pretrain(
         recorder.samples(epoch * steps_per_epoch, seen)
         if step == total or (epoch + 1) % config.run.checkpoint_epochs == 0:
             recorder.checkpoint(model, optimizer, epoch, step)
-        report(meter.epoch() | {"epoch": epoch, "step": step})
+            report(meter.epoch() | {"epoch": epoch, "step": step})
     return model
 
 

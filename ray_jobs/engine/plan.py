@@ -25,6 +25,11 @@ class Plan:
     arithmetic: str
 
     @property
+    def threads(self) -> int:
+        """Torch threads of a CPU worker: the cores it was given, so that decoding keeps its own."""
+        return max(1, round(self.worker_cpus))
+
+    @property
     def use_gpu(self) -> bool:
         return self.worker_gpus > 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from itertools import islice
 from math import ceil
@@ -31,9 +30,8 @@ def train_worker(job: dict[str, Any]) -> None:
     """Runs on every rank."""
     config, steps = Config.model_validate(job["config"]), job["steps_per_epoch"]
     device = get_device()
-    if device.type == "cpu":
-        ranks = ray.train.get_context().get_local_world_size()
-        torch.set_num_threads(config.train.threads or max(1, (os.cpu_count() or 1) // ranks))
+    if device.type == "cpu":  # more threads than cores that are free, and they wait for each other
+        torch.set_num_threads(config.train.threads or job["threads"])
     shard = ray.train.get_dataset_shard("train")
     rows = shard.iter_batches(batch_size=config.batch_per_worker, batch_format="numpy", prefetch_batches=2)
     stream = (to_batch(columns) for columns in rows)
@@ -57,7 +55,12 @@ def run_pretraining(config: Config, plan: Plan, data: str, manifest: Manifest, f
     steps = steps_per_epoch(manifest.videos, config.train.global_batch)
     trainer = TorchTrainer(
         train_worker,
-        train_loop_config={"config": config.model_dump(), "steps_per_epoch": steps, "folder": str(folder)},
+        train_loop_config={
+            "config": config.model_dump(),
+            "steps_per_epoch": steps,
+            "folder": str(folder),
+            "threads": plan.threads,
+        },
         scaling_config=ScalingConfig(
             num_workers=plan.workers,
             use_gpu=plan.use_gpu,
