@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from paramcrop.crop import crop_cube, to_float
+from paramcrop.crop import ROUNDINGS, crop_cube, to_float
 from paramcrop.geometry import CropParams
 
 NAMES = ("s_p", "s_t", "theta", "dx", "dy", "dt")  # the order of Eq. 5 and 6
@@ -129,6 +129,10 @@ class ParamCrop(nn.Module):
             raise ValueError(f"0 <= v_l <= v_u <= 1 must hold, but got {bounds=}")
         if axes not in ("both", "spatial", "temporal"):
             raise ValueError(f"axes must be 'both', 'spatial' or 'temporal', but got {axes!r}")
+        if noise not in ("normal", "uniform"):
+            raise ValueError(f"noise must be 'normal' or 'uniform', but got {noise!r}")
+        if rounding not in ROUNDINGS:
+            raise ValueError(f"rounding must be one of {tuple(ROUNDINGS)}, but got {rounding!r}")
         self.croppers = nn.ModuleList(crop_mlp(noise_size, hidden, layers, batch_norm) for _ in range(2))
         self.ranges, self.bounds, self.reversal, self.axes = ranges, bounds, reversal, axes
         self.noise_size, self.noise, self.size, self.rounding = noise_size, noise, size, rounding

@@ -114,12 +114,19 @@ def videos(count: int, frames: int, height: int, width: int, seed: int = 0, fps:
 
 
 def make_dataset(
-    folder: str, count: int = 256, frames: int = 40, height: int = 48, width: int = 64, seed: int = 0
+    folder: str,
+    count: int = 256,
+    frames: int = 40,
+    height: int = 48,
+    width: int = 64,
+    seed: int = 0,
+    row_group_rows: int = 64,
 ) -> Manifest:
     """Write ``count`` videos as shards."""
     settings = {"dataset": "synthetic", "version": VERSION, "count": count, "seed": seed}
     settings |= {"frames": frames, "height": height, "width": width}
-    return write_shards(videos(count, frames, height, width, seed), folder, CLASSES, settings)
+    rows = videos(count, frames, height, width, seed)
+    return write_shards(rows, folder, CLASSES, settings, row_group_rows=row_group_rows)
 
 
 def cached_dataset(parent: Path, clip_frames: int, clip_size: int, count: int = 256) -> str:

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from paramcrop.data.shards import Manifest, read_manifest
+from paramcrop.data.synthetic import make_dataset
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Manifest]:
+    """48 small encoded videos in shards of three row groups."""
+    folder = str(tmp_path_factory.mktemp("shards"))
+    make_dataset(folder, count=48, frames=24, height=32, width=40, row_group_rows=16)
+    return folder, read_manifest(folder)
+
+
+@pytest.fixture
+def real_videos() -> Path:
+    """The folder of real videos that PARAMCROP_TEST_VIDEOS names."""
+    folder = os.environ.get("PARAMCROP_TEST_VIDEOS")
+    if not folder:
+        pytest.skip("PARAMCROP_TEST_VIDEOS names no folder of real videos")
+    return Path(folder)

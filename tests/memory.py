@@ -1,0 +1,76 @@
+"""Batches without files or decoding, and two processes in one test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as td
+
+from paramcrop.batch import Batch, to_batch
+from paramcrop.config import Config
+from paramcrop.data.clips import ClipSpec, draw_augmentation, generator
+from paramcrop.data.synthetic import CLASSES, render
+from paramcrop.presets import load_config
+from paramcrop.record import Recorder
+
+TINY = (
+    *("data.clip_frames=8", "data.clip_size=32", "cropper.frames=4", "cropper.size=24", "backbone.width=8"),
+    *("projector.hidden=16", "projector.size=8", "train.global_batch=8", "optim.lr=0.05"),
+)
+
+
+def tiny_config(*overrides: str) -> Config:
+    """The demo's settings, smaller still."""
+    return load_config("demo", None, (*TINY, *overrides))
+
+
+def made_clips(n: int, frames: int, size: int, seed: int = 0) -> np.ndarray:
+    """uint8 (n, frames, size, size, 3), classes in turn."""
+    return np.stack([render(CLASSES[i % 8], frames, size, size, np.random.default_rng([seed, i])) for i in range(n)])
+
+
+def memory_batches(clips: np.ndarray, spec: ClipSpec, seed: int, batch: int) -> Callable[[int], Iterator[Batch]]:
+    """epoch -> its batches, both views from one clip; flips, jitter and noise as a decode task draws them."""
+
+    def epoch_batches(epoch: int) -> Iterator[Batch]:
+        order = np.random.default_rng([seed, epoch]).permutation(len(clips))
+        for first in range(0, len(clips) - batch + 1, batch):
+            rows = order[first : first + batch]
+            drawn = [draw_augmentation(generator(seed, epoch, str(i)), spec) for i in rows]
+            columns: dict[str, Any] = {name: np.stack([d[name] for d in drawn]) for name in drawn[0]}
+            columns |= {"video": clips[rows][:, None], "id": [str(i) for i in rows], "error": [""] * batch}
+            columns["cube"] = np.tile(np.array([0, 1], np.float32), (batch, 2, 3, 1))
+            columns |= {"label": rows % 8, "epoch": np.full(batch, epoch), "position": np.arange(first, first + batch)}
+            yield to_batch(columns)
+
+    return epoch_batches
+
+
+class MetricsInMemory(Recorder):
+    """A recorder that keeps the metrics of every logged step."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.lines: list[dict[str, float]] = []
+
+    def metrics(self, step: int, epoch: int, values: dict[str, float]) -> None:
+        self.lines.append({"step": step, "epoch": epoch, **values})
+
+
+def on_two_ranks(function: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:
+    """Run ``function(*arguments)`` (a module's own) on two gloo processes -> what each returned."""
+    torch.multiprocessing.spawn(_rank, (function, str(folder), arguments), nprocs=2)  # type: ignore[no-untyped-call]
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def _rank(rank: int, function: Callable[..., Any], folder: str, arguments: tuple[Any, ...]) -> None:
+    torch.set_num_threads(1)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    td.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    torch.save(function(*arguments), f"{folder}/rank{rank}.pt")
+    td.destroy_process_group()
