@@ -57,7 +57,7 @@ def crop_cube(
     with torch.autocast(video.device.type, enabled=False):  # coordinates do not survive 8 bits of mantissa
         matrix = affine_matrix(params)
         t = round_time(frame_positions(matrix, size[0], video.shape[2]), rounding)  # (B, n)
-        index = t.detach().long()
+        index = t.detach().nan_to_num().long()  # croppers gone NaN show in the pixels and the loss, not as a bad index
         view = resample(prepare(gather_frames(video, index)), matrix, size[1:], params.theta is not None)
         if not t.requires_grad:
             return view

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
@@ -43,6 +44,8 @@ def make_config(values: Mapping[str, Any]) -> Config:
     for key, value in values.items():
         if key not in options:
             raise ConfigError(_unknown(key, options))
+        if isinstance(value, bool) and bool not in (options[key].annotation, *get_args(options[key].annotation)):
+            raise ConfigError(_expectation(key, options[key], "bool", "must not be true or false", value))
         section = nested
         *parents, name = key.split(".")
         for parent in parents:
@@ -137,12 +140,19 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 def _explain(error: ValidationError, options: Mapping[str, FieldInfo]) -> str:
     first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"])
-    key = next((k for k in options if key == k or key.startswith(f"{k}.")), key)
+    path = ".".join(str(part) for part in first["loc"])
+    key = next((k for k in options if path == k or path.startswith(f"{k}.")), path)
     message = str(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "value_error":  # our own validators: they name their fields and values
         return f"{key}.{message}" if key else message
-    field = options.get(key)
-    choices = f"{key} must be one of {_choices(field)}" if field is not None and first["type"] == "literal_error" else ""
-    expected = choices or f"{key}: {message[0].lower()}{message[1:]}".replace("input should be", "must be")
-    return f"{expected}, but is {first['input']!r} (default: {show(field.default) if field else 'none'})"
+    return _expectation(key, options[key], first["type"], message, first["input"])
+
+
+def _expectation(key: str, field: FieldInfo, kind: str, message: str, value: Any) -> str:
+    if kind == "literal_error":
+        expected = f"{key} must be one of {_choices(field)}"
+    elif kind == "missing":
+        expected = f"{key}: must be {len(get_args(field.annotation))} values"
+    else:
+        expected = f"{key}: " + re.sub(r"^[A-Z]\w* should ", "must ", message)
+    return f"{expected}, but is {value!r} (default: {show(field.default)})"

@@ -5,7 +5,6 @@ With no argument: a local Ray if none runs, a made-up video set, the demo's sett
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -89,29 +88,17 @@ def dry_run(config: Config, console: Console) -> None:
 
 def train(config: Config, data: str, manifest: Manifest, folder: Path, steps: int, console: Console) -> None:
     """Connect to Ray (or start it), divide the cluster, train."""
-    connect(config.run.ray_logs)
+    from ray_jobs.engine.connect import cluster_nodes, connect
     from ray_jobs.engine.plan import plan_pretraining
-    from ray_jobs.engine.train import cluster_nodes, run_pretraining
+    from ray_jobs.engine.train import run_pretraining
+
+    connect(config.run.ray_logs)
 
     t = config.train
     plan = plan_pretraining(cluster_nodes(), t.workers, t.device, t.cpus_per_worker)
     console.print(f"resources: {plan.arithmetic}", highlight=False)
     with RunProgress(folder, steps, console):
         run_pretraining(config, plan, data, manifest, folder)
-
-
-def connect(ray_logs: bool) -> None:
-    """Join the cluster this runs on (a job's, or one started here by `ray start`), or start one for this process."""
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # seconds saved at the end of short runs
-    import logging
-
-    import ray
-
-    level = logging.INFO if ray_logs else logging.ERROR
-    ray.init(log_to_driver=ray_logs, logging_level=level, configure_logging=True)
-    for name in ("ray.data", "ray.train", "ray.tune"):
-        logging.getLogger(name).setLevel(level)
 
 
 def finish(folder: Path, seconds: float, console: Console) -> None:

@@ -23,7 +23,7 @@ from paramcrop.errors import ParamCropError
 from paramcrop.pretrain import pretrain, total_steps
 from paramcrop.record import Recorder
 from ray_jobs.engine.ingest import execution_options, rows_per_task, training_samples
-from ray_jobs.engine.plan import Node, Plan
+from ray_jobs.engine.plan import Plan
 
 
 def train_worker(job: dict[str, Any]) -> None:
@@ -93,12 +93,6 @@ def make_dataset(config: Config, data: str, manifest: Manifest, steps: int) -> r
         config.data.shuffle_row_groups,
         rows_per_task(config.batch_per_worker, spec, config.data.task_rows),
     )
-
-
-def cluster_nodes() -> list[Node]:
-    """The nodes of the connected cluster that are alive."""
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [Node(resources.get("CPU", 0.0), resources.get("GPU", 0.0)) for resources in alive]
 
 
 def own_error(error: BaseException) -> ParamCropError | None:

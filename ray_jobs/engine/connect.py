@@ -1,0 +1,43 @@
+"""Joining a Ray cluster, or starting one for this process."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import ray
+
+from paramcrop.errors import ResourceError
+from ray_jobs.engine.plan import Node
+
+QUIET = {
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",  # we draw our own
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # default 2: seconds lost at the end of a short run
+}
+
+
+def connect(ray_logs: bool) -> None:
+    """Join the cluster that RAY_ADDRESS names, a job belongs to, or `ray start` made here; else start one.
+
+    Raises:
+        ResourceError: such a cluster is named or recorded, but cannot be joined.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    level = logging.INFO if ray_logs else logging.ERROR
+    try:
+        ray.init(log_to_driver=ray_logs, logging_level=level)
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ResourceError(
+            f"the Ray cluster that RAY_ADDRESS or an earlier `ray start` names must answer: {reason}; "
+            "start it, `ray stop` what is left of it, or set RAY_ADDRESS=local"
+        ) from None
+    for name in ("ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(level)
+
+
+def cluster_nodes() -> list[Node]:
+    """The nodes of the connected cluster that are alive."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Node(resources.get("CPU", 0.0), resources.get("GPU", 0.0)) for resources in alive]

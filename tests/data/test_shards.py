@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from paramcrop.data.shards import Manifest, Video, check_shards, read_manifest, read_videos, write_shards
+from paramcrop.errors import DataError
+
+
+def made(n: int, size: int = 100) -> list[Video]:
+    return [Video(f"v{i}", bytes([i % 256]) * size, 25.0, 10, 8, 8, i % 3, "train", f"sha{i}") for i in range(n)]
+
+
+def test_what_is_written_is_read_back_in_order(tmp_path: Path) -> None:
+    written = made(50)
+    manifest = write_shards(written, str(tmp_path), ("a", "b", "c"), {"short_side": 128}, 1000, 500, 4)
+    assert list(read_videos(str(tmp_path))) == written
+    assert read_manifest(str(tmp_path)) == manifest
+    assert manifest.videos == 50
+    assert len(manifest.shards) > 1
+    assert check_shards(str(tmp_path)) == []
+
+
+def test_row_groups_keep_their_limits_and_the_manifest_knows_them(tmp_path: Path) -> None:
+    manifest = write_shards(made(20), str(tmp_path), row_group_rows=100, row_group_bytes=600)
+    assert manifest.shards[0].row_groups == (6, 6, 6, 2)
+    file = pq.ParquetFile(tmp_path / manifest.shards[0].file)
+    assert [file.metadata.row_group(g).num_rows for g in range(4)] == [6, 6, 6, 2]
+    video = file.metadata.row_group(0).column(1)
+    assert (video.path_in_schema, video.compression) == ("video", "UNCOMPRESSED")
+
+
+def test_content_id_follows_the_sources_not_the_files(tmp_path: Path) -> None:
+    def content(name: str, videos: list[Video], **settings: object) -> str:
+        return write_shards(videos, str(tmp_path / name), settings=dict(settings), row_group_rows=3).content_id
+
+    same = content("a", made(9))
+    assert content("b", made(9)[::-1]) == same
+    assert content("c", made(8)) != same
+    assert content("d", [*made(8), replace(made(9)[8], source_sha256="other")]) != same
+    assert content("e", made(9), short_side=256) != same
+
+
+def test_check_names_a_damaged_and_a_missing_shard(tmp_path: Path) -> None:
+    manifest = write_shards(made(30), str(tmp_path), shard_bytes=1000, row_group_rows=5)
+    first, second = (tmp_path / shard.file for shard in manifest.shards[:2])
+    damaged = bytearray(first.read_bytes())
+    damaged[40] ^= 1
+    first.write_bytes(damaged)
+    second.unlink()
+    problems = check_shards(str(tmp_path))
+    assert [p.split(":")[0] for p in problems] == [first.name, second.name]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(None, "must hold a manifest.json"), ("{", "must be readable JSON"), ('{"format": "x"}', "must be of format")],
+)
+def test_a_folder_without_a_good_manifest_is_named(tmp_path: Path, text: str | None, message: str) -> None:
+    if text is not None:
+        (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_manifest(str(tmp_path))
+
+
+def test_uris_and_their_errors(tmp_path: Path) -> None:
+    manifest = write_shards(made(3), f"file://{tmp_path}")
+    assert read_manifest(str(tmp_path)) == manifest
+    with pytest.raises(DataError, match="nosuch://x"):
+        read_manifest("nosuch://x")
+
+
+def test_no_video_and_twice_the_same_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="at least one video"):
+        write_shards([], str(tmp_path))
+    with pytest.raises(DataError, match="'v0' comes twice"):
+        write_shards(made(1) * 2, str(tmp_path))
+    with pytest.raises(DataError, match=r"manifest\.json"):
+        read_manifest(str(tmp_path))  # nothing that failed looks finished
+
+
+def test_manifest_counts_are_derived(tmp_path: Path) -> None:
+    assert isinstance(write_shards(made(7), str(tmp_path), row_group_rows=2), Manifest)
+    assert read_manifest(str(tmp_path)).shards[0].row_groups == (2, 2, 2, 1)

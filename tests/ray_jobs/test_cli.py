@@ -1,0 +1,74 @@
+"""The command as its user meets it, short of starting Ray."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from paramcrop.presets import all_options
+from ray_jobs.engine.ingest import MOST_TASK_BYTES, rows_per_task
+from paramcrop.data.clips import ClipSpec
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def pretrain(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "ray_jobs" / "pretrain.py"), *arguments]
+    environment = os.environ | {"PARAMCROP_HOME": str(home), "COLUMNS": "200"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=home, check=False)
+
+
+def test_help_lists_every_option_quickly(tmp_path: Path) -> None:
+    start = time.monotonic()
+    done = pretrain(tmp_path, "--help")
+    assert time.monotonic() - start < 5
+    assert done.returncode == 0
+    for key, _ in all_options():
+        assert f"  {key}=" in done.stdout
+
+
+def test_dry_run_prints_the_figures_and_touches_nothing(tmp_path: Path) -> None:
+    done = pretrain(tmp_path, "--dry-run", "train.global_batch=64", "optim.lr_scale=views/256")
+    assert done.returncode == 0
+    assert "effective learning rate 0.025" in done.stdout
+    assert "ln(2B-1) = 4.844" in done.stdout
+    assert "120 steps of 64 videos = 128 views" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("cropper.layer=3",), "error: cropper.layer is not a setting; the nearest is cropper.layers; --help lists all"),
+        (("--preset", "nope"), "error: --preset must be one of"),
+        (("--config", "absent.yaml"), "error: --config must name a readable file: absent.yaml"),
+        (("data.shards=/nowhere",), "error: /nowhere: a data folder must hold a manifest.json"),
+        (("data.shards=nosuch://x",), "error: nosuch://x: a data folder must be a local path or a URI"),
+        (("--preset", "k400_simclr_r2d3d18", "data.shards=/nowhere"), "error: /nowhere"),
+        (("run.storage=/proc/nope",), "error: run.storage must be a folder that can be written to: /proc/nope"),
+        (("run.storage=s3://bucket/x",), "error: run.storage must be a folder that all nodes share"),
+        (("train.global_batch=512",), "error: train.global_batch must be at most the number of videos, 256"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    done = pretrain(tmp_path, *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_rows_per_task_divide_the_batch_and_stay_in_a_block() -> None:
+    paper = ClipSpec()
+    row = 2 * 64 * 128 * 128 * 3
+    for batch in (1, 7, 16, 20, 64, 128, 997):
+        rows = rows_per_task(batch, paper)
+        assert batch % rows == 0
+        assert rows == 1 or rows * row <= MOST_TASK_BYTES
+    assert rows_per_task(128, paper) == 16
+    assert rows_per_task(64, ClipSpec(frames=8, size=32)) == 32
+    assert rows_per_task(64, ClipSpec(frames=8, size=32), most=10) == 8

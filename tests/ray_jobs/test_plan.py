@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import pytest
+
+from paramcrop.errors import ResourceError
+from ray_jobs.engine.plan import Node, plan_pretraining
+
+
+def test_two_cpus_are_0_9_for_the_worker_and_the_rest_for_data() -> None:
+    plan = plan_pretraining([Node(2)], 1)
+    assert (plan.worker_cpus, plan.data_cpus, plan.use_gpu, plan.threads) == (0.9, 1.1, False, 1)
+    assert plan.arithmetic == "1 node(s), 2 CPUs, 0 GPUs = 1 worker(s) x (0.9 CPU) + 1.1 CPUs for decoding"
+
+
+def test_two_workers_share_two_cpus() -> None:
+    plan = plan_pretraining([Node(2)], 2)
+    assert (plan.worker_cpus, plan.data_cpus) == (0.45, 1.1)
+
+
+def test_gpus_are_taken_when_there_is_one_per_worker() -> None:
+    plan = plan_pretraining([Node(16, 4), Node(16, 4), Node(64)], 8)
+    assert (plan.worker_cpus, plan.worker_gpus, plan.data_cpus) == (1, 1, 88)
+    assert not plan_pretraining([Node(16, 4)], 8).use_gpu
+    assert not plan_pretraining([Node(16, 4)], 2, device="cpu").use_gpu
+
+
+def test_what_does_not_fit_is_refused_with_the_sum() -> None:
+    with pytest.raises(ResourceError, match=r"train.workers=2 must fit the cluster, but only 1 do: .* 1 GPUs"):
+        plan_pretraining([Node(8, 1)], 2, device="cuda")
+    with pytest.raises(ResourceError, match="only 1 do"):  # 12 CPUs in all, but no node has room for the second
+        plan_pretraining([Node(8), Node(4)], 2, cpus=5)
+    with pytest.raises(ResourceError, match="one CPU must be left for decoding"):
+        plan_pretraining([Node(1)], 1)
+
+
+def test_a_cpu_machine_keeps_half_for_decoding() -> None:
+    plan = plan_pretraining([Node(16)], 2)
+    assert (plan.worker_cpus, plan.data_cpus, plan.threads) == (3.6, 8.8, 4)
