@@ -1,0 +1,67 @@
+"""Ray Data against the plain reader: same samples, same order, dealt out in turn."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+from paramcrop.data.clips import ClipSpec
+from paramcrop.data.reader import epoch_batches
+from paramcrop.data.shards import Manifest
+from ray_jobs.engine.ingest import execution_options, rows_per_task, training_samples
+
+pytestmark = pytest.mark.ray
+
+SPEC = ClipSpec(frames=8, size=32)
+GLOBAL, EPOCHS, SEED, WINDOW = 12, 3, 5, 2
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
+    ray.init(address="local", num_cpus=2, object_store_memory=300 * 2**20, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+    del os.environ["RAY_AUTH_MODE"]
+
+
+def dealt(folder: str, manifest: Manifest, workers: int) -> list[list[dict[str, Any]]]:
+    """The batches each of ``workers`` gets, over all epochs."""
+    batch = GLOBAL // workers
+    rows = manifest.videos // GLOBAL * GLOBAL
+    task_rows = rows_per_task(batch, SPEC)
+    dataset = training_samples(folder, manifest, SPEC, SEED, range(EPOCHS), rows, WINDOW, task_rows)
+    dataset.context.execution_options = execution_options(2)
+    splits = dataset.streaming_split(workers, equal=True)
+    got: list[list[dict[str, Any]]] = [[] for _ in splits]
+
+    def take(i: int) -> None:
+        got[i] += splits[i].iter_batches(batch_size=batch, batch_format="numpy")
+
+    threads = [Thread(target=take, args=(i,)) for i in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    return got
+
+
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_global_batches_are_the_plain_readers(shards: tuple[str, Manifest], workers: int) -> None:
+    folder, manifest = shards
+    got = dealt(folder, manifest, workers)
+    expected = [b for e in range(EPOCHS) for b in epoch_batches(folder, manifest, SPEC, SEED, e, GLOBAL, WINDOW)]
+    assert [len(batches) for batches in got] == [len(expected)] * workers
+    for step, plain in enumerate(expected):
+        parts = [batches[step] for batches in got]
+        order = np.argsort(np.concatenate([p["position"] for p in parts]))
+        for name, column in plain.items():
+            together = np.concatenate([p[name] for p in parts])[order]
+            np.testing.assert_array_equal(together, column, err_msg=f"step {step}: {name}")

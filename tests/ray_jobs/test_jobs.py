@@ -1,0 +1,75 @@
+"""The whole job, on a Ray head that the test starts: both forms of `ray job submit`, one worker and two."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from paramcrop.checkpoint import load_checkpoint, newest_checkpoint
+from paramcrop.runs import read_lines, read_metrics
+from tests.memory import TINY
+from tests.ray_jobs.conftest import Head
+
+pytestmark = pytest.mark.ray
+
+# Normalisation that does not depend on the batch, so that one worker and two can be compared.
+SETTINGS = (*TINY, "data.random_cube=true", "backbone.norm=group", "train.max_steps=5", "run.log_every=1")
+
+
+@pytest.fixture(scope="module")
+def runs(head: Head) -> dict[str, tuple[subprocess.CompletedProcess[str], Path]]:
+    """Each form once: (the submission, the run's folder)."""
+    storage = head.home / "runs"
+    command = ("python", "ray_jobs/pretrain.py", f"run.storage={storage}", *SETTINGS)
+    forms = {
+        "one worker": ((*command, "run.name=one"), ()),
+        "two workers": ((*command, "run.name=two", "train.workers=2"), ("--working-dir", ".")),
+    }
+    done = {}
+    for name, (line, options) in forms.items():
+        submitted = head.submit(*line, options=options)
+        folders = sorted(storage.glob(f"{name.split()[0]}-*"))
+        done[name] = (submitted, folders[0] if folders else storage)
+    return done
+
+
+@pytest.mark.parametrize("form", ["one worker", "two workers"])
+def test_both_forms_of_submission_run_to_the_end(
+    runs: dict[str, tuple[subprocess.CompletedProcess[str], Path]], form: str
+) -> None:
+    submitted, folder = runs[form]
+    assert submitted.returncode == 0, submitted.stdout[-3000:] + submitted.stderr[-3000:]
+    assert "5 steps in" in submitted.stdout
+    assert [m["step"] for m in read_metrics(folder)] == [1, 2, 3, 4, 5]
+    names = {path.name for path in folder.iterdir()}
+    assert {"config.yaml", "provenance.json", "figure5.png", "crops.png", "samples.jsonl", "tensorboard"} <= names
+    newest = newest_checkpoint(folder)
+    assert newest is not None
+    assert load_checkpoint(newest)[1]["step"] == 5
+
+
+def test_one_worker_and_two_see_the_same_batches_and_the_same_losses(
+    runs: dict[str, tuple[subprocess.CompletedProcess[str], Path]],
+) -> None:
+    one, two = runs["one worker"][1], runs["two workers"][1]
+    assert read_lines(one / "samples.jsonl") == read_lines(two / "samples.jsonl")
+    assert len(read_lines(one / "samples.jsonl")) == 5
+    for first, second in zip(read_metrics(one), read_metrics(two), strict=True):
+        for name in ("loss", "crop_distance", "crop_iou", "source_distance", "similarity_positive"):
+            assert second[name] == pytest.approx(first[name], abs=1e-4), (first["step"], name)
+
+
+def test_a_mistake_fails_the_job_in_one_line(head: Head) -> None:
+    submitted = head.submit("python", "ray_jobs/pretrain.py", "cropper.layer=3")
+    assert submitted.returncode == 1
+    assert "error: cropper.layer is not a setting; the nearest is cropper.layers" in submitted.stdout + submitted.stderr
+    assert "Traceback" not in submitted.stdout
+
+
+def test_without_the_token_nothing_is_accepted(head: Head) -> None:
+    stranger = Head(head.address, head.env | {"RAY_AUTH_TOKEN": "another"}, head.home)
+    submitted = stranger.submit("python", "-c", "print('in')")
+    assert submitted.returncode != 0
+    assert "in\n" not in submitted.stdout
