@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["CropParams", "ParamCrop", "Ranges", "crop_cube", "nt_xent"]
 
-_HOMES = {"ParamCrop": "cropper", "Ranges": "cropper", "CropParams": "geometry", "crop_cube": "crop", "nt_xent": "losses"}
+_HOMES = {
+    "ParamCrop": "cropper",
+    "Ranges": "cropper",
+    "CropParams": "geometry",
+    "crop_cube": "crop",
+    "nt_xent": "losses",
+}
 
 
 def __getattr__(name: str) -> Any:  # late, so that reading a config or a run's records does not import torch

@@ -32,6 +32,10 @@ class Batch(NamedTuple):
         moved = {n: getattr(self, n).to(device, non_blocking=True) for n in ("video", "cube", "flip", "noise")}
         return self._replace(**moved)
 
+    def rows(self, which: slice) -> Batch:
+        fields: dict[str, Any] = self._asdict()
+        return Batch(**{name: value[which] for name, value in fields.items()})
+
     def clip(self, view: int) -> Tensor:
         """The clip that ``view`` (0 or 1) is cropped from: uint8 (B, 3, T, H, W)."""
         return self.video[:, min(view, self.video.shape[1] - 1)].permute(0, 4, 1, 2, 3)
@@ -54,4 +58,4 @@ def to_batch(columns: Mapping[str, Any]) -> Batch:
 def shard_batch(batch: Batch, rank: int, world: int) -> Batch:
     """Rank's equal share of a global batch, a run of its rows."""
     n = len(batch.id) // world
-    return Batch(*(value[rank * n : (rank + 1) * n] for value in batch))
+    return batch.rows(slice(rank * n, (rank + 1) * n))

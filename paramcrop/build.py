@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import torch
 from torch import nn
@@ -14,6 +15,9 @@ from paramcrop.cropper import ParamCrop, Ranges
 from paramcrop.data.clips import ClipSpec
 from paramcrop.methods import SimCLR, projector
 from paramcrop.optim import cropper_group, make_optimizer, network_groups
+
+# Every policy: (noise, progress) -> both views' CropParams, and telemetry(noise) -> scalars of its own.
+Policy: TypeAlias = ParamCrop
 
 
 def build_clip_spec(config: Config) -> ClipSpec:
@@ -36,7 +40,7 @@ def build_clip_spec(config: Config) -> ClipSpec:
     )
 
 
-def build_policy(config: Config) -> nn.Module:
+def build_policy(config: Config) -> Policy:
     c = config.cropper
     return ParamCrop(
         ranges=Ranges(c.spatial_scale, c.temporal_scale, math.radians(c.rotation)),
@@ -64,7 +68,7 @@ def build_method(config: Config, dtype: torch.dtype) -> nn.Module:
     return SimCLR(backbone, head, config.simclr.temperature, dtype)
 
 
-def build_optimizer(config: Config, policy: nn.Module, method: nn.Module) -> Optimizer:
+def build_optimizer(config: Config, policy: Policy, method: nn.Module) -> Optimizer:
     o, c = config.optim, config.cropper
     groups = network_groups([method], config.effective_lr, o.momentum, o.weight_decay)
     groups += cropper_group(policy, c.lr, c.momentum, c.weight_decay, c.schedule, c.optimizer == "lars")

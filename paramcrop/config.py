@@ -144,7 +144,9 @@ class Optim(BaseModel):
 
     name: Literal["lars", "sgd"] = _option("lars", "LARS leaves biases and norms unscaled")
     lr: float = _option(0.3, "learning rate, before scaling", ge=0)
-    lr_scale: Literal["views/256", "none"] = _option("views/256", "times views in the global batch / 256 (not in the paper)")
+    lr_scale: Literal["views/256", "none"] = _option(
+        "views/256", "times views in the global batch / 256 (not in the paper)"
+    )
     momentum: float = _option(0.9, "(not in the paper)", ge=0, lt=1)
     weight_decay: float = _option(1e-6, "of tensors with two dimensions or more", ge=0)
     trust: float = _option(0.001, "LARS trust coefficient (not in the paper)", gt=0)

@@ -68,7 +68,8 @@ def crop_cube(
             rise = prepare(gather_frames(video, after)) - prepare(gather_frames(video, before))
             return resample(rise / gap, matrix.detach(), size[1:], params.theta is not None)
 
-        return _TimeDerivative.apply(view, t, slope)
+        differentiable: Tensor = _TimeDerivative.apply(view, t, slope)
+        return differentiable
 
 
 def frame_positions(matrix: Tensor, n: int, frames: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The learned crop: noise -> MLP (Eq. 5) -> early stopping (Eq. 7) -> ranges (Eq. 6), twice, behind a gradient reversal."""
+"""The learned crop: noise -> MLP (Eq. 5) -> gradient reversal -> early stopping (Eq. 7) -> ranges (Eq. 6), twice."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ class Ranges(NamedTuple):
     s_p: tuple[float, float] = (0.5, 1.0)
     s_t: tuple[float, float] = (0.5, 1.0)
     theta: float = 0.0  # radians either way; 0: no rotation
+
+
+PAPER_RANGES = Ranges()
 
 
 def crop_mlp(noise_size: int = 32, hidden: int = 64, layers: int = 2, batch_norm: bool = False) -> nn.Sequential:
@@ -54,7 +57,7 @@ def outside(v: Tensor, lower: float, upper: float) -> Tensor:
     return (v <= lower) | (v >= upper)
 
 
-def to_ranges(v: Tensor, ranges: Ranges = Ranges()) -> CropParams:
+def to_ranges(v: Tensor, ranges: Ranges = PAPER_RANGES) -> CropParams:
     """Eq. 6: v (B, 6) in (0, 1) -> parameters.
 
     The offsets' ranges, plus or minus (1 - s), come from the scales just predicted, gradient included: every crop lies
@@ -90,8 +93,8 @@ def reverse_gradient(x: Tensor) -> Tensor:
 class ParamCrop(nn.Module):
     """Two croppers, alike but with weights and noise of their own, that learn to make two views hard to match.
 
-    ``forward`` draws the crops and ``crop_cube`` applies them; ``views`` does both. Minimise a loss on the views and the
-    croppers ascend it (``reversal``).
+    ``forward`` draws the crops and ``crop_cube`` applies them; ``views`` does both. Minimise a loss on the views and
+    the croppers ascend it (``reversal``).
 
     Args:
         ranges: scales and rotation (Eq. 6).
@@ -109,7 +112,7 @@ class ParamCrop(nn.Module):
 
     def __init__(
         self,
-        ranges: Ranges = Ranges(),
+        ranges: Ranges = PAPER_RANGES,
         bounds: tuple[float, float] | None = (0.2, 0.8),
         reversal: bool = True,
         axes: str = "both",
@@ -191,10 +194,9 @@ class ParamCrop(nn.Module):
 
 
 def keep_axes(params: CropParams, axes: str) -> CropParams:
-    """Table 13: "spatial" keeps the whole time, "temporal" the whole frame; the other parameters still get zero gradient."""
+    """Table 13: "spatial" keeps the whole time, "temporal" the whole frame; the rest still gets zero gradients."""
     if axes == "spatial":
         return params._replace(s_t=params.s_t * 0 + 1, dt=params.dt * 0)
     if axes == "temporal":
         return params._replace(s_p=params.s_p * 0 + 1, theta=None, dx=params.dx * 0, dy=params.dy * 0)
     return params
-

@@ -29,9 +29,6 @@ class CropParams(NamedTuple):
     dy: Tensor  # ... half the source height
     dt: Tensor  # ... half the source length
 
-    def detach(self) -> CropParams:
-        return CropParams(*(None if p is None else p.detach() for p in self))
-
 
 def affine_matrix(params: CropParams) -> Tensor:
     """Eq. 3, with a = b = c = d = 0 -> (B, 3, 4).

@@ -36,7 +36,7 @@ def cropper_group(
 
 
 def make_optimizer(groups: list[Group], name: str, trust: float = 0.001) -> Optimizer:
-    """"sgd": torch's, with momentum. "lars": scaled in the groups marked ``adapt``, and the same SGD in the others."""
+    """ "sgd": torch's, with momentum. "lars": scaled in the groups marked ``adapt``, and the same SGD in the others."""
     groups = [group for group in groups if group["params"]]
     return SGD(groups, lr=0.0, momentum=0.9) if name == "sgd" else Lars(groups, trust=trust)
 

@@ -47,7 +47,9 @@ def plot_crops(folder: Path, out: Path) -> None:
     if not snapshots:
         return
     videos, views = snapshots[0]["video"], 2 if snapshots[0]["video"].shape[1] == 2 else 1
-    rows = [(video, view, s) for video in range(min(2, len(videos))) for s in range(len(steps)) for view in range(views)]
+    rows = [
+        (video, view, s) for video in range(min(2, len(videos))) for s in range(len(steps)) for view in range(views)
+    ]
     figure, grid = plt.subplots(
         len(rows), SHOWN_FRAMES, figsize=(1.6 * SHOWN_FRAMES, 1.6 * len(rows)), squeeze=False, layout="constrained"
     )

@@ -39,7 +39,7 @@ def load_config(preset: str | None = None, file: str | Path | None = None, overr
 
 def make_config(values: Mapping[str, Any]) -> Config:
     """{dotted key: value} -> Config; raises ConfigError as ``load_config`` does."""
-    options = {key: field for key, field in all_options()}
+    options = dict(all_options())
     nested: dict[str, Any] = {}
     for key, value in values.items():
         if key not in options:
@@ -95,7 +95,9 @@ def _choices(field: FieldInfo) -> str:
 
 def _preset(name: str) -> dict[str, Any]:
     if name not in preset_names():
-        raise ConfigError(f"--preset must be one of {', '.join(preset_names())}, but is {name!r}{_nearest(name, preset_names())}")
+        raise ConfigError(
+            f"--preset must be one of {', '.join(preset_names())}, but is {name!r}{_nearest(name, preset_names())}"
+        )
     text = (resources.files("paramcrop") / "configs" / f"{name}.yaml").read_text()
     values: dict[str, Any] = yaml.safe_load(text) or {}
     return values
@@ -116,7 +118,9 @@ def _read(path: Path) -> dict[str, Any]:
 def _parse(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
-        raise ConfigError(f"an override must be key=value, but is {text!r}{_nearest(key, [k for k, _ in all_options()])}")
+        raise ConfigError(
+            f"an override must be key=value, but is {text!r}{_nearest(key, [k for k, _ in all_options()])}"
+        )
     try:
         return key, yaml.safe_load(value) if value else ""
     except yaml.YAMLError:

@@ -1,10 +1,10 @@
 """What a run leaves in its folder while it trains.
 
-    config.yaml, versions.json     the resolved settings; commit and package versions
-    metrics.jsonl, tensorboard/    every ``run.log_every`` steps
-    samples.jsonl                  the video ids of each global step, in order; substitutes and their reasons
-    crops/step=0000240.npz         four videos and their crops, at start, middle and end
-    checkpoints/epoch=0060/        state.pt, meta.json
+config.yaml, versions.json     the resolved settings; commit and package versions
+metrics.jsonl, tensorboard/    every ``run.log_every`` steps
+samples.jsonl                  the video ids of each global step, in order; substitutes and their reasons
+crops/step=0000240.npz         four videos and their crops, at start, middle and end
+checkpoints/epoch=0060/        state.pt, meta.json
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Recorder:
         if not self._writes or self.folder is None or step not in (0, total // 2, total - 1):
             return
         if self._probe is None:
-            self._probe = Batch(*(value[:PROBE] for value in batch))
+            self._probe = batch.rows(slice(PROBE))
         training = model.policy.training
         crops = model.policy.eval()(self._probe.noise, step / total)
         batch_crops = model.policy(batch.noise, step / total)

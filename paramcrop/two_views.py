@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 from paramcrop import dist
 from paramcrop.augment import augment
 from paramcrop.batch import Batch
-from paramcrop.build import build_method, build_policy, network_dtype, view_size
+from paramcrop.build import Policy, build_method, build_policy, network_dtype, view_size
 from paramcrop.config import Config
 from paramcrop.crop import crop_cube
 from paramcrop.geometry import CropParams
@@ -27,7 +27,7 @@ class TwoViews(nn.Module):
     """
 
     def __init__(
-        self, policy: nn.Module, method: nn.Module, size: tuple[int, int, int], rounding: str, mean: float, std: float
+        self, policy: Policy, method: nn.Module, size: tuple[int, int, int], rounding: str, mean: float, std: float
     ) -> None:
         super().__init__()
         self.policy, self.method = policy, method

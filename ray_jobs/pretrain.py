@@ -48,7 +48,9 @@ def find_data(config: Config, console: Console) -> tuple[str, Manifest]:
     if data is None:
         from paramcrop.data.synthetic import cached_dataset
 
-        console.print(f"data: made-up moving shapes (data.shards names none), kept in {home() / 'data'}", highlight=False)
+        console.print(
+            f"data: made-up moving shapes (data.shards names none), kept in {home() / 'data'}", highlight=False
+        )
         data = cached_dataset(home() / "data", config.data.clip_frames, config.data.clip_size)
     elif "://" not in data:
         data = str(Path(data).expanduser().resolve())
@@ -66,7 +68,8 @@ def describe(config: Config, videos: int, steps: int) -> str:
     return (
         f"{config.method}, {config.backbone.name}-{config.backbone.depth} (width {config.backbone.width}), "
         f"crops by {config.policy}\n"
-        f"{videos} videos, {steps} steps of {t.global_batch} videos = {2 * t.global_batch} views, {t.workers} worker(s)\n"
+        f"{videos} videos, {steps} steps of {t.global_batch} videos = {2 * t.global_batch} views, "
+        f"{t.workers} worker(s)\n"
         f"effective learning rate {config.effective_lr:g} ({config.optim.name}; optim.lr {config.optim.lr:g}, "
         f"scaled by {config.optim.lr_scale}), croppers {config.cropper.lr:g}\n"
         f"loss by chance ln(2B-1) = {config.chance_loss:.3f}"
@@ -113,7 +116,12 @@ def finish(folder: Path, seconds: float, console: Console) -> None:
     for name in ("", "step", "loss", "centre distance", "IoU", "saturated", "clips/s", "waiting for data"):
         table.add_column(name, justify="left" if not name else "right")
     for name, m in rows.items():
-        figures = [f"{m['loss']:.3f}", f"{m['crop_distance']:.3f}", f"{m['crop_iou']:.3f}", f"{m.get('saturated', 0):.0%}"]
+        figures = [
+            f"{m['loss']:.3f}",
+            f"{m['crop_distance']:.3f}",
+            f"{m['crop_iou']:.3f}",
+            f"{m.get('saturated', 0):.0%}",
+        ]
         table.add_row(name, str(m["step"]), *figures, f"{m['clips_per_s']:.0f}", f"{m['data_wait']:.0%}")
     console.print(table)
     for name, text in CONTENTS.items():

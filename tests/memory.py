@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as td
+from torch.multiprocessing.spawn import spawn
 
 from paramcrop.batch import Batch, to_batch
 from paramcrop.config import Config
@@ -64,7 +65,7 @@ class MetricsInMemory(Recorder):
 
 def on_two_ranks(function: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:
     """Run ``function(*arguments)`` (a module's own) on two gloo processes -> what each returned."""
-    torch.multiprocessing.spawn(_rank, (function, str(folder), arguments), nprocs=2)  # type: ignore[no-untyped-call]
+    spawn(_rank, (function, str(folder), arguments), nprocs=2)
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 

@@ -23,7 +23,9 @@ def test_run_ids_are_these() -> None:
 
 
 def test_identity_leaves_out_where_and_how_fast() -> None:
-    moved = load_config(None, None, ["train.workers=4", "run.storage=/elsewhere", "data.shards=s3://b/x", "run.log_every=1"])
+    moved = load_config(
+        None, None, ["train.workers=4", "run.storage=/elsewhere", "data.shards=s3://b/x", "run.log_every=1"]
+    )
     assert run_id(moved, "data") == run_id(Config(), "data")
     for change in ("seed=1", "cropper.lower=0.1", "backbone.norm=group", "train.precision=float32"):
         assert run_id(load_config(None, None, [change]), "data") != run_id(Config(), "data"), change
@@ -44,4 +46,4 @@ def test_where_fields() -> None:
 
 def test_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        Config().seed = 1  # type: ignore[misc]
+        Config().seed = 1

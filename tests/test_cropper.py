@@ -23,8 +23,8 @@ def test_parameters_of_the_pair_are_table_7s(layers: int, count: int) -> None:
 def test_eq_5_is_sigmoid_of_relu_mlp() -> None:
     crop = ParamCrop()
     noise = crop.draw_noise(3)
-    first, second = crop.croppers[0][0], crop.croppers[0][2]
-    expected = torch.sigmoid((noise[:, 0] @ first.weight.T + first.bias).relu() @ second.weight.T + second.bias)
+    w_1, b_1, w_2, b_2 = crop.croppers[0].parameters()
+    expected = torch.sigmoid((noise[:, 0] @ w_1.T + b_1).relu() @ w_2.T + b_2)
     torch.testing.assert_close(crop.values(noise)[0], expected)
 
 
@@ -76,7 +76,7 @@ def gradients(**settings: object) -> tuple[Tensor, list[Tensor]]:
     video = torch.rand(4, 3, 8, 12, 12)
     view_1, view_2 = crop.views(video, noise=crop.draw_noise(4))
     loss = ((view_1 - view_2).pow(2).mean((2, 3, 4)) @ weight).sum()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     assert weight.grad is not None
     return weight.grad, [p.grad for p in crop.parameters() if p.grad is not None]
 
@@ -103,7 +103,8 @@ def test_the_two_croppers_share_neither_weights_nor_noise() -> None:
     crop = ParamCrop()
     noise = crop.draw_noise(2)
     assert not torch.equal(noise[:, 0], noise[:, 1])
-    assert not torch.equal(crop.croppers[0][0].weight, crop.croppers[1][0].weight)
+    first, second = (next(mlp.parameters()) for mlp in crop.croppers)
+    assert not torch.equal(first, second)
 
 
 def test_at_the_start_the_crops_largely_overlap() -> None:
@@ -138,7 +139,7 @@ def test_rotation_is_part_of_the_crop_when_it_is_on() -> None:
     assert params.theta is not None
     assert params.theta.abs().max() <= math.radians(30)
     crop.views(torch.rand(16, 3, 8, 16, 16))[0].pow(2).sum().backward()
-    last = crop.croppers[0][2].weight.grad
+    last = list(crop.croppers[0].parameters())[2].grad
     assert last is not None
     assert last[2].abs().max() > 0  # theta's row of the last layer
 

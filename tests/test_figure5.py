@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from paramcrop.build import build_clip_spec
-from paramcrop.pretrain import pretrain
 from paramcrop.presets import load_config
+from paramcrop.pretrain import pretrain
 from tests.memory import MetricsInMemory, made_clips, memory_batches
 
 STEPS = 120  # of the demo's 240: the croppers have settled, with two 2-core minutes to spare

@@ -63,9 +63,9 @@ def test_reading_settings_and_records_imports_no_torch() -> None:
 def test_help_and_dry_run_import_neither_torch_nor_ray() -> None:
     for arguments in (["--help"], ["--dry-run"], ["--dry-run", "nonsense=1"]):
         code = (
-            "import sys; sys.argv = ['pretrain.py', *%r]\nfrom ray_jobs.cli import run_command\n"
+            f"import sys; sys.argv = ['pretrain.py', *{arguments!r}]\nfrom ray_jobs.cli import run_command\n"
             "from ray_jobs.pretrain import main\ntry: run_command(main)\nexcept SystemExit: pass"
-        ) % (arguments,)
+        )
         assert loaded_after(code) == set(), arguments
 
 

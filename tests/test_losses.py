@@ -20,7 +20,8 @@ def slow_nt_xent(z_1: Tensor, z_2: Tensor, temperature: float) -> Tensor:
 
     def pair(i: int, j: int) -> Tensor:
         below = sum((views[i] @ views[k] / temperature).exp() for k in range(n) if k != i)
-        return -((views[i] @ views[j] / temperature).exp() / below).log()
+        ratio: Tensor = (views[i] @ views[j] / temperature).exp() / below
+        return -ratio.log()
 
     total = sum(pair(2 * k, 2 * k + 1) + pair(2 * k + 1, 2 * k) for k in range(n // 2))
     assert isinstance(total, Tensor)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -81,13 +82,15 @@ def test_schedule_warms_up_then_follows_the_cosine_per_step() -> None:
     assert factors[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
     assert factors[10] == 1
     assert factors[55] == pytest.approx(0.5)
-    assert all(a > b for a, b in zip(factors[10:], factors[11:], strict=False))
+    assert all(a > b for a, b in pairwise(factors[10:]))
     assert 0 < factors[99] < 0.001
     assert lr_factor(0, 5, 0) == 1
 
 
 def test_set_lr_keeps_a_constant_group_at_its_peak() -> None:
-    groups = network_groups([nn.Linear(2, 2)], 0.3, 0.9, 0.0) + cropper_group(nn.Linear(2, 2), 0.1, 0, 0, "constant", False)
+    groups = network_groups([nn.Linear(2, 2)], 0.3, 0.9, 0.0) + cropper_group(
+        nn.Linear(2, 2), 0.1, 0, 0, "constant", False
+    )
     optimizer = make_optimizer(groups, "lars")
     set_lr(optimizer, 50, 100, 0)
     assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.15, 0.15, 0.1])

@@ -48,9 +48,9 @@ def test_errors_are_one_line_that_names_key_and_mend(override: str, message: str
 
 
 def test_unknown_preset_and_bad_files(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--preset must be one of demo.*the nearest is demo"):
+    with pytest.raises(ConfigError, match=r"--preset must be one of demo.*the nearest is demo"):
         load_config("dmo")
-    with pytest.raises(ConfigError, match="--config must name a readable file: .*No such file"):
+    with pytest.raises(ConfigError, match=r"--config must name a readable file: .*No such file"):
         load_config(None, tmp_path / "absent.yaml")
     broken = tmp_path / "broken.yaml"
     broken.write_text("a: [1\nb: 2")

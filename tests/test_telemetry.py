@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import torch
 
+from paramcrop.build import build_clip_spec
 from paramcrop.geometry import CropParams
 from paramcrop.telemetry import crop_scalars, stack_params
 from tests.memory import made_clips, memory_batches, tiny_config
-from paramcrop.build import build_clip_spec
 
 
 def params(dx: float) -> CropParams:
@@ -24,7 +24,7 @@ def test_crop_and_source_figures_by_hand() -> None:
     torch.testing.assert_close(scalars["crop_iou"], torch.tensor(1 / 3))
     torch.testing.assert_close(scalars["source_distance"], torch.tensor(0.125))
     torch.testing.assert_close(scalars["source_iou"], torch.tensor(1 / 3))
-    assert (scalars["dx_1"], scalars["dx_2"], scalars["theta_1"]) == (-0.25, 0.25, 0)
+    assert [scalars[name].item() for name in ("dx_1", "dx_2", "theta_1")] == [-0.25, 0.25, 0]
     flipped = crop_scalars((params(-0.25), params(0.25)), batch._replace(flip=torch.tensor([[True, False]] * 8)))
     torch.testing.assert_close(flipped["source_distance"], torch.tensor(0.0))  # mirrored, it is the same place
     torch.testing.assert_close(flipped["crop_distance"], torch.tensor(0.25))

@@ -32,9 +32,7 @@ class Block(nn.Module):
         )
         self.shortcut: nn.Module = nn.Identity()
         if inputs != outputs or stride != (1, 1, 1):
-            self.shortcut = nn.Sequential(
-                nn.Conv3d(inputs, outputs, 1, stride, bias=False), norm_layer(outputs, norm)
-            )
+            self.shortcut = nn.Sequential(nn.Conv3d(inputs, outputs, 1, stride, bias=False), norm_layer(outputs, norm))
         self.relu: nn.Module = nn.ReLU(inplace=True) if final_relu else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:

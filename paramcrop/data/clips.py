@@ -25,7 +25,7 @@ class ClipSpec:
 
     Attributes:
         frames: of a clip; stride: source frames from one to the next; size: side of the square clip, pixels.
-        random_cube: R_1 and R_2: each view has its own window and box. Off: both share one window and the centre square.
+        random_cube: R_1 and R_2: each view has its own window and box. Off: one window and the centre square for both.
         random_box: side of R's square box, as a share of the short side, drawn uniformly between the two.
         share_window: both views have one window in time even under R (the spatial crop alone: the same frames twice).
         flip: probability. jitter: probability. brightness, contrast, saturation: factors are drawn from 1 +- these;
@@ -114,8 +114,8 @@ def cut_sample(row: Mapping[str, Any], spec: ClipSpec, seed: int, epoch: int, at
         attempt: another stream of random numbers for the same video (a substitute's).
 
     Returns:
-        ``video`` uint8 (V, frames, size, size, 3) with V = 1 (shared) or 2, ``cube`` float32 (2, 3, 2) (where each view's
-        clip lies in the video: axes (x, y, t), [low, high], in [0, 1]), and ``draw_augmentation``'s entries.
+        ``video`` uint8 (V, frames, size, size, 3) with V = 1 (shared) or 2; ``cube`` float32 (2, 3, 2), where each
+        view's clip lies in the video: axes (x, y, t), [low, high], in [0, 1]; and ``draw_augmentation``'s entries.
 
     Raises:
         VideoError: the video cannot be decoded.
@@ -182,7 +182,9 @@ def cut_batch(rows: Sequence[Mapping[str, Any]], spec: ClipSpec, seed: int) -> d
         if sample is None:
             other = rows[next((g for g in good if g > i), good[0])]
             samples[i] = cut_sample(other, spec, seed, rows[i]["epoch"], attempt=1 + i)
-    columns: dict[str, Any] = {name: np.stack([s[name] for s in samples if s is not None]) for name in samples[good[0]] or ()}
+    columns: dict[str, Any] = {
+        name: np.stack([s[name] for s in samples if s is not None]) for name in samples[good[0]] or ()
+    }
     columns["id"] = np.array([row["id"] for row in rows], dtype=object)
     columns["error"] = np.array(errors, dtype=object)
     for name in ("epoch", "position", "label"):

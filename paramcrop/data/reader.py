@@ -25,7 +25,7 @@ def read_segment(folder: str, segment: Segment) -> pa.Table:
 def epoch_batches(
     folder: str, manifest: Manifest, spec: ClipSpec, seed: int, epoch: int, global_batch: int, window: int = 8
 ) -> Iterator[dict[str, Any]]:
-    """One epoch's global batches (``cut_batch``'s columns), read and decoded here: the same samples in the same order."""
+    """One epoch's global batches (``cut_batch``'s columns), read and decoded here: the samples Ray Data gives."""
     rows: list[dict[str, Any]] = []
     total = steps_per_epoch(manifest.videos, global_batch) * global_batch
     for segment in epoch_segments(manifest, seed, epoch, total, window):

@@ -226,14 +226,18 @@ def read_manifest(folder: str) -> Manifest:
         with fs.open_input_stream(f"{root}/{MANIFEST}") as source:
             fields = json.loads(source.read())
     except FileNotFoundError:
-        raise DataError(f"{folder}: a data folder must hold a {MANIFEST}, but it does not (missing, or not finished)") from None
+        raise DataError(
+            f"{folder}: a data folder must hold a {MANIFEST}, but it does not (missing, or not finished)"
+        ) from None
     except (OSError, ValueError) as error:
         raise DataError(f"{folder}/{MANIFEST} must be readable JSON: {error}") from error
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         found = fields.get("format") if isinstance(fields, dict) else type(fields).__name__
         raise DataError(f"{folder}/{MANIFEST} must be of format {FORMAT!r}, but says {found!r}")
     shards = tuple(Shard(**{**shard, "row_groups": tuple(shard["row_groups"])}) for shard in fields["shards"])
-    return Manifest(fields["content_id"], tuple(fields["classes"]), shards, fields["settings"], tuple(fields["rejected"]))
+    return Manifest(
+        fields["content_id"], tuple(fields["classes"]), shards, fields["settings"], tuple(fields["rejected"])
+    )
 
 
 def read_row_group(fs: pa.fs.FileSystem, path: str, row_group: int) -> pa.Table:
@@ -270,7 +274,9 @@ def check_shards(folder: str) -> list[str]:
             problems.append(f"{shard.file}: must be readable: {error}")
             continue
         if (size, sha256) != (shard.bytes, shard.sha256):
-            problems.append(f"{shard.file}: must be {shard.bytes} bytes, sha256 {shard.sha256}, but is {size}, {sha256}")
+            problems.append(
+                f"{shard.file}: must be {shard.bytes} bytes, sha256 {shard.sha256}, but is {size}, {sha256}"
+            )
     return problems
 
 

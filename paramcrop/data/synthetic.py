@@ -86,7 +86,8 @@ def mask(shape: str, x: np.ndarray, y: np.ndarray, radius: float, edge: float) -
         inside = 0.35 * radius - np.abs(np.hypot(x, y) - 0.75 * radius)
     else:
         inside = radius - np.hypot(x, y)
-    return np.clip(inside / edge + 0.5, 0, 1)
+    coverage: np.ndarray = np.clip(inside / edge + 0.5, 0, 1)
+    return coverage
 
 
 def texture(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
@@ -98,7 +99,8 @@ def texture(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     top = coarse[r][:, c] * (1 - fc) + coarse[r][:, c + 1] * fc
     bottom = coarse[r + 1][:, c] * (1 - fc) + coarse[r + 1][:, c + 1] * fc
     field = top * (1 - fr) + bottom * fr + rng.normal(0, 6, (height, width, 1))
-    return np.clip(field, 0, 255).astype(np.float32)
+    colours: np.ndarray = np.clip(field, 0, 255).astype(np.float32)
+    return colours
 
 
 def videos(count: int, frames: int, height: int, width: int, seed: int = 0, fps: float = 12.0) -> Iterator[Video]:

@@ -59,10 +59,11 @@ class VideoReader:
         try:
             frames = self._reader.get_batch(wanted.tolist()).asnumpy()
         except Exception as error:
-            raise VideoError(f"frames {wanted[0]}..{wanted[-1]} must decode, but decord says: {_first_line(error)}") from error
-        if np.array_equal(place, np.arange(len(place))):
-            return frames
-        return frames[place]
+            raise VideoError(
+                f"frames {wanted[0]}..{wanted[-1]} must decode, but decord says: {_first_line(error)}"
+            ) from error
+        ordered: np.ndarray = frames if np.array_equal(place, np.arange(len(place))) else frames[place]
+        return ordered
 
 
 def encode(frames: np.ndarray, fps: float, crf: int = 20) -> Encoded:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,15 +40,14 @@ def training_samples(
     segments = [s for epoch in epochs for s in epoch_segments(manifest, seed, epoch, rows, window)]
     items = [{"segment": json.dumps(asdict(segment))} for segment in segments]
     encoded = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-        _read,
-        fn_kwargs={"folder": folder},
+        partial(_read, folder=folder),
         batch_size=1,
         batch_format="numpy",
         num_cpus=READ_CPUS,
         compute=TaskPoolStrategy(size=READ_TASKS),
     )
     decoded = encoded.map_batches(
-        _decode, fn_kwargs={"spec": spec, "seed": seed}, batch_size=task_rows, batch_format="pyarrow", num_cpus=1
+        partial(_decode, spec=spec, seed=seed), batch_size=task_rows, batch_format="pyarrow", num_cpus=1
     )
     # Fused with the decoding, this makes each of its tasks take, and give, exactly task_rows rows.
     return decoded.repartition(target_num_rows_per_block=task_rows, strict=True)

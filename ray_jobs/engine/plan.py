@@ -16,7 +16,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Plan:
-    """What one pretraining takes: ``workers`` x (``worker_cpus``, ``worker_gpus``), the rest for reading and decoding."""
+    """What one pretraining takes: ``workers`` x (``worker_cpus``, ``worker_gpus``), and the rest for decoding."""
 
     workers: int
     worker_cpus: float

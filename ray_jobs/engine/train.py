@@ -25,6 +25,8 @@ from paramcrop.record import Recorder
 from ray_jobs.engine.ingest import execution_options, rows_per_task, training_samples
 from ray_jobs.engine.plan import Plan
 
+FAILURES: dict[str, Any] = {"controller_failure_limit": 10}  # Ray's default retries a start that cannot be for ever
+
 
 def train_worker(job: dict[str, Any]) -> None:
     """Runs on every rank."""
@@ -67,9 +69,7 @@ def run_pretraining(config: Config, plan: Plan, data: str, manifest: Manifest, f
             resources_per_worker={"CPU": plan.worker_cpus} | ({"GPU": 1} if plan.use_gpu else {}),
         ),
         torch_config=TorchConfig(timeout_s=600),
-        run_config=RunConfig(
-            name="ray_train", storage_path=str(folder), failure_config=FailureConfig(controller_failure_limit=10)
-        ),
+        run_config=RunConfig(name="ray_train", storage_path=str(folder), failure_config=FailureConfig(**FAILURES)),
         datasets={"train": partial(make_dataset, config, data, manifest, steps)},
         dataset_config=DataConfig(execution_options=execution_options(plan.data_cpus), enable_shard_locality=False),
     )
@@ -105,6 +105,8 @@ def own_error(error: BaseException) -> ParamCropError | None:
         if id(current) not in seen:
             seen.add(id(current))
             todo += list(getattr(current, "worker_failures", {}).values())
-            linked = [getattr(current, name, None) for name in ("_base_exc", "cause", "__cause__", "controller_failure")]
+            linked = [
+                getattr(current, name, None) for name in ("_base_exc", "cause", "__cause__", "controller_failure")
+            ]
             todo += [e for e in linked if isinstance(e, BaseException)]
     return None

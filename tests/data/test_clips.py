@@ -67,7 +67,7 @@ def test_without_random_cubes_both_views_share_the_centre_square(shards: tuple[s
     sample = cut_sample(row, replace(SPEC, random_cube=False), 0, 0)
     assert sample["video"].shape == (1, 8, 32, 32, 3)
     np.testing.assert_array_equal(sample["cube"][0], sample["cube"][1])
-    np.testing.assert_allclose(sample["cube"][0][:2], [[0.1, 0.9], [0, 1]], atol=1e-6)
+    np.testing.assert_allclose(sample["cube"][0][:2], [[0.1, 0.9], [0.0, 1.0]], atol=1e-6)
 
 
 def test_a_switch_changes_no_other_draw(shards: tuple[str, Manifest]) -> None:

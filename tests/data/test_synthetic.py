@@ -33,7 +33,11 @@ def test_equal_in_another_process() -> None:
 
 def test_appearance_does_not_depend_on_the_class() -> None:
     """The mean colour of a video says nothing about its motion: a nearest-centroid guess on it stays near chance."""
-    pixels = [(label, render(CLASSES[label], 6, 24, 24, np.random.default_rng([7, i, label]))) for i in range(40) for label in range(8)]
+    pixels = [
+        (label, render(CLASSES[label], 6, 24, 24, np.random.default_rng([7, i, label])))
+        for i in range(40)
+        for label in range(8)
+    ]
     features = np.stack([video.mean((0, 1, 2)) for _, video in pixels])
     labels = np.array([label for label, _ in pixels])
     train = np.arange(len(labels)) < len(labels) // 2

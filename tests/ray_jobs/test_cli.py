@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from paramcrop.data.clips import ClipSpec
 from paramcrop.presets import all_options
 from ray_jobs.engine.ingest import MOST_TASK_BYTES, rows_per_task
-from paramcrop.data.clips import ClipSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,7 +44,10 @@ def test_dry_run_prints_the_figures_and_touches_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("cropper.layer=3",), "error: cropper.layer is not a setting; the nearest is cropper.layers; --help lists all"),
+        (
+            ("cropper.layer=3",),
+            "error: cropper.layer is not a setting; the nearest is cropper.layers; --help lists all",
+        ),
         (("--preset", "nope"), "error: --preset must be one of"),
         (("--config", "absent.yaml"), "error: --config must name a readable file: absent.yaml"),
         (("data.shards=/nowhere",), "error: /nowhere: a data folder must hold a manifest.json"),

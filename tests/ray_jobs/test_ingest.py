@@ -42,7 +42,9 @@ def dealt(folder: str, manifest: Manifest, workers: int) -> list[list[dict[str, 
     got: list[list[dict[str, Any]]] = [[] for _ in splits]
 
     def take(i: int) -> None:
-        got[i] += splits[i].iter_batches(batch_size=batch, batch_format="numpy")
+        for columns in splits[i].iter_batches(batch_size=batch, batch_format="numpy"):
+            assert isinstance(columns, dict)
+            got[i].append(columns)
 
     threads = [Thread(target=take, args=(i,)) for i in range(workers)]
     for thread in threads:
