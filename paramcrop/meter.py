@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import TypeVar
 
 from paramcrop.errors import DataError
@@ -28,7 +27,7 @@ class Meter:
         iterator, count = iter(batches), 0
         while count < steps:
             start = time.perf_counter()
-            batch = next(islice(iterator, 1), None)
+            batch = next(iterator, None)
             if batch is None:
                 raise DataError(f"an epoch must have {steps} steps, but its data ended after {count}")
             for span in (self._line, self._epoch):

@@ -60,4 +60,4 @@ def distribute(model: TwoViews, device: torch.device) -> nn.Module:
         return model
     if device.type == "cuda":
         model.method = nn.SyncBatchNorm.convert_sync_batchnorm(model.method)
-    return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+    return DistributedDataParallel(model)  # device_ids unset: it would move the batch, and jitter is read on the CPU

@@ -23,6 +23,8 @@ from paramcrop.runs import home, new_run_folder, read_metrics, write_provenance
 from ray_jobs.cli import config_parser, parse_config, run_command
 from ray_jobs.progress import RunProgress
 
+MADE_UP_VIDEOS = 256
+
 
 def main(argv: Sequence[str]) -> None:
     console = Console(soft_wrap=True)
@@ -51,7 +53,7 @@ def find_data(config: Config, console: Console) -> tuple[str, Manifest]:
         console.print(
             f"data: made-up moving shapes (data.shards names none), kept in {home() / 'data'}", highlight=False
         )
-        data = cached_dataset(home() / "data", config.data.clip_frames, config.data.clip_size)
+        data = cached_dataset(home() / "data", config.data.clip_frames, config.data.clip_size, MADE_UP_VIDEOS)
     elif "://" not in data:
         data = str(Path(data).expanduser().resolve())
     return data, read_manifest(data)
@@ -81,8 +83,8 @@ def dry_run(config: Config, console: Console) -> None:
 
     console.print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), highlight=False, end="")
     if config.data.shards is None:
-        console.print("data: a made-up set of 256 videos would be made", highlight=False)
-        videos = 256
+        console.print(f"data: a made-up set of {MADE_UP_VIDEOS} videos", highlight=False)
+        videos = MADE_UP_VIDEOS
     else:
         videos = read_manifest(config.data.shards).videos
     steps = config.train.epochs * steps_per_epoch(videos, config.train.global_batch)
@@ -122,7 +124,7 @@ def finish(folder: Path, seconds: float, console: Console) -> None:
             f"{m['crop_iou']:.3f}",
             f"{m.get('saturated', 0):.0%}",
         ]
-        table.add_row(name, str(m["step"]), *figures, f"{m['clips_per_s']:.0f}", f"{m['data_wait']:.0%}")
+        table.add_row(name, str(m["step"]), *figures, f"{m['clips_per_s']:.3g}", f"{m['data_wait']:.0%}")
     console.print(table)
     for name, text in CONTENTS.items():
         console.print(f"  {folder / name}  {text}", highlight=False)

@@ -75,7 +75,7 @@ class RunProgress:
 def summary(metrics: dict[str, Any]) -> str:
     return (
         f"loss {metrics['loss']:.3f}  distance {metrics['crop_distance']:.2f}  IoU {metrics['crop_iou']:.2f}  "
-        f"{metrics['clips_per_s']:.0f} clips/s  waiting for data {metrics['data_wait']:.0%}"
+        f"{metrics['clips_per_s']:.3g} clips/s  waiting for data {metrics['data_wait']:.0%}"
     )
 
 

@@ -65,25 +65,31 @@ def generator(seed: int, epoch: int, video_id: str, attempt: int = 0) -> np.rand
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
 
 
-def draw_cubes(rng: np.random.Generator, spec: ClipSpec, frames: int, height: int, width: int) -> np.ndarray:
-    """Start frame, box top, box left and box side of each view: int64 (2, 4).
+def draw_cubes(rng: np.random.Generator, spec: ClipSpec) -> np.ndarray:
+    """Where each view's cube lies, as shares of the room there is: float64 (2, 4), start, top, left and side, in [0, 1).
 
     The same number of draws is taken whatever the spec, so that a switch changes nothing else of a sample.
     """
     u = rng.random((2, 4))
-    if not spec.random_cube:
-        u[1], u[:, 1:3] = u[0], 0.5
+    if not spec.random_cube:  # one window, the centre square
+        u[1, 0], u[:, 1:3] = u[0, 0], 0.5
     elif spec.share_window:
         u[1, 0] = u[0, 0]
+    return u
+
+
+def window_starts(u: np.ndarray, spec: ClipSpec, frames: int) -> np.ndarray:
+    """First frames of both views' windows in a video of ``frames``: int64 (2,); 0 where the video is the shorter."""
+    return np.floor(u[:, 0] * (max(frames - spec.span, 0) + 1)).astype(np.int64)
+
+
+def square_boxes(u: np.ndarray, spec: ClipSpec, height: int, width: int) -> np.ndarray:
+    """Both views' boxes in a frame: int64 (2, 3), top, left and side, pixels."""
     short = min(height, width)
     low, high = spec.random_box if spec.random_cube else (1.0, 1.0)
     side = np.clip(np.rint((low + u[:, 3] * (high - low)) * short), 1, short)
-    room = np.stack([np.full(2, max(frames - spec.span, 0)), height - side, width - side], 1)
-    if not spec.random_cube:  # the centre square, not a drawn place
-        place = np.concatenate([np.floor(u[:, :1] * (room[:, :1] + 1)), room[:, 1:] // 2], 1)
-    else:
-        place = np.floor(u[:, :3] * (room + 1))
-    return np.concatenate([place, side[:, None]], 1).astype(np.int64)
+    corner = np.floor(u[:, 1:3] * (np.stack([height - side, width - side], 1) + 1))
+    return np.concatenate([corner, side[:, None]], 1).astype(np.int64)
 
 
 def draw_augmentation(rng: np.random.Generator, spec: ClipSpec) -> Sample:
@@ -121,28 +127,30 @@ def cut_sample(row: Mapping[str, Any], spec: ClipSpec, seed: int, epoch: int, at
         VideoError: the video cannot be decoded.
     """
     rng = generator(seed, epoch, row["id"], attempt)
+    u = draw_cubes(rng, spec)
     reader = VideoReader(row["video"])
-    height, width = reader.read(np.zeros(1, np.int64)).shape[1:3]
-    cubes = draw_cubes(rng, spec, reader.frames, height, width)
+    starts = window_starts(u, spec, reader.frames)
     steps = np.arange(spec.frames) * spec.stride
-    indices = [(start + steps) % reader.frames for start in cubes[: spec.clips, 0]]  # short videos are looped
+    indices = [(start + steps) % reader.frames for start in starts[: spec.clips]]  # short videos are looped
     union = np.unique(np.concatenate(indices))
     frames = reader.read(union)  # both views from one pass
+    height, width = frames.shape[1:3]
+    boxes = square_boxes(u, spec, height, width)
     clips = [
         resize(_take(frames, np.searchsorted(union, index))[:, top : top + side, left : left + side], spec.size)
-        for index, (_, top, left, side) in zip(indices, cubes, strict=False)
+        for index, (top, left, side) in zip(indices, boxes, strict=False)
     ]
-    start, top, left, side = cubes.T
-    low = np.stack([left / width, top / height, start / reader.frames], 1)
+    top, left, side = boxes.T
+    low = np.stack([left / width, top / height, starts / reader.frames], 1)
     extent = np.stack([side / width, side / height, np.full(2, spec.span / reader.frames)], 1)
     cube = np.stack([low, low + extent], -1).astype(np.float32)
     return {"video": np.stack(clips), "cube": cube, **draw_augmentation(rng, spec)}
 
 
 def _take(frames: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """``frames[place]`` without a copy where ``place`` is a run."""
-    run = len(place) == 0 or bool(np.array_equal(place, np.arange(place[0], place[0] + len(place))))
-    return frames[place[0] : place[0] + len(place)] if run else frames[place]
+    """``frames[place]``, without a copy where ``place`` is a run."""
+    run = slice(place[0], place[0] + len(place))
+    return frames[run] if np.array_equal(place, np.arange(run.start, run.stop)) else frames[place]
 
 
 def resize(frames: np.ndarray, size: int) -> np.ndarray:

@@ -131,7 +131,7 @@ def make_dataset(
     return write_shards(rows, folder, CLASSES, settings, row_group_rows=row_group_rows)
 
 
-def cached_dataset(parent: Path, clip_frames: int, clip_size: int, count: int = 256) -> str:
+def cached_dataset(parent: Path, clip_frames: int, clip_size: int, count: int) -> str:
     """The folder, below ``parent``, of a made-up set fit for such clips; made the first time it is asked for.
 
     It appears whole or not at all: it is written beside its place, then moved there.

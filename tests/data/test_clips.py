@@ -7,7 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paramcrop.data.clips import ClipSpec, cut_batch, cut_sample, draw_augmentation, draw_cubes, generator, resize
+from paramcrop.data.clips import (
+    ClipSpec,
+    cut_batch,
+    cut_sample,
+    draw_augmentation,
+    draw_cubes,
+    generator,
+    resize,
+    square_boxes,
+    window_starts,
+)
 from paramcrop.data.shards import Manifest, read_videos
 from paramcrop.data.video import VideoReader, encode
 from paramcrop.errors import VideoError
@@ -78,15 +88,17 @@ def test_a_switch_changes_no_other_draw(shards: tuple[str, Manifest]) -> None:
 
 
 def test_a_shared_window_keeps_the_boxes_apart() -> None:
-    cubes = draw_cubes(generator(0, 0, "v"), replace(SPEC, share_window=True), 300, 240, 320)
-    assert cubes[0, 0] == cubes[1, 0]
-    assert not np.array_equal(cubes[0, 1:], cubes[1, 1:])
+    spec = replace(SPEC, share_window=True)
+    u = draw_cubes(generator(0, 0, "v"), spec)
+    starts, boxes = window_starts(u, spec, 300), square_boxes(u, spec, 240, 320)
+    assert starts[0] == starts[1]
+    assert not np.array_equal(boxes[0], boxes[1])
 
 
 def test_cubes_stay_inside_and_reach_every_place() -> None:
     spec = ClipSpec(frames=4, stride=2, random_box=(0.5, 0.8))
-    cubes = np.concatenate([draw_cubes(generator(0, e, "v"), spec, 12, 20, 30) for e in range(400)])
-    start, top, left, side = cubes.T
+    u = np.concatenate([draw_cubes(generator(0, e, "v"), spec) for e in range(400)])
+    start, (top, left, side) = window_starts(u, spec, 12), square_boxes(u, spec, 20, 30).T
     assert set(start) == set(range(6))  # a window spans 7 of 12 frames
     assert top.min() == left.min() == 0
     assert (top + side).max() == 20 and (left + side).max() == 30
