@@ -167,6 +167,19 @@ def test_a_run_leaves_metrics_ids_crops_and_a_checkpoint(tmp_path: Path) -> None
         assert torch.equal(state["model"][name], tensor)
 
 
+def test_half_precision_is_the_networks_alone() -> None:
+    """What a GPU does by default, on the CPU: the network under bfloat16 autocast, weights, crops and loss in float32."""
+    config = tiny_config("train.precision=bfloat16", "train.max_steps=2", "run.log_every=1")
+    recorder = MetricsInMemory()
+    model = pretrain(config, tiny_batches(config), 2, recorder)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    full = MetricsInMemory()
+    pretrain(tiny_config("train.max_steps=2", "run.log_every=1"), tiny_batches(config), 2, full)
+    assert recorder.lines[0]["crop_distance"] == full.lines[0]["crop_distance"]
+    assert recorder.lines[0]["loss"] == pytest.approx(full.lines[0]["loss"], rel=0.05)
+    assert recorder.lines[0]["loss"] != full.lines[0]["loss"]
+
+
 def test_steps_can_be_limited() -> None:
     recorder = MetricsInMemory()
     pretrain(tiny_config("train.max_steps=3", "run.log_every=1"), tiny_batches(tiny_config()), 2, recorder)

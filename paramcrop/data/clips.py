@@ -66,7 +66,7 @@ def generator(seed: int, epoch: int, video_id: str, attempt: int = 0) -> np.rand
 
 
 def draw_cubes(rng: np.random.Generator, spec: ClipSpec) -> np.ndarray:
-    """Where each view's cube lies, as shares of the room there is: float64 (2, 4), start, top, left and side, in [0, 1).
+    """Where each view's cube lies, as shares of the room there is: float64 (2, 4), start, top, left, side.
 
     The same number of draws is taken whatever the spec, so that a switch changes nothing else of a sample.
     """
@@ -80,7 +80,8 @@ def draw_cubes(rng: np.random.Generator, spec: ClipSpec) -> np.ndarray:
 
 def window_starts(u: np.ndarray, spec: ClipSpec, frames: int) -> np.ndarray:
     """First frames of both views' windows in a video of ``frames``: int64 (2,); 0 where the video is the shorter."""
-    return np.floor(u[:, 0] * (max(frames - spec.span, 0) + 1)).astype(np.int64)
+    starts: np.ndarray = np.floor(u[:, 0] * (max(frames - spec.span, 0) + 1)).astype(np.int64)
+    return starts
 
 
 def square_boxes(u: np.ndarray, spec: ClipSpec, height: int, width: int) -> np.ndarray:
