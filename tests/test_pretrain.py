@@ -168,7 +168,7 @@ def test_a_run_leaves_metrics_ids_crops_and_a_checkpoint(tmp_path: Path) -> None
 
 
 def test_half_precision_is_the_networks_alone() -> None:
-    """What a GPU does by default, on the CPU: the network under bfloat16 autocast, weights, crops and loss in float32."""
+    """A GPU's default, on the CPU: the network under bfloat16 autocast; weights, crops and loss in float32."""
     config = tiny_config("train.precision=bfloat16", "train.max_steps=2", "run.log_every=1")
     recorder = MetricsInMemory()
     model = pretrain(config, tiny_batches(config), 2, recorder)
