@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -19,15 +19,16 @@ VIEW_COLORS = ("#ff8c00", "#19a35b")  # orange and green, as in the paper's Figu
 SHOWN_FRAMES = 6
 
 
-def plot_figure5(runs: Mapping[str, Path], out: Path) -> None:
-    """The paper's Figure 5: centre distance (solid) and IoU (dashed) of the two crops over training, a colour a run."""
+def plot_figure5(runs: Mapping[str, Sequence[Path]], out: Path) -> None:
+    """The paper's Figure 5: centre distance (solid) and IoU (dashed) of the two crops over training, a colour a label.
+
+    Several runs under one label (seeds, logged at the same steps) are drawn as their mean and range.
+    """
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     right = axes.twinx()
-    for i, (label, folder) in enumerate(runs.items()):
-        metrics = read_metrics(folder)
-        steps = [m["step"] for m in metrics]
-        axes.plot(steps, [m["crop_distance"] for m in metrics], color=f"C{i}", label=f"{label}: centre distance")
-        right.plot(steps, [m["crop_iou"] for m in metrics], color=f"C{i}", ls="--", label=f"{label}: IoU")
+    for i, (label, folders) in enumerate(runs.items()):
+        _curve(axes, folders, "crop_distance", f"C{i}", "-", f"{label}: centre distance")
+        _curve(right, folders, "crop_iou", f"C{i}", "--", f"{label}: IoU")
     axes.set(xlabel="step", ylabel="centre Manhattan distance (solid)", ylim=(0, None))
     right.set(ylabel="volume IoU (dashed)", ylim=(0, 1))
     lines = [*axes.get_lines(), *right.get_lines()]
@@ -35,6 +36,15 @@ def plot_figure5(runs: Mapping[str, Path], out: Path) -> None:
     axes.grid(alpha=0.3)
     figure.savefig(out, dpi=150)
     plt.close(figure)
+
+
+def _curve(axes: Axes, folders: Sequence[Path], name: str, color: str, style: str, label: str) -> None:
+    metrics = [read_metrics(folder) for folder in folders]
+    steps = [m["step"] for m in metrics[0]]
+    values = np.array([[m[name] for m in run] for run in metrics])  # (runs, steps)
+    axes.plot(steps, values.mean(0), color=color, ls=style, label=label)
+    if len(values) > 1:
+        axes.fill_between(steps, values.min(0), values.max(0), color=color, alpha=0.2, lw=0)
 
 
 def plot_crops(folder: Path, out: Path) -> None:

@@ -59,5 +59,5 @@ def distribute(model: TwoViews, device: torch.device) -> nn.Module:
     if dist.world_size() == 1:
         return model
     if device.type == "cuda":
-        model.method = nn.SyncBatchNorm.convert_sync_batchnorm(model.method)
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place: its layers are replaced
     return DistributedDataParallel(model)  # device_ids unset: it would move the batch, and jitter is read on the CPU

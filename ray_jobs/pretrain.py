@@ -110,7 +110,7 @@ def finish(folder: Path, seconds: float, console: Console) -> None:
     """Figures, the table, and where everything lies."""
     from paramcrop.plots import plot_crops, plot_figure5
 
-    plot_figure5({folder.name: folder}, folder / "figure5.png")
+    plot_figure5({folder.name: [folder]}, folder / "figure5.png")
     plot_crops(folder, folder / "crops.png")
     metrics = read_metrics(folder)
     rows = {"start": metrics[0], "middle": metrics[len(metrics) // 2], "end": metrics[-1]}
