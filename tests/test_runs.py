@@ -28,7 +28,7 @@ def test_storage_defaults_to_the_home_that_the_environment_names(
 
 def test_storage_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="run.storage must be a folder that can be written to"):
+    with pytest.raises(ConfigError, match=r"run\.storage must be a folder that can be written to"):
         new_run_folder(load_config("demo", None, [f"run.storage={tmp_path}/file/below"]), "data")
     with pytest.raises(ConfigError, match="must be a folder that all nodes share, but is the URI"):
         new_run_folder(load_config("demo", None, ["run.storage=s3://bucket"]), "data")
