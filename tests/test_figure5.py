@@ -9,7 +9,7 @@ from paramcrop.presets import load_config
 from paramcrop.pretrain import pretrain
 from tests.memory import MetricsInMemory, made_clips, memory_batches
 
-STEPS = 120  # of the demo's 240: the croppers have settled, with two 2-core minutes to spare
+STEPS = 160  # of the demo's 240
 
 
 @pytest.fixture(scope="module")

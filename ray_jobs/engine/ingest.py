@@ -9,8 +9,7 @@ One execution spans all epochs: nothing starts up between two of them.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -37,10 +36,11 @@ def training_samples(
 
     Columns are ``paramcrop.data.clips.cut_batch``'s.
     """
-    segments = [s for epoch in epochs for s in epoch_segments(manifest, seed, epoch, rows, window)]
-    items = [{"segment": json.dumps(asdict(segment))} for segment in segments]
-    encoded = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-        partial(_read, folder=folder),
+    order = partial(epoch_segments, manifest, seed, rows=rows, window=window)
+    # A task a segment. Only the segment's place travels; the task works out what is in it.
+    places = [{"epoch": epoch, "segment": i} for epoch in epochs for i in range(len(order(epoch)))]
+    encoded = ray.data.from_items(places, override_num_blocks=len(places)).map_batches(
+        partial(_read, folder=folder, order=order),
         batch_size=1,
         batch_format="numpy",
         num_cpus=READ_CPUS,
@@ -65,10 +65,9 @@ def rows_per_task(batch_per_worker: int, spec: ClipSpec, most: int | None = None
     return max(n for n in range(1, batch_per_worker + 1) if batch_per_worker % n == 0 and n <= limit)
 
 
-def _read(batch: dict[str, np.ndarray], folder: str) -> pa.Table:
-    fields = json.loads(batch["segment"][0])
-    groups = tuple((file, group) for file, group in fields["groups"])
-    return read_segment(folder, Segment(fields["epoch"], fields["position"], groups, tuple(fields["take"])))
+def _read(batch: dict[str, np.ndarray], folder: str, order: Callable[[int], list[Segment]]) -> pa.Table:
+    (epoch,), (segment,) = batch["epoch"], batch["segment"]
+    return read_segment(folder, order(int(epoch))[segment])
 
 
 def _decode(table: pa.Table, spec: ClipSpec, seed: int) -> dict[str, Any]:
