@@ -169,11 +169,9 @@ def resize(frames: np.ndarray, size: int) -> np.ndarray:
 def cut_batch(rows: Sequence[Mapping[str, Any]], spec: ClipSpec, seed: int) -> dict[str, Any]:
     """Cut a few rows (each with ``epoch`` and ``position``) -> columns, one entry per row, order kept.
 
-    A row never vanishes: one that cannot be decoded is filled with the next good row of the batch, drawn anew, and
-    ``error`` says why (empty for a good row).
-
-    Raises:
-        VideoError: not one row of the batch can be decoded.
+    A row never vanishes: one that cannot be decoded is filled with the next good row of the batch, drawn anew (with a
+    black clip, if there is no good row), and ``error`` says why (empty for a good row). How many are too many is the
+    training loop's to say.
     """
     samples: list[Sample | None] = []
     errors = []
@@ -185,17 +183,20 @@ def cut_batch(rows: Sequence[Mapping[str, Any]], spec: ClipSpec, seed: int) -> d
             samples.append(None)
             errors.append(str(error))
     good = [i for i, sample in enumerate(samples) if sample is not None]
-    if not good:
-        raise VideoError(f"one video of {len(rows)} must decode, but none does: {rows[0]['id']}: {errors[0]}")
-    for i, sample in enumerate(samples):
-        if sample is None:
-            other = rows[next((g for g in good if g > i), good[0])]
-            samples[i] = cut_sample(other, spec, seed, rows[i]["epoch"], attempt=1 + i)
-    columns: dict[str, Any] = {
-        name: np.stack([s[name] for s in samples if s is not None]) for name in samples[good[0]] or ()
-    }
+    filled = [_substitute(rows, i, good, spec, seed) if sample is None else sample for i, sample in enumerate(samples)]
+    columns: dict[str, Any] = {name: np.stack([sample[name] for sample in filled]) for name in filled[0]}
     columns["id"] = np.array([row["id"] for row in rows], dtype=object)
     columns["error"] = np.array(errors, dtype=object)
     for name in ("epoch", "position", "label"):
         columns[name] = np.array([row[name] for row in rows], dtype=np.int64)
     return columns
+
+
+def _substitute(rows: Sequence[Mapping[str, Any]], i: int, good: Sequence[int], spec: ClipSpec, seed: int) -> Sample:
+    if good:
+        other = next((g for g in good if g > i), good[0])
+        return cut_sample(rows[other], spec, seed, rows[i]["epoch"], attempt=1 + i)
+    black = np.zeros((spec.clips, spec.frames, spec.size, spec.size, 3), np.uint8)
+    whole = np.tile(np.array([0, 1], np.float32), (2, 3, 1))
+    rng = generator(seed, rows[i]["epoch"], rows[i]["id"])
+    return {"video": black, "cube": whole, **draw_augmentation(rng, spec)}
