@@ -53,6 +53,7 @@ def run_pretraining(config: Config, plan: Plan, data: str, manifest: Manifest, f
     Raises:
         ParamCropError: what a worker raised, if it is one of ours.
         ray.train.TrainingFailedError: any other failure.
+        KeyboardInterrupt: Ctrl-C; the workers have been stopped.
     """
     steps = steps_per_epoch(manifest.videos, config.train.global_batch)
     trainer = TorchTrainer(
@@ -77,6 +78,8 @@ def run_pretraining(config: Config, plan: Plan, data: str, manifest: Manifest, f
         trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise own_error(error) or error from None
+    except SystemExit:  # Ray Train takes Ctrl-C, aborts its workers, and ends the process without a word
+        raise KeyboardInterrupt from None
 
 
 def make_dataset(config: Config, data: str, manifest: Manifest, steps: int) -> ray.data.Dataset:
