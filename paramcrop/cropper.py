@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from paramcrop.crop import ROUNDINGS, crop_cube, to_float
 from paramcrop.geometry import CropParams
+from paramcrop.mlp import mlp
 
 NAMES = ("s_p", "s_t", "theta", "dx", "dy", "dt")  # the order of Eq. 5 and 6
 
@@ -35,13 +35,7 @@ def crop_mlp(noise_size: int = 32, hidden: int = 64, layers: int = 2, batch_norm
     """
     if layers < 1:
         raise ValueError(f"layers >= 1 must hold, but got {layers=}")
-    widths = [noise_size, *[hidden] * (layers - 1), len(NAMES)]
-    modules: list[nn.Module] = []
-    for i, (a, b) in enumerate(pairwise(widths)):
-        if i > 0:
-            modules += [nn.BatchNorm1d(a), nn.ReLU()] if batch_norm else [nn.ReLU()]
-        modules.append(nn.Linear(a, b))
-    return nn.Sequential(*modules)
+    return mlp([noise_size, *[hidden] * (layers - 1), len(NAMES)], batch_norm)
 
 
 def early_stop(v: Tensor, lower: float = 0.2, upper: float = 0.8) -> Tensor:
@@ -150,7 +144,7 @@ class ParamCrop(nn.Module):
     def values(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Eq. 5: noise (B, 2, m) -> v of either cropper, (B, 6) in (0, 1), float32, before Eq. 7."""
         with torch.autocast(noise.device.type, enabled=False):
-            v_1, v_2 = (torch.sigmoid(mlp(noise[:, i].float())) for i, mlp in enumerate(self.croppers))
+            v_1, v_2 = (torch.sigmoid(cropper(noise[:, i].float())) for i, cropper in enumerate(self.croppers))
         return v_1, v_2
 
     def forward(self, noise: Tensor, progress: float = 0.0) -> tuple[CropParams, CropParams]:

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor, nn
 
 from paramcrop.losses import nt_xent
+from paramcrop.mlp import mlp
 
 
 def projector(
     features: int, hidden: int = 1024, size: int = 128, layers: int = 2, batch_norm: bool = False
 ) -> nn.Sequential:
     """MLP head: (B, features) -> (B, size), ReLU (after BN, if asked) between ``layers`` linear layers with bias."""
-    widths = [features, *[hidden] * (layers - 1), size]
-    modules: list[nn.Module] = []
-    for i, (a, b) in enumerate(pairwise(widths)):
-        if i > 0:
-            modules += [nn.BatchNorm1d(a), nn.ReLU()] if batch_norm else [nn.ReLU()]
-        modules.append(nn.Linear(a, b))
-    return nn.Sequential(*modules)
+    return mlp([features, *[hidden] * (layers - 1), size], batch_norm)
 
 
 class SimCLR(nn.Module):

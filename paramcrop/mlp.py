@@ -1,0 +1,18 @@
+"""The one shape of MLP there is here: the croppers' (Eq. 5) and the projector's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import nn
+
+
+def mlp(widths: Sequence[int], batch_norm: bool = False) -> nn.Sequential:
+    """Linear layers with bias from width to width, ReLU (after BN, if asked) between two: (B, w_0) -> (B, w_n)."""
+    modules: list[nn.Module] = []
+    for i, (a, b) in enumerate(pairwise(widths)):
+        if i > 0:
+            modules += [nn.BatchNorm1d(a), nn.ReLU()] if batch_norm else [nn.ReLU()]
+        modules.append(nn.Linear(a, b))
+    return nn.Sequential(*modules)
