@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -37,7 +38,7 @@ def new_run_folder(config: Config, content_id: str) -> Path:
         storage.mkdir(parents=True, exist_ok=True)
         for number in range(1, 10_000):
             folder = storage / (name if number == 1 else f"{name}-{number}")
-            if not folder.exists():
+            with contextlib.suppress(FileExistsError):  # also if another process made it just now
                 folder.mkdir()
                 return folder
     except OSError as error:

@@ -142,6 +142,7 @@ def cached_dataset(parent: Path, clip_frames: int, clip_size: int, count: int) -
         parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=parent, prefix="making-") as making:
             make_dataset(making, count, frames, height, width)
+            os.chmod(making, 0o755)  # a temporary folder is its maker's alone
             with contextlib.suppress(OSError):  # another process was faster: its set is the same
                 os.rename(making, folder)
                 os.mkdir(making)  # for the context manager to remove
