@@ -229,6 +229,11 @@ class Config(BaseModel):
         scale = 2 * self.train.global_batch / 256 if self.optim.lr_scale == "views/256" else 1.0
         return self.optim.lr * scale
 
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Steps of the whole run."""
+        steps = self.train.epochs * steps_per_epoch
+        return steps if self.train.max_steps is None else min(steps, self.train.max_steps)
+
     @property
     def chance_loss(self) -> float:
         """ln(2N - 1): the contrastive loss of a batch of N videos whose embeddings say nothing."""

@@ -67,16 +67,18 @@ def pretrain(
     model = build_model(config, device)
     optimizer = build_optimizer(config, model.policy, model.method)
     wrapped = distribute(model, device)
-    total = total_steps(config, steps_per_epoch)
+    total = config.total_steps(steps_per_epoch)
     warmup = min(round(config.optim.warmup_epochs * steps_per_epoch), total)
     meter = Meter(2 * config.train.global_batch)
     step = 0
     for epoch in range(math.ceil(total / steps_per_epoch)):
-        seen = []
+        seen: list[list[tuple[int, str, str]]] = []
+        failed: list[str] = []
         for batch in meter.timed(batches(epoch), min(steps_per_epoch, total - step)):
             check_order(batch, epoch, step - epoch * steps_per_epoch, config.train.global_batch)
             seen.append(list(zip(batch.position.tolist(), batch.id, batch.error, strict=True)))
-            check_failures(seen, config.data.max_failed, steps_per_epoch * config.batch_per_worker)
+            failed += [f"{video} ({error})" for video, error in zip(batch.id, batch.error, strict=True) if error]
+            check_failures(failed, config.data.max_failed, steps_per_epoch * config.batch_per_worker)
             set_lr(optimizer, step, total, warmup)
             moved = batch.to(device)
             recorder.crops(model, moved, step, total)
@@ -95,11 +97,6 @@ def pretrain(
     return model
 
 
-def total_steps(config: Config, steps_per_epoch: int) -> int:
-    steps = config.train.epochs * steps_per_epoch
-    return steps if config.train.max_steps is None else min(steps, config.train.max_steps)
-
-
 def check_order(batch: Batch, epoch: int, step: int, global_batch: int) -> None:
     """Every row must belong to this epoch and global step: our own promise, whatever the loader did."""
     if not (bool((batch.epoch == epoch).all()) and bool((batch.position // global_batch == step).all())):
@@ -107,11 +104,10 @@ def check_order(batch: Batch, epoch: int, step: int, global_batch: int) -> None:
         raise AssertionError(f"rows must be of epoch {epoch}, step {step}, but are of epochs and steps {found}")
 
 
-def check_failures(seen: list[list[tuple[int, str, str]]], max_failed: float, rows: int) -> None:
+def check_failures(failed: list[str], max_failed: float, rows: int) -> None:
     """Raises:
     DataError: of an epoch's ``rows`` on this rank, more than ``max_failed`` have been filled by substitutes so far.
     """
-    failed = [f"{video} ({error})" for batch in seen for _, video, error in batch if error]
     if len(failed) > max_failed * rows:
         raise DataError(
             f"at most data.max_failed={max_failed} of {rows} samples may fail to decode, but {len(failed)} did: "

@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> None:
         return
     start = time.monotonic()
     data, manifest = find_data(config, console)
-    steps = total_steps(config, manifest)
+    steps = config.total_steps(steps_per_epoch(manifest.videos, config.train.global_batch))
     console.print(describe(config, manifest.videos, steps), highlight=False)
     folder = new_run_folder(config, manifest.content_id)
     write_provenance(folder, config, manifest.content_id)
@@ -57,11 +57,6 @@ def find_data(config: Config, console: Console) -> tuple[str, Manifest]:
     elif "://" not in data:
         data = str(Path(data).expanduser().resolve())
     return data, read_manifest(data)
-
-
-def total_steps(config: Config, manifest: Manifest) -> int:
-    steps = config.train.epochs * steps_per_epoch(manifest.videos, config.train.global_batch)
-    return min(steps, config.train.max_steps or steps)
 
 
 def describe(config: Config, videos: int, steps: int) -> str:
@@ -87,8 +82,8 @@ def dry_run(config: Config, console: Console) -> None:
         videos = MADE_UP_VIDEOS
     else:
         videos = read_manifest(config.data.shards).videos
-    steps = config.train.epochs * steps_per_epoch(videos, config.train.global_batch)
-    console.print(describe(config, videos, min(steps, config.train.max_steps or steps)), highlight=False)
+    steps = config.total_steps(steps_per_epoch(videos, config.train.global_batch))
+    console.print(describe(config, videos, steps), highlight=False)
 
 
 def train(config: Config, data: str, manifest: Manifest, folder: Path, steps: int, console: Console) -> None:

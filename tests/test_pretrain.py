@@ -212,7 +212,12 @@ def test_data_that_ends_early_or_out_of_order_is_found() -> None:
 
 
 def test_too_many_failed_samples_stop_the_run_with_the_list() -> None:
-    seen = [[(0, "a", ""), (1, "b", "no keyframe")], [(2, "c", "torn"), (3, "d", "")]]
-    check_failures(seen, 0.5, 4)
+    failed = ["b (no keyframe)", "c (torn)"]
+    check_failures(failed, 0.5, 4)
     with pytest.raises(DataError, match=r"at most data.max_failed=0.4 of 4 .* 2 did: b \(no keyframe\); c \(torn\)"):
-        check_failures(seen, 0.4, 4)
+        check_failures(failed, 0.4, 4)
+    config = tiny_config("data.max_failed=0.2")
+    broken = [b._replace(error=["", "torn", *b.error[2:]]) for b in tiny_batches(config)(0)]
+    pretrain(tiny_config("train.epochs=1", "data.max_failed=0.2"), lambda epoch: broken, 2, MetricsInMemory())
+    with pytest.raises(DataError, match=r"of 16 samples may fail to decode, but 2 did: \d+ \(torn\)"):
+        pretrain(tiny_config("train.epochs=1", "data.max_failed=0.1"), lambda epoch: broken, 2, MetricsInMemory())

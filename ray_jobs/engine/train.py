@@ -20,7 +20,7 @@ from paramcrop.config import Config
 from paramcrop.data.order import steps_per_epoch
 from paramcrop.data.shards import Manifest
 from paramcrop.errors import ParamCropError
-from paramcrop.pretrain import pretrain, total_steps
+from paramcrop.pretrain import pretrain
 from paramcrop.record import Recorder
 from ray_jobs.engine.ingest import execution_options, rows_per_task, training_samples
 from ray_jobs.engine.plan import Plan
@@ -91,7 +91,7 @@ def make_dataset(config: Config, data: str, manifest: Manifest, steps: int) -> r
         manifest,
         spec,
         config.seed,
-        range(ceil(total_steps(config, steps) / steps)),
+        range(ceil(config.total_steps(steps) / steps)),
         steps * config.train.global_batch,
         config.data.shuffle_row_groups,
         rows_per_task(config.batch_per_worker, spec, config.data.task_rows),
