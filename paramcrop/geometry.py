@@ -63,7 +63,7 @@ def to_pixels(coordinates: Tensor, n: int) -> Tensor:
 def crop_box(params: CropParams) -> Tensor:
     """The crop as a box of the unit cube: (B, 3, 2), axes (x, y, t), [low, high], in [0, 1].
 
-    A rotated crop is taken before its rotation (DESIGN decision 12: "the unrotated box").
+    A rotated crop is taken before its rotation: figures of its box are those of the unrotated box.
     """
     centre = torch.stack([params.dx, params.dy, params.dt], -1)
     scale = torch.stack([params.s_p, params.s_p, params.s_t], -1)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,12 +95,8 @@ class Recorder:
     def _append(self, name: str, line: dict[str, Any]) -> None:
         assert self.folder is not None
         with (self.folder / name).open("a") as file:
-            _write_line(file, line)
+            file.write(json.dumps(line) + "\n")
 
 
-def _write_line(file: IO[str], line: dict[str, Any]) -> None:
-    file.write(json.dumps(line) + "\n")
-
-
-def _significant(value: float) -> float:
-    return float(f"{value:.6g}") if math.isfinite(value) else value
+def _significant(value: float) -> float | None:
+    return float(f"{value:.6g}") if math.isfinite(value) else None  # JSON has no infinity
