@@ -42,7 +42,9 @@ class Data(BaseModel):
         (0.65625, 0.875), "side of R's square box, share of the short side, drawn between (not in the paper)"
     )
     shuffle_row_groups: int = _option(8, "row groups whose rows are shuffled together", ge=1)
-    max_failed: float = _option(0.01, "stop when more than this share of a run's samples cannot be decoded", ge=0, le=1)
+    max_failed: float = _option(
+        0.01, "stop when more than this share of an epoch's samples cannot be decoded", where=True, ge=0, le=1
+    )
     task_rows: int | None = _option(None, "most videos per decode task; none: by size", where=True, ge=1)
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Loss, throughput and waiting time, between two lines of metrics and over an epoch."""
+"""Loss, throughput and waiting time, between two lines of metrics and between two checkpoints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Meter:
 
     def __init__(self, clips: int) -> None:
         self.clips = clips
-        self._line, self._epoch = _Span(), _Span()
+        self._line, self._checkpoint = _Span(), _Span()
 
     def timed(self, batches: Iterable[T], steps: int) -> Iterator[T]:
         """Exactly ``steps`` batches, the wait for each counted.
@@ -30,13 +30,13 @@ class Meter:
             batch = next(iterator, None)
             if batch is None:
                 raise DataError(f"an epoch must have {steps} steps, but its data ended after {count}")
-            for span in (self._line, self._epoch):
+            for span in (self._line, self._checkpoint):
                 span.waited += time.perf_counter() - start
             yield batch
             count += 1
 
     def add(self, loss: float) -> None:
-        for span in (self._line, self._epoch):
+        for span in (self._line, self._checkpoint):
             span.steps += 1
             span.loss += loss
 
@@ -45,8 +45,9 @@ class Meter:
         span, self._line = self._line, _Span()
         return span.means(self.clips)
 
-    def epoch(self) -> dict[str, float]:
-        span, self._epoch = self._epoch, _Span()
+    def read_checkpoint(self) -> dict[str, float]:
+        """The same since the last checkpoint."""
+        span, self._checkpoint = self._checkpoint, _Span()
         return span.means(self.clips)
 
 

@@ -36,7 +36,7 @@ def cropper_group(
 
 
 def make_optimizer(groups: list[Group], name: str, trust: float = 0.001) -> Optimizer:
-    """ "sgd": torch's, with momentum. "lars": scaled in the groups marked ``adapt``, and the same SGD in the others."""
+    """Torch's SGD with momentum ("sgd"), or LARS ("lars"), which scales the groups marked ``adapt`` alone."""
     groups = [group for group in groups if group["params"]]
     return SGD(groups, lr=0.0, momentum=0.9) if name == "sgd" else Lars(groups, trust=trust)
 
@@ -54,11 +54,14 @@ class Lars(Optimizer):
         super().__init__(params, defaults)
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, closure: Any = None) -> Any:
+        with torch.enable_grad():
+            loss = None if closure is None else closure()
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
                     self._update(p, p.grad, group)
+        return loss
 
     def _update(self, p: Tensor, grad: Tensor, group: Group) -> None:
         step = grad.add(p, alpha=group["weight_decay"])

@@ -93,7 +93,7 @@ def pretrain(
         recorder.samples(epoch * steps_per_epoch, seen)
         if step == total or (epoch + 1) % config.run.checkpoint_epochs == 0:
             recorder.checkpoint(model, optimizer, epoch, step)
-            report(meter.epoch() | {"epoch": epoch, "step": step})
+            report(meter.read_checkpoint() | {"epoch": epoch, "step": step})
     return model
 
 

@@ -93,7 +93,6 @@ def train(config: Config, data: str, manifest: Manifest, folder: Path, steps: in
     from ray_jobs.engine.train import run_pretraining
 
     connect(config.run.ray_logs)
-
     t = config.train
     plan = plan_pretraining(cluster_nodes(), t.workers, t.device, t.cpus_per_worker)
     console.print(f"resources: {plan.arithmetic}", highlight=False)

@@ -39,7 +39,15 @@ def test_identity_holds_only_what_differs_from_the_defaults() -> None:
 
 def test_where_fields() -> None:
     assert where_fields() == {
-        *("data.shards", "data.task_rows", "train.workers", "train.device", "train.cpus_per_worker", "train.threads"),
+        *(
+            "data.shards",
+            "data.max_failed",
+            "data.task_rows",
+            "train.workers",
+            "train.device",
+            "train.cpus_per_worker",
+            "train.threads",
+        ),
         *("run.name", "run.storage", "run.log_every", "run.checkpoint_epochs", "run.ray_logs"),
     }
 

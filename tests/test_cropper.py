@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -68,10 +69,10 @@ def test_eq_7_with_all_entries_outside_gives_zero_gradients_not_none() -> None:
     assert crop.telemetry(crop.draw_noise(4))["saturated"] == 1
 
 
-def gradients(**settings: object) -> tuple[Tensor, list[Tensor]]:
+def gradients(**settings: Any) -> tuple[Tensor, list[Tensor]]:
     """Gradients of a loss on two views: of a network's weight, and of the croppers."""
     torch.manual_seed(0)
-    crop = ParamCrop(size=(4, 6, 6), **settings)  # type: ignore[arg-type]
+    crop = ParamCrop(size=(4, 6, 6), **settings)
     weight = torch.randn(3, requires_grad=True)
     video = torch.rand(4, 3, 8, 12, 12)
     view_1, view_2 = crop.views(video, noise=crop.draw_noise(4))
@@ -155,9 +156,9 @@ def test_rotation_is_part_of_the_crop_when_it_is_on() -> None:
         ({"rounding": "ceil"}, "rounding must be"),
     ],
 )
-def test_wrong_settings_are_named(settings: dict[str, object], message: str) -> None:
+def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ParamCrop(**settings)  # type: ignore[arg-type]
+        ParamCrop(**settings)
 
 
 def test_batch_norm_between_layers() -> None:

@@ -195,7 +195,7 @@ def cut_batch(rows: Sequence[Mapping[str, Any]], spec: ClipSpec, seed: int) -> d
 def _substitute(rows: Sequence[Mapping[str, Any]], i: int, good: Sequence[int], spec: ClipSpec, seed: int) -> Sample:
     if good:
         other = next((g for g in good if g > i), good[0])
-        return cut_sample(rows[other], spec, seed, rows[i]["epoch"], attempt=1 + i)
+        return cut_sample(rows[other], spec, seed, rows[i]["epoch"], attempt=1 + rows[i]["position"])
     black = np.zeros((spec.clips, spec.frames, spec.size, spec.size, 3), np.uint8)
     whole = np.tile(np.array([0, 1], np.float32), (2, 3, 1))
     rng = generator(seed, rows[i]["epoch"], rows[i]["id"])
