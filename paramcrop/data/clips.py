@@ -7,14 +7,13 @@ does not depend on which worker made it, in which order, or among how many.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from paramcrop.data.video import VideoReader
-from paramcrop.errors import VideoError
 
 Sample = dict[str, Any]
 
@@ -31,6 +30,8 @@ class ClipSpec:
         flip: probability. jitter: probability. brightness, contrast, saturation: factors are drawn from 1 +- these;
         hue: the shift from +- this, in turns.
         noise_size, noise: what the croppers get, "normal" or "uniform" over [-1, 1].
+        views: clips cut of each video; 1 leaves out the second view's, its draws stay the same.
+        autoaugment: one of torchvision's policies, an operation of which each view's clip goes through; None: none.
     """
 
     frames: int = 64
@@ -47,6 +48,8 @@ class ClipSpec:
     hue: float = 0.2
     noise_size: int = 32
     noise: str = "normal"
+    autoaugment: str | None = None
+    views: int = 2
 
     @property
     def span(self) -> int:
@@ -55,8 +58,8 @@ class ClipSpec:
 
     @property
     def clips(self) -> int:
-        """Clips sent per sample: one that both views share, or two."""
-        return 2 if self.random_cube else 1
+        """Clips sent per sample: one that both views share, or one each."""
+        return self.views if self.random_cube or self.autoaugment else 1
 
 
 def generator(seed: int, epoch: int, video_id: str, attempt: int = 0) -> np.random.Generator:
@@ -141,11 +144,31 @@ def cut_sample(row: Mapping[str, Any], spec: ClipSpec, seed: int, epoch: int, at
         resize(_take(frames, np.searchsorted(union, index))[:, top : top + side, left : left + side], spec.size)
         for index, (top, left, side) in zip(indices, boxes, strict=False)
     ]
+    if spec.autoaugment:
+        clips = [
+            autoaugment(clip, spec.autoaugment, generator(seed, epoch, row["id"], -1 - i))
+            for i, clip in enumerate(clips)
+        ]
     top, left, side = boxes.T
     low = np.stack([left / width, top / height, starts / reader.frames], 1)
     extent = np.stack([side / width, side / height, np.full(2, spec.span / reader.frames)], 1)
     cube = np.stack([low, low + extent], -1).astype(np.float32)
     return {"video": np.stack(clips), "cube": cube, **draw_augmentation(rng, spec)}
+
+
+def autoaugment(clip: np.ndarray, policy: str, rng: np.random.Generator) -> np.ndarray:
+    """One sub-policy of torchvision's AutoAugment, the same for all frames: uint8 (n, H, W, 3) -> the same shape.
+
+    What an operation reads off the picture (equalize, autocontrast) is each frame's own.
+    """
+    import torch  # 2 s in a process that may never need it
+    from torchvision.transforms import AutoAugment, AutoAugmentPolicy
+
+    with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's own generator
+        torch.manual_seed(int(rng.integers(2**63)))
+        frames = torch.from_numpy(np.ascontiguousarray(clip)).permute(0, 3, 1, 2)
+        augmented = AutoAugment(AutoAugmentPolicy(policy))(frames)
+    return np.ascontiguousarray(augmented.permute(0, 2, 3, 1).numpy())
 
 
 def _take(frames: np.ndarray, place: np.ndarray) -> np.ndarray:
@@ -164,39 +187,3 @@ def resize(frames: np.ndarray, size: int) -> np.ndarray:
     planes = from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)  # channels last: torch's fast uint8 path
     scaled = F.interpolate(planes, size=(size, size), mode="bilinear", antialias=True)
     return np.ascontiguousarray(scaled.permute(0, 2, 3, 1).numpy())
-
-
-def cut_batch(rows: Sequence[Mapping[str, Any]], spec: ClipSpec, seed: int) -> dict[str, Any]:
-    """Cut a few rows (each with ``epoch`` and ``position``) -> columns, one entry per row, order kept.
-
-    A row never vanishes: one that cannot be decoded is filled with the next good row of the batch, drawn anew (with a
-    black clip, if there is no good row), and ``error`` says why (empty for a good row). How many are too many is the
-    training loop's to say.
-    """
-    samples: list[Sample | None] = []
-    errors = []
-    for row in rows:
-        try:
-            samples.append(cut_sample(row, spec, seed, row["epoch"]))
-            errors.append("")
-        except VideoError as error:
-            samples.append(None)
-            errors.append(str(error))
-    good = [i for i, sample in enumerate(samples) if sample is not None]
-    filled = [_substitute(rows, i, good, spec, seed) if sample is None else sample for i, sample in enumerate(samples)]
-    columns: dict[str, Any] = {name: np.stack([sample[name] for sample in filled]) for name in filled[0]}
-    columns["id"] = np.array([row["id"] for row in rows], dtype=object)
-    columns["error"] = np.array(errors, dtype=object)
-    for name in ("epoch", "position", "label"):
-        columns[name] = np.array([row[name] for row in rows], dtype=np.int64)
-    return columns
-
-
-def _substitute(rows: Sequence[Mapping[str, Any]], i: int, good: Sequence[int], spec: ClipSpec, seed: int) -> Sample:
-    if good:
-        other = next((g for g in good if g > i), good[0])
-        return cut_sample(rows[other], spec, seed, rows[i]["epoch"], attempt=1 + rows[i]["position"])
-    black = np.zeros((spec.clips, spec.frames, spec.size, spec.size, 3), np.uint8)
-    whole = np.tile(np.array([0, 1], np.float32), (2, 3, 1))
-    rng = generator(seed, rows[i]["epoch"], rows[i]["id"])
-    return {"video": black, "cube": whole, **draw_augmentation(rng, spec)}

@@ -55,3 +55,18 @@ def epoch_segments(manifest: Manifest, seed: int, epoch: int, rows: int, window:
             segments.append(Segment(epoch, position, names, tuple(take.tolist())))
         position += len(take)
     return segments
+
+
+def place_of(
+    manifest: Manifest, seed: int, epoch: int, rows: int, position: int, window: int = 8
+) -> tuple[str, int, int]:
+    """Where the row shown at ``position`` of an epoch lies: (file, row group, row in it)."""
+    sizes = {(shard.file, g): n for shard in manifest.shards for g, n in enumerate(shard.row_groups)}
+    segments = epoch_segments(manifest, seed, epoch, rows, window)
+    segment = [s for s in segments if s.position <= position][-1]
+    row = segment.take[position - segment.position]
+    for file, group in segment.groups:
+        if row < sizes[file, group]:
+            return file, group, row
+        row -= sizes[file, group]
+    raise AssertionError(f"position {position} must lie in its segment, but that has {len(segment.take)} rows")

@@ -9,16 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
-from typing import Any, BinaryIO
+from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 
+from paramcrop.data.files import digest, write_whole
+from paramcrop.data.parquet import HashedParquet
 from paramcrop.errors import DataError
 
-FORMAT = "paramcrop-shards/1"
+FORMAT = "paramcrop-shards/2"
 MANIFEST = "manifest.json"
 
 # `video` is large_binary: plain binary has 32-bit offsets and overflows at 2 GB a chunk.
@@ -31,7 +34,7 @@ SCHEMA = pa.schema(
         ("height", pa.int32()),
         ("width", pa.int32()),
         ("label", pa.int32()),  # index into the manifest's classes; -1: unlabelled
-        ("split", pa.string()),
+        ("splits", pa.list_(pa.string())),
         ("source_sha256", pa.string()),
     ]
 )
@@ -48,18 +51,26 @@ class Video:
     height: int
     width: int
     label: int = -1
-    split: str = "train"
+    splits: tuple[str, ...] = ("train",)
     source_sha256: str = ""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One Parquet file; ``row_groups`` are the rows in each of its row groups, in order."""
+    """One Parquet file.
+
+    ``row_groups`` are the rows in each of its row groups, in order; every row is in exactly the splits ``splits``.
+    """
 
     file: str
     bytes: int
     sha256: str
     row_groups: tuple[int, ...]
+    splits: tuple[str, ...] = ("train",)
+
+    @property
+    def videos(self) -> int:
+        return sum(self.row_groups)
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,11 @@ class Manifest:
 
     ``content_id`` is a hash of the sorted (video id, source sha256) and of the settings they were prepared with: equal
     ids mean equal data, wherever the folder lies and however it is cut into files.
+
+    Attributes:
+        rejected: what was left out, as {"id", "path", "splits" (with commas between), "reason"}.
+        warnings: what was kept but is not whole, as {"id", "path", "text"}.
+        plan: a hash of what was to be prepared; empty where that is not known.
     """
 
     content_id: str
@@ -75,10 +91,34 @@ class Manifest:
     shards: tuple[Shard, ...]
     settings: dict[str, Any] = field(default_factory=dict)
     rejected: tuple[dict[str, str], ...] = ()
+    warnings: tuple[dict[str, str], ...] = ()
+    plan: str = ""
 
     @property
     def videos(self) -> int:
-        return sum(sum(shard.row_groups) for shard in self.shards)
+        return sum(shard.videos for shard in self.shards)
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Every split and its number of videos, sorted by name."""
+        names = sorted({name for shard in self.shards for name in shard.splits})
+        return {name: sum(shard.videos for shard in self.shards if name in shard.splits) for name in names}
+
+    def rejected_of(self, split: str) -> list[dict[str, str]]:
+        """What was left out of one split."""
+        return [row for row in self.rejected if split in row.get("splits", "").split(",")]
+
+    def select(self, split: str | None) -> Manifest:
+        """The shards of one split (None: all); the content id stays the folder's.
+
+        Raises:
+            DataError: there is no such split.
+        """
+        if split is None:
+            return self
+        if split not in self.splits:
+            raise DataError(f"a split must be one of {', '.join(self.splits)}, but is {split!r}")
+        return replace(self, shards=tuple(shard for shard in self.shards if split in shard.splits))
 
 
 def content_id(sources: Iterable[tuple[str, str]], settings: dict[str, Any]) -> str:
@@ -117,7 +157,7 @@ def write_shards(
     """Write ``videos`` in the order given (shuffle them before) and the manifest last.
 
     A row group closes at ``row_group_bytes`` or ``row_group_rows``, whichever comes first: it is what a reader holds
-    in memory at once. A shard closes at ``shard_bytes``.
+    in memory at once. A shard closes at ``shard_bytes``, and where the splits change.
 
     Raises:
         DataError: two videos have the same id, or there is none.
@@ -126,19 +166,21 @@ def write_shards(
     fs.create_dir(root, recursive=True)
     shards: list[Shard] = []
     sources: dict[str, str] = {}
-    writer: _ShardFile | None = None
-    for rows in _row_groups(videos, row_group_bytes, row_group_rows):
-        for video in rows:
-            if video.id in sources:
-                raise DataError(f"video ids must be unique, but {video.id!r} comes twice")
-            sources[video.id] = video.source_sha256
-        writer = writer or _ShardFile(fs, root, f"shard-{len(shards):05d}.parquet")
-        writer.write(rows)
-        if writer.size >= shard_bytes:
-            shards.append(writer.close())
-            writer = None
-    if writer is not None:
-        shards.append(writer.close())
+    for splits, group in groupby(videos, key=lambda video: video.splits):
+        file: HashedParquet | None = None
+        for rows in row_groups(group, row_group_bytes, row_group_rows):
+            for video in rows:
+                if video.id in sources:
+                    raise DataError(f"video ids must be unique, but {video.id!r} comes twice")
+                sources[video.id] = video.source_sha256
+            name = shard_name(len(shards))
+            file = file or HashedParquet(fs, f"{root}/{name}", SCHEMA)
+            file.write([asdict(row) for row in rows])
+            if file.payload >= shard_bytes:
+                shards.append(close_shard(file, name, splits))
+                file = None
+        if file is not None:
+            shards.append(close_shard(file, shard_name(len(shards)), splits))
     if not sources:
         raise DataError(f"{folder}: a dataset must hold at least one video, but none was given")
     manifest = Manifest(content_id(sources.items(), settings or {}), tuple(classes), tuple(shards), settings or {})
@@ -146,7 +188,18 @@ def write_shards(
     return manifest
 
 
-def _row_groups(videos: Iterable[Video], max_bytes: int, max_rows: int) -> Iterator[list[Video]]:
+def shard_name(number: int) -> str:
+    return f"shard-{number:05d}.parquet"
+
+
+def close_shard(file: HashedParquet, name: str, splits: tuple[str, ...]) -> Shard:
+    """Finish a file -> what the manifest says of it."""
+    file.close()
+    return Shard(name, file.bytes, file.sha256, tuple(file.row_groups), splits)
+
+
+def row_groups(videos: Iterable[Video], max_bytes: int = 16 * 2**20, max_rows: int = 64) -> Iterator[list[Video]]:
+    """Cut a stream of videos into row groups, each closed at ``max_bytes`` or ``max_rows``, whichever comes first."""
     rows: list[Video] = []
     size = 0
     for video in videos:
@@ -159,62 +212,10 @@ def _row_groups(videos: Iterable[Video], max_bytes: int, max_rows: int) -> Itera
         yield rows
 
 
-class _ShardFile:
-    """One Parquet file while it is written; hashes the bytes as they pass."""
-
-    def __init__(self, fs: pa.fs.FileSystem, root: str, name: str) -> None:
-        self.name, self.size, self.row_groups = name, 0, list[int]()
-        self._sink = _HashingSink(fs.open_output_stream(f"{root}/{name}"))
-        # Encoded video does not compress, and statistics or dictionaries over it are waste.
-        small = [column for column in SCHEMA.names if column != "video"]
-        self._writer = pq.ParquetWriter(
-            pa.PythonFile(self._sink, mode="w"),
-            SCHEMA,
-            compression={"video": "NONE"} | dict.fromkeys(small, "ZSTD"),
-            use_dictionary=["split"],
-            write_statistics=small,
-        )
-
-    def write(self, rows: list[Video]) -> None:
-        self._writer.write_table(pa.Table.from_pylist([asdict(row) for row in rows], SCHEMA), row_group_size=len(rows))
-        self.row_groups.append(len(rows))
-        self.size += sum(len(row.video) for row in rows)
-
-    def close(self) -> Shard:
-        self._writer.close()
-        self._sink.close()
-        return Shard(self.name, self._sink.bytes, self._sink.sha256.hexdigest(), tuple(self.row_groups))
-
-
-class _HashingSink:
-    def __init__(self, sink: Any) -> None:
-        self._sink, self.bytes, self.sha256 = sink, 0, hashlib.sha256()
-        self.closed = False
-
-    def write(self, data: Any) -> int:
-        self.sha256.update(data)
-        self.bytes += len(data)
-        self._sink.write(data)
-        return len(data)
-
-    def tell(self) -> int:
-        return self.bytes
-
-    def flush(self) -> None:
-        self._sink.flush()
-
-    def close(self) -> None:
-        if not self.closed:
-            self._sink.close()
-            self.closed = True
-
-
 def write_manifest(manifest: Manifest, folder: str) -> None:
     fs, root = open_folder(folder)
     totals = {"format": FORMAT, "videos": manifest.videos, "bytes": sum(shard.bytes for shard in manifest.shards)}
-    with fs.open_output_stream(f"{root}/{MANIFEST}.part") as sink:
-        sink.write(json.dumps(totals | asdict(manifest), indent=1).encode())
-    fs.move(f"{root}/{MANIFEST}.part", f"{root}/{MANIFEST}")
+    write_whole(fs, f"{root}/{MANIFEST}", json.dumps(totals | asdict(manifest), indent=1).encode())
 
 
 def read_manifest(folder: str) -> Manifest:
@@ -234,10 +235,15 @@ def read_manifest(folder: str) -> Manifest:
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         found = fields.get("format") if isinstance(fields, dict) else type(fields).__name__
         raise DataError(f"{folder}/{MANIFEST} must be of format {FORMAT!r}, but says {found!r}")
-    shards = tuple(Shard(**{**shard, "row_groups": tuple(shard["row_groups"])}) for shard in fields["shards"])
+    shards = tuple(shard_from_json(shard) for shard in fields["shards"])
+    settings, rejected, warnings = fields["settings"], tuple(fields["rejected"]), tuple(fields["warnings"])
     return Manifest(
-        fields["content_id"], tuple(fields["classes"]), shards, fields["settings"], tuple(fields["rejected"])
+        fields["content_id"], tuple(fields["classes"]), shards, settings, rejected, warnings, fields["plan"]
     )
+
+
+def shard_from_json(fields: dict[str, Any]) -> Shard:
+    return Shard(**fields | {"row_groups": tuple(fields["row_groups"]), "splits": tuple(fields["splits"])})
 
 
 def read_row_group(fs: pa.fs.FileSystem, path: str, row_group: int) -> pa.Table:
@@ -259,30 +265,30 @@ def read_videos(folder: str) -> Iterator[Video]:
     for shard in read_manifest(folder).shards:
         for group in range(len(shard.row_groups)):
             for row in read_row_group(fs, f"{root}/{shard.file}", group).to_pylist():
-                yield Video(**row)
+                yield Video(**row | {"splits": tuple(row["splits"])})
 
 
 def check_shards(folder: str) -> list[str]:
-    """Compare every shard's size and checksum with the manifest -> the problems found, one line each."""
+    """Compare every shard with the manifest: size, checksum, rows -> the problems found, one line each."""
     fs, root = open_folder(folder)
     problems = []
     for shard in read_manifest(folder).shards:
+        path = f"{root}/{shard.file}"
         try:
-            with fs.open_input_stream(f"{root}/{shard.file}") as source:
-                size, sha256 = _digest(source)
-        except OSError as error:
+            with fs.open_input_stream(path) as source:
+                size, sha256 = digest(source)
+            if (size, sha256) != (shard.bytes, shard.sha256):
+                told = f"must be {shard.bytes} bytes, sha256 {shard.sha256}, but is {size}, {sha256}"
+                problems.append(f"{shard.file}: {told}")
+            elif (found := stored_row_groups(fs, path)) != shard.row_groups:
+                problems.append(f"{shard.file}: row groups must hold {shard.row_groups} rows, but hold {found}")
+        except (OSError, pa.ArrowException) as error:
             problems.append(f"{shard.file}: must be readable: {error}")
-            continue
-        if (size, sha256) != (shard.bytes, shard.sha256):
-            problems.append(
-                f"{shard.file}: must be {shard.bytes} bytes, sha256 {shard.sha256}, but is {size}, {sha256}"
-            )
     return problems
 
 
-def _digest(source: BinaryIO) -> tuple[int, str]:
-    sha256, size = hashlib.sha256(), 0
-    while chunk := source.read(2**20):
-        sha256.update(chunk)
-        size += len(chunk)
-    return size, sha256.hexdigest()
+def stored_row_groups(fs: pa.fs.FileSystem, path: str) -> tuple[int, ...]:
+    """Rows in each row group, as the Parquet file itself says."""
+    with fs.open_input_file(path) as source:
+        metadata = pq.ParquetFile(source).metadata
+        return tuple(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))

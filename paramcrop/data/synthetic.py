@@ -13,11 +13,11 @@ import tempfile
 from collections.abc import Iterator
 from math import ceil
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from paramcrop.data.shards import MANIFEST, Manifest, Video, write_shards
+from paramcrop.data.shards import FORMAT, MANIFEST, Manifest, Video, write_shards
 from paramcrop.data.video import encode
 
 CLASSES = ("up", "down", "sideways", "circle", "grow", "shrink", "shake", "bounce")
@@ -103,15 +103,26 @@ def texture(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     return colours
 
 
-def videos(count: int, frames: int, height: int, width: int, seed: int = 0, fps: float = 12.0) -> Iterator[Video]:
-    """``count`` encoded videos in shuffled class order, every class equally often (to within one)."""
+def videos(
+    count: int, frames: int, height: int, width: int, seed: int = 0, fps: float = 12.0, test: int = 0
+) -> Iterator[Video]:
+    """``count`` encoded videos in shuffled class order, every class equally often (to within one); the last ``test``
+    of them are in split "test"."""
     labels = np.random.default_rng([seed, 0]).permutation(np.arange(count) % len(CLASSES))
     for i, label in enumerate(labels):
         pixels = render(CLASSES[label], frames, height, width, np.random.default_rng([seed, 1, i]))
         encoded = encode(pixels, fps)
         source = hashlib.sha256(f"synthetic/{VERSION}/{seed}/{i}/{frames}x{height}x{width}".encode()).hexdigest()
         yield Video(
-            f"synthetic-{seed}-{i:06d}", encoded.data, encoded.fps, frames, height, width, int(label), "train", source
+            f"synthetic-{seed}-{i:06d}",
+            encoded.data,
+            encoded.fps,
+            frames,
+            height,
+            width,
+            int(label),
+            ("test",) if i >= count - test else ("train",),
+            source,
         )
 
 
@@ -123,25 +134,33 @@ def make_dataset(
     width: int = 64,
     seed: int = 0,
     row_group_rows: int = 64,
+    test: int = 0,
 ) -> Manifest:
-    """Write ``count`` videos as shards."""
-    settings = {"dataset": "synthetic", "version": VERSION, "count": count, "seed": seed}
-    settings |= {"frames": frames, "height": height, "width": width}
-    rows = videos(count, frames, height, width, seed)
+    """Write ``count`` videos as shards, the last ``test`` as split "test"."""
+    settings = dataset_settings(count, frames, height, width, seed)
+    rows = videos(count, frames, height, width, seed, test=test)
     return write_shards(rows, folder, CLASSES, settings, row_group_rows=row_group_rows)
 
 
-def cached_dataset(parent: Path, clip_frames: int, clip_size: int, count: int) -> str:
+def dataset_settings(count: int, frames: int, height: int, width: int, seed: int) -> dict[str, Any]:
+    """What a made-up set follows from, as its manifest has it."""
+    settings = {"dataset": "synthetic", "version": VERSION, "count": count, "seed": seed}
+    return settings | {"frames": frames, "height": height, "width": width}
+
+
+def cached_dataset(parent: Path, clip_frames: int, clip_size: int, count: int, seed: int = 0, test: int = 0) -> str:
     """The folder, below ``parent``, of a made-up set fit for such clips; made the first time it is asked for.
 
-    It appears whole or not at all: it is written beside its place, then moved there.
+    Sets of two seeds share no video; the last ``test`` videos are in split "test". The folder appears whole or not at
+    all: it is written beside its place, then moved there.
     """
     frames, height, width = clip_frames + 8, 2 * ceil(clip_size / 2), 2 * ceil(clip_size * 2 / 3)
-    folder = parent / f"synthetic-v{VERSION}-{count}x{frames}x{height}x{width}"
+    name = f"synthetic-v{VERSION}-f{FORMAT.rpartition('/')[2]}-{count}x{frames}x{height}x{width}"
+    folder = parent / (name + (f"-seed{seed}-test{test}" if seed or test else ""))
     if not (folder / MANIFEST).exists():
         parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=parent, prefix="making-") as making:
-            make_dataset(making, count, frames, height, width)
+            make_dataset(making, count, frames, height, width, seed, test=test)
             os.chmod(making, 0o755)  # a temporary folder is its maker's alone
             with contextlib.suppress(OSError):  # another process was faster: its set is the same
                 os.rename(making, folder)

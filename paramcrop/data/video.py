@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -24,13 +24,18 @@ X264 = {"preset": "veryfast", "sc_threshold": "0", "threads": "1", "x264-params"
 
 @dataclass(frozen=True)
 class Encoded:
-    """One encoded video and what its container says of it."""
+    """One encoded video.
+
+    Attributes:
+        announced: frames that the container it was made of says it holds; 0 where it does not say.
+    """
 
     data: bytes
     fps: float
     frames: int
     height: int
     width: int
+    announced: int = 0
 
 
 class VideoReader:
@@ -87,12 +92,20 @@ def transcode(path: str | Path, short_side: int = 128, crf: int = 20) -> Encoded
             if not container.streams.video:
                 raise VideoError(f"{path}: a file must hold a video stream, but it has none")
             stream = container.streams.video[0]
+            stream.codec_context.thread_count = 1  # as fast in sum as its own threads, and keeps to one core
             fps = float(stream.average_rate or 25)
             height, width = scaled_size(stream.height, stream.width, short_side)
             frames = (frame.reformat(width, height, format="yuv420p") for frame in container.decode(stream))
-            return _encode(frames, None, height, width, fps, crf)
+            encoded = _encode(frames, None, height, width, fps, crf)
+            return replace(encoded, announced=_announced(container, stream))
     except (av.FFmpegError, OSError) as error:
         raise VideoError(f"{path}: a video must open and decode, but PyAV says: {_first_line(error)}") from error
+
+
+def _announced(container: av.container.InputContainer, stream: av.VideoStream) -> int:
+    if stream.frames or container.duration is None:
+        return stream.frames
+    return round(container.duration / av.time_base * float(stream.average_rate or 0))
 
 
 def scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
@@ -122,5 +135,6 @@ def _encode(
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
+    text = error.strerror if isinstance(error, (OSError, av.FFmpegError)) and error.strerror else str(error)
+    lines = text.strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__

@@ -6,12 +6,20 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from paramcrop.data.shards import Manifest, Video, check_shards, read_manifest, read_videos, write_shards
+from paramcrop.data.shards import (
+    Manifest,
+    Video,
+    check_shards,
+    read_manifest,
+    read_videos,
+    write_manifest,
+    write_shards,
+)
 from paramcrop.errors import DataError
 
 
 def made(n: int, size: int = 100) -> list[Video]:
-    return [Video(f"v{i}", bytes([i % 256]) * size, 25.0, 10, 8, 8, i % 3, "train", f"sha{i}") for i in range(n)]
+    return [Video(f"v{i}", bytes([i % 256]) * size, 25.0, 10, 8, 8, i % 3, ("train",), f"sha{i}") for i in range(n)]
 
 
 def test_what_is_written_is_read_back_in_order(tmp_path: Path) -> None:
@@ -85,3 +93,23 @@ def test_no_video_and_twice_the_same_are_refused(tmp_path: Path) -> None:
 def test_manifest_counts_are_derived(tmp_path: Path) -> None:
     assert isinstance(write_shards(made(7), str(tmp_path), row_group_rows=2), Manifest)
     assert read_manifest(str(tmp_path)).shards[0].row_groups == (2, 2, 2, 1)
+
+
+def test_a_shard_holds_one_set_of_splits_and_a_split_can_be_selected(tmp_path: Path) -> None:
+    first, second = ("train1", "test2"), ("test1", "train2")
+    videos = [replace(video, splits=first if i < 4 else second) for i, video in enumerate(made(9))]
+    manifest = write_shards(videos, str(tmp_path))
+    assert [(shard.splits, shard.videos) for shard in manifest.shards] == [(first, 4), (second, 5)]
+    assert manifest.splits == {"test1": 5, "test2": 4, "train1": 4, "train2": 5}
+    assert [shard.file for shard in manifest.select("test1").shards] == ["shard-00001.parquet"]
+    assert manifest.select(None) == manifest == read_manifest(str(tmp_path))
+    assert [video.splits for video in read_videos(str(tmp_path))] == [first] * 4 + [second] * 5
+    with pytest.raises(DataError, match="one of test1, test2, train1, train2, but is 'val'"):
+        manifest.select("val")
+
+
+def test_check_compares_the_rows(tmp_path: Path) -> None:
+    manifest = write_shards(made(5), str(tmp_path))
+    wrong = replace(manifest, shards=(replace(manifest.shards[0], row_groups=(4,)),))
+    write_manifest(wrong, str(tmp_path))
+    assert check_shards(str(tmp_path)) == ["shard-00000.parquet: row groups must hold (4,) rows, but hold (5,)"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paramcrop.data.shards import check_shards, read_manifest
+from paramcrop.data.shards import FORMAT, check_shards, read_manifest
 from paramcrop.data.synthetic import CLASSES, cached_dataset, motion, render, videos
 
 HASH = """
@@ -63,5 +63,6 @@ def test_cached_dataset_is_made_once(tmp_path: Path) -> None:
     assert cached_dataset(tmp_path, 4, 16, 6) == folder
     assert (Path(folder) / "manifest.json").stat().st_mtime_ns == before
     assert read_manifest(folder).videos == 6
+    assert f"-f{FORMAT.rpartition('/')[2]}-" in Path(folder).name  # a set of an older format is not picked up
     assert check_shards(folder) == []
     assert [p.name for p in tmp_path.iterdir()] == [Path(folder).name]  # nothing half made is left

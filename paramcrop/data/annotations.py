@@ -1,0 +1,173 @@
+"""The datasets' official list formats: text -> entries. Nothing here touches a file.
+
+Every function takes a list's name and text; an error names them as ``name:line``.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+from paramcrop.errors import DataError
+
+SPLITS = {"train": "train", "val": "val", "validate": "val", "validation": "val", "test": "test"}
+HMDB_SPLITS = {"0": None, "1": "train", "2": "test"}
+ROLE = re.compile(r"(train|val|test)(\d*)")
+KINETICS_COLUMNS = ("youtube_id", "time_start", "time_end", "split")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One listed video.
+
+    Attributes:
+        key: what it is known by: its path in the list (posix, relative), or Kinetics' ``{youtube_id}_{start}_{end}``.
+        label: class name; None where the list does not say.
+        splits: names such as "train1", "test2"; empty: listed, but in none.
+        where: ``list:line``, where it was read.
+    """
+
+    key: str
+    label: str | None
+    splits: tuple[str, ...]
+    where: str
+
+
+def parse_classes(name: str, text: str) -> dict[int, str]:
+    """UCF101's classInd.txt, ``1 ApplyEyeMakeup`` -> names by their 1-based number."""
+    classes: dict[int, str] = {}
+    for where, line in _lines(name, text):
+        number, *label = line.split()
+        if len(label) != 1 or not number.isdecimal() or int(number) in classes:
+            raise DataError(f"{where}: a line must be a new number and a class, but is {line!r}")
+        classes[int(number)] = label[0]
+    return classes
+
+
+def parse_ucf_list(name: str, text: str, classes: Mapping[int, str], split: str) -> list[Entry]:
+    """UCF101's trainlist (``Class/v_X_gNN_cNN.avi 1``) or testlist (without the number).
+
+    The directory says the class, in any case; a number must agree with it.
+    """
+    numbers = {label.casefold(): number for number, label in classes.items()}
+    entries = []
+    for where, line in _lines(name, text):
+        path, *number = line.split()
+        directory, inside, _ = _safe(where, path).partition("/")
+        own = numbers.get(directory.casefold())
+        if own is None or not inside:
+            raise DataError(f"{where}: a video must lie in a directory named as one of the classes, but is {path!r}")
+        if number and number != [str(own)]:
+            told = " ".join(number)
+            raise DataError(f"{where}: the label must be classInd's of {classes[own]}, {own}, but is {told}")
+        entries.append(Entry(path, classes[own], (split,), where))
+    return entries
+
+
+def parse_hmdb_list(name: str, text: str) -> list[Entry]:
+    """HMDB51's ``CLASS_test_splitK.txt``, ``file.avi N``: N = 1 train, 2 test, 0 in neither of split K."""
+    label, _, number = name.removesuffix(".txt").rpartition("_test_split")
+    if not label or number not in ("1", "2", "3"):
+        raise DataError(f"{name}: a list of HMDB51 must be named CLASS_test_split1.txt (or 2, 3)")
+    entries = []
+    for where, line in _lines(name, text):
+        file, *role = line.rsplit(None, 1)
+        if not role or role[0] not in HMDB_SPLITS:
+            raise DataError(f"{where}: a line must be a file and 0, 1 or 2, but is {line!r}")
+        split = HMDB_SPLITS[role[0]]
+        path = f"{label}/{_safe(where, file)}"
+        entries.append(Entry(path, label, (f"{split}{number}",) if split else (), where))
+    return entries
+
+
+def parse_kinetics(name: str, text: str) -> list[Entry]:
+    """A Kinetics CSV: ``[label,]youtube_id,time_start,time_end,split[,...]``, times in seconds."""
+    entries = []
+    for where, row in _table(name, text, KINETICS_COLUMNS):
+        try:
+            start, end = int(float(row["time_start"])), int(float(row["time_end"]))
+        except (ValueError, OverflowError):
+            times = f"{row['time_start']!r}, {row['time_end']!r}"
+            raise DataError(f"{where}: time_start and time_end must be seconds, but are {times}") from None
+        if not re.fullmatch(r"[\w-]+", row["youtube_id"], re.ASCII):
+            raise DataError(f"{where}: youtube_id must be letters, digits, - and _, but is {row['youtube_id']!r}")
+        key = f"{row['youtube_id']}_{start:06d}_{end:06d}"
+        entries.append(Entry(key, row.get("label") or None, (_split(where, row["split"]),), where))
+    return entries
+
+
+def parse_table(name: str, text: str) -> list[Entry]:
+    """A table of one's own: ``file,class[,split]``, other columns ignored; no split: "train"; no class: unlabelled."""
+    entries = []
+    for where, row in _table(name, text, ("file", "class")):
+        split = row.get("split") or "train"
+        entries.append(Entry(_safe(where, row["file"]), row["class"] or None, (SPLITS.get(split, split),), where))
+    return entries
+
+
+def merge(entries: Iterable[Entry]) -> list[Entry]:
+    """One entry per video, in the order first seen, with the splits of all its lines, sorted.
+
+    Raises:
+        DataError: a video has two classes, or is both in train and in test (or val) of one split.
+    """
+    merged: dict[str, Entry] = {}
+    for entry in entries:
+        first = merged.setdefault(entry.key, entry)
+        if None not in (first.label, entry.label) and first.label != entry.label:
+            raise DataError(
+                f"a video must have one class, but {entry.key} is {first.label!r} in {first.where} "
+                f"and {entry.label!r} in {entry.where}"
+            )
+        splits = tuple(sorted({*first.splits, *entry.splits}))
+        _check_roles(entry, splits)
+        merged[entry.key] = replace(first, label=first.label or entry.label, splits=splits)
+    return list(merged.values())
+
+
+def _check_roles(entry: Entry, splits: tuple[str, ...]) -> None:
+    roles: dict[str, str] = {}
+    for match in filter(None, map(ROLE.fullmatch, splits)):
+        other = roles.setdefault(match[2], match[0])
+        if other != match[0]:
+            raise DataError(
+                f"a video must be in one part of a split, but {entry.key} is in {other} and {match[0]} ({entry.where})"
+            )
+
+
+def _lines(name: str, text: str) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            yield f"{name}:{number}", line.strip()
+
+
+def _table(name: str, text: str, columns: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """A CSV's rows by column, values stripped."""
+    reader = csv.DictReader(text.splitlines(keepends=True), restval="", skipinitialspace=True, strict=True)
+    try:
+        header = [field.strip() for field in reader.fieldnames or ()]
+        missing = [column for column in columns if column not in header]
+        if missing:
+            raise DataError(f"{name}:1: the header must hold {', '.join(missing)}, but is {','.join(header)!r}")
+        reader.fieldnames = header
+        for row in reader:
+            if any(isinstance(value, str) and value.strip() for value in row.values()):
+                yield f"{name}:{reader.line_num}", {key: row[key].strip() for key in header}
+    except csv.Error as error:
+        raise DataError(f"{name}:{reader.reader.line_num}: a table must be CSV: {error}") from error
+
+
+def _split(where: str, name: str) -> str:
+    if name not in SPLITS:
+        raise DataError(f"{where}: a split must be one of {', '.join(SPLITS)}, but is {name!r}")
+    return SPLITS[name]
+
+
+def _safe(where: str, path: str) -> str:
+    """``path`` in its shortest form, unless it leads out of the folder it is relative to."""
+    if not path or path.startswith("/") or "\\" in path or ".." in PurePosixPath(path).parts:
+        raise DataError(f"{where}: a path must stay below its folder, without .. or a backslash, but is {path!r}")
+    return str(PurePosixPath(path))

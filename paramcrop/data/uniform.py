@@ -1,0 +1,79 @@
+"""Clips at fixed places of a video, for features and for testing: a pure function of (row, spec)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from paramcrop.data.clips import resize
+from paramcrop.data.video import VideoReader
+from paramcrop.errors import VideoError
+
+
+@dataclass(frozen=True)
+class UniformSpec:
+    """What is cut from each video.
+
+    Attributes:
+        clips: from the first window to the last, evenly (one: the middle); None: windows that overlap by half.
+        frames: of a clip; stride: source frames from one to the next; size: side of the square clip, pixels.
+        box: side of the centre square it is cut from, share of the short side.
+    """
+
+    clips: int | None = 10
+    frames: int = 32
+    stride: int = 2
+    size: int = 224
+    box: float = 0.875
+
+    @property
+    def span(self) -> int:
+        """Source frames from a clip's first to its last."""
+        return (self.frames - 1) * self.stride + 1
+
+
+def uniform_starts(spec: UniformSpec, frames: int) -> np.ndarray:
+    """First frames of the windows in a video of ``frames``: int64 (K,); 0 where the video is the shorter."""
+    last = max(frames - spec.span, 0)
+    if spec.clips is None:
+        return np.arange(0, last + 1, max(spec.span // 2, 1), dtype=np.int64)
+    places = np.linspace(0, last, spec.clips) if spec.clips > 1 else np.array([last / 2])
+    starts: np.ndarray = np.rint(places).astype(np.int64)
+    return starts
+
+
+def cut_uniform(row: Mapping[str, Any], spec: UniformSpec) -> np.ndarray:
+    """Decode and cut one video (``video``: encoded bytes) -> uint8 (K, frames, size, size, 3). Short videos are looped.
+
+    Raises:
+        VideoError: the video cannot be decoded.
+    """
+    reader = VideoReader(row["video"])
+    steps = np.arange(spec.frames) * spec.stride
+    indices = (uniform_starts(spec, reader.frames)[:, None] + steps) % reader.frames  # (K, frames)
+    union, place = np.unique(indices, return_inverse=True)
+    frames = reader.read(union)
+    height, width = frames.shape[1:3]
+    side = max(1, round(spec.box * min(height, width)))
+    top, left = (height - side) // 2, (width - side) // 2
+    square = resize(frames[:, top : top + side, left : left + side], spec.size)
+    clips: np.ndarray = square[place.reshape(indices.shape)]
+    return clips
+
+
+def direct(function: Callable[..., Any], *args: Any) -> Any:
+    """Call ``function`` here; a ``Killable`` of this does it in a child process, under a time limit."""
+    return function(*args)
+
+
+def cut_uniform_or_say(
+    row: Mapping[str, Any], spec: UniformSpec, guard: Callable[..., Any] = direct
+) -> tuple[np.ndarray | None, str]:
+    """(clips, "") or (None, why not): what a task returns, so that one bad video does not end it."""
+    try:
+        return guard(cut_uniform, row, spec), ""
+    except VideoError as error:
+        return None, str(error)

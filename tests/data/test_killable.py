@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from paramcrop.data.killable import Killable
+from paramcrop.errors import DataError, VideoError
+
+
+def act(what: str) -> int:
+    """What a decoder may do to its process -> its id."""
+    if what == "sleep":
+        time.sleep(60)
+    elif what == "stuck":
+        ctypes.PyDLL(None).sleep(60)  # holds the interpreter's lock
+    elif what == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif what == "exit":
+        os._exit(3)
+    elif what == "refuse":
+        raise DataError("a file must be good, but is not")
+    elif what == "fail":
+        raise ValueError("one line\nand more")
+    return os.getpid()
+
+
+def arrays(*sizes: int) -> list[np.ndarray]:
+    return [np.arange(n, dtype=np.int64) * n for n in sizes]
+
+
+PARENT = """
+import sys, threading
+from paramcrop.data.killable import Killable
+from tests.data.test_killable import act
+call = Killable(act, 60)
+print(call(""), flush=True)
+threading.Thread(target=call, args=(sys.argv[1],)).start() if sys.argv[1] else sys.stdin.read()
+"""
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def soon(condition: Callable[[], bool], seconds: float = 3) -> bool:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+    return condition()
+
+
+def test_one_child_serves_call_after_call_and_ends_with_its_owner() -> None:
+    with Killable(act, 30) as call:
+        child = call("")
+        assert child != os.getpid()
+        assert call("") == child
+    assert gone(child)
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("sleep", "must be read within 1 s, but was not"),
+        ("stuck", "must be read within 1 s, but was not"),
+        ("crash", "the process that read it died of signal SIGSEGV"),
+        ("exit", "the process that read it ended with exit code 3"),
+    ],
+)
+def test_a_child_that_hangs_or_dies_is_named_and_replaced(what: str, message: str) -> None:
+    with Killable(act, 30) as call:
+        first = call("")
+        call.timeout = 1
+        with pytest.raises(VideoError, match=f"^{message}$"):
+            call(what)
+        assert gone(first)
+        call.timeout = 30
+        assert call("") != first
+
+
+@pytest.mark.parametrize(
+    ("what", "kind", "message"),
+    [
+        ("refuse", DataError, "a file must be good, but is not"),
+        ("fail", VideoError, "must be readable, but ValueError: one line"),
+    ],
+)
+def test_errors_come_back_and_the_child_goes_on(what: str, kind: type[Exception], message: str) -> None:
+    with Killable(act, 30) as call:
+        child = call("")
+        with pytest.raises(kind, match=f"^{message}$") as caught:
+            call(what)
+        assert type(caught.value) is kind
+        assert call("") == child
+
+
+@pytest.mark.parametrize("what", ["", "sleep"])
+def test_a_child_does_not_outlive_a_killed_parent(what: str) -> None:
+    command = [sys.executable, "-c", PARENT, what]
+    root = Path(__file__).resolve().parents[2]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        time.sleep(0.5)
+        assert not gone(child)
+        parent.send_signal(signal.SIGKILL)
+        assert soon(lambda: gone(child))
+
+
+def test_arrays_come_back_through_shared_memory() -> None:
+    """Larger and smaller than before, none, an empty one; and again from the child after one that was killed."""
+    with Killable(arrays, 30) as call:
+        for sizes in ((3, 5), (1000, 200_000), (7,), (), (0, 4), (0,)):
+            for got, expected in zip(call(*sizes), arrays(*sizes), strict=True):
+                np.testing.assert_array_equal(got, expected)
+        call.close()
+        np.testing.assert_array_equal(call(9)[0], arrays(9)[0])
+
+
+def die_once(marker: str) -> str:
+    if not Path(marker).exists():
+        Path(marker).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "here"
+
+
+def test_a_child_that_is_killed_for_another_reason_is_asked_again(tmp_path: Path) -> None:
+    with Killable(die_once, 30) as call:
+        assert call(str(tmp_path / "marker")) == "here"

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from paramcrop.data.clips import ClipSpec, Sample, cut_sample
+from paramcrop.data.killable import Killable
+from paramcrop.data.order import epoch_segments, place_of
+from paramcrop.data.reader import STAND_INS, epoch_batches, following_rows, read_segment
+from paramcrop.data.samples import cut_batch
+from paramcrop.data.shards import Manifest, read_videos, write_shards
+
+SPEC = ClipSpec(frames=8, size=32)
+BATCH, WINDOW = 12, 2
+
+
+def rows(shards: tuple[str, Manifest], n: int) -> list[dict[str, Any]]:
+    videos = list(read_videos(shards[0]))[:n]
+    return [{"id": v.id, "video": v.video, "label": v.label, "epoch": 0, "position": i} for i, v in enumerate(videos)]
+
+
+def test_a_row_never_vanishes(shards: tuple[str, Manifest]) -> None:
+    some = rows(shards, 4)
+    some[1]["video"] = b"garbage"
+    torn = [some[2] | {"video": b"torn"}, some[3]]
+    columns = cut_batch(some, SPEC, 0, lambda epoch, position: torn)
+    assert columns["id"].tolist() == [row["id"] for row in some]
+    assert [bool(error) for error in columns["error"]] == [False, True, False, False]
+    assert "decord says" in columns["error"][1]
+    assert columns["substitute"].tolist() == ["", some[3]["id"], "", ""]  # the first that can be decoded
+    substitute = cut_sample(some[3], SPEC, 0, 0, attempt=2)  # drawn anew
+    np.testing.assert_array_equal(columns["video"][1], substitute["video"])
+    assert not np.array_equal(columns["noise"][1], columns["noise"][3])
+
+
+def test_a_row_that_nothing_can_stand_in_for_is_black_and_says_why(shards: tuple[str, Manifest]) -> None:
+    some = rows(shards, 2)
+    good = cut_batch(some, SPEC, 0)
+    bad = cut_batch([row | {"video": b"garbage"} for row in some], SPEC, 0)
+    assert all("decord says" in error for error in bad["error"])
+    assert not bad["video"].any()
+    assert {n: (c.shape, c.dtype) for n, c in bad.items()} == {n: (c.shape, c.dtype) for n, c in good.items()}
+
+
+def cut_or_hang(row: Any, spec: ClipSpec, seed: int, epoch: int, attempt: int) -> Sample:
+    """``cut_sample``, with videos that a decoder would hang on or crash at."""
+    if row["video"] == b"hang":
+        time.sleep(60)
+    elif row["video"] == b"crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return cut_sample(row, spec, seed, epoch, attempt)
+
+
+def test_a_video_that_hangs_or_crashes_keeps_its_slot(shards: tuple[str, Manifest]) -> None:
+    some = rows(shards, 4)
+    good = cut_batch(some, SPEC, 0)
+    bad = [some[0], some[1] | {"video": b"hang"}, some[2] | {"video": b"crash"}, some[3]]
+    start = time.monotonic()
+    with Killable(cut_or_hang, 3.0) as cut:
+        columns = cut_batch(bad, SPEC, 0, lambda epoch, position: bad[position + 1 :], cut)
+    assert time.monotonic() - start < 20
+    assert columns["error"].tolist() == [
+        *("", "must be read within 3 s, but was not", "the process that read it died of signal SIGSEGV", "")
+    ]
+    assert columns["substitute"].tolist() == ["", some[3]["id"], some[3]["id"], ""]
+    for i in (0, 3):
+        np.testing.assert_array_equal(columns["video"][i], good["video"][i])
+
+
+def test_place_of_finds_every_row_shown(shards: tuple[str, Manifest]) -> None:
+    folder, manifest = shards
+    segments = epoch_segments(manifest, 3, 1, 40, WINDOW)
+    shown = [video for segment in segments for video in read_segment(folder, segment)["id"].to_pylist()]
+    by_place: dict[tuple[str, int, int], str] = {}
+    for shard in manifest.shards:
+        ids = [v.id for v in read_videos(folder)]
+        first = 0
+        for group, n in enumerate(shard.row_groups):
+            by_place |= {(shard.file, group, i): ids[first + i] for i in range(n)}
+            first += n
+    assert [by_place[place_of(manifest, 3, 1, 40, position, WINDOW)] for position in range(40)] == shown
+
+
+def test_stand_ins_are_the_next_rows_of_the_global_batch(shards: tuple[str, Manifest]) -> None:
+    folder, manifest = shards
+    shown = [batch["id"].tolist() for batch in epoch_batches(folder, manifest, SPEC, 0, 0, BATCH, WINDOW)]
+    find = partial(following_rows, folder, manifest, 0, len(shown) * BATCH, BATCH, WINDOW, 0)
+    assert [row["id"] for row in find(BATCH + 3)] == shown[1][4 : 4 + STAND_INS]
+    assert [row["id"] for row in find(2 * BATCH - 2)] == [shown[1][-1], *shown[1][: STAND_INS - 1]]  # around its end
+
+
+def test_a_stand_in_does_not_depend_on_how_a_batch_is_divided(shards: tuple[str, Manifest], tmp_path: Any) -> None:
+    def with_two_torn() -> Iterator[Any]:
+        for i, video in enumerate(read_videos(shards[0])):
+            yield video if i not in (5, 30) else type(video)(**{**vars(video), "video": b"torn"})
+
+    folder = str(tmp_path)
+    manifest = write_shards(with_two_torn(), folder, row_group_rows=8)
+    whole = list(epoch_batches(folder, manifest, SPEC, 0, 0, BATCH, WINDOW))
+    failed = [(b["id"][i], b["substitute"][i]) for b in whole for i in range(BATCH) if b["error"][i]]
+    assert len(failed) == 2 and all(substitute for _, substitute in failed)
+    total = len(whole) * BATCH
+    following = partial(following_rows, folder, manifest, 0, total, BATCH, WINDOW)
+    encoded = [r for s in epoch_segments(manifest, 0, 0, total, WINDOW) for r in read_segment(folder, s).to_pylist()]
+    for size in (1, 4):
+        for first in range(0, total, size):
+            part = cut_batch(encoded[first : first + size], SPEC, 0, following)
+            step, row = divmod(first, BATCH)
+            for name, column in part.items():
+                np.testing.assert_array_equal(column, whole[step][name][row : row + size], err_msg=name)
