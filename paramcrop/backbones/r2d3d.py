@@ -4,35 +4,42 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
-NORMS = ("batch", "group")
+from paramcrop.backbones.norm import NORMS, norm_layer
+
+BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 
 
-def norm_layer(channels: int, norm: str) -> nn.Module:
-    """BatchNorm with eps 1e-3, or GroupNorm over groups of 8 channels (does not depend on the batch)."""
-    if norm == "batch":
-        return nn.BatchNorm3d(channels, eps=1e-3, momentum=0.1)
-    return nn.GroupNorm(max(channels // 8, 1), channels, eps=1e-3)
+Size = tuple[int, int, int]
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions (in time too if ``temporal``) with a shortcut: (B, C, T, H, W) -> (B, C', T', H', W')."""
+    """3x3 convolutions (in time too if ``temporal``) with a shortcut: (B, C, T, H, W) -> (B, C', T', H', W').
+
+    Two of them; or, as a bottleneck, one between two 1x1x1 convolutions, with four times ``width`` at the end.
+    """
 
     def __init__(
-        self, inputs: int, outputs: int, stride: tuple[int, int, int], temporal: bool, norm: str, final_relu: bool
+        self, inputs: int, width: int, stride: Size, temporal: bool, norm: str, final_relu: bool, bottleneck: bool
     ) -> None:
         super().__init__()
-        kernel, padding = ((3, 3, 3), (1, 1, 1)) if temporal else ((1, 3, 3), (0, 1, 1))
-        self.branch = nn.Sequential(
-            nn.Conv3d(inputs, outputs, kernel, stride, padding, bias=False),
-            norm_layer(outputs, norm),
-            nn.ReLU(inplace=True),
-            nn.Conv3d(outputs, outputs, kernel, 1, padding, bias=False),
-            norm_layer(outputs, norm),
-        )
+        kernel = (3, 3, 3) if temporal else (1, 3, 3)
+        self.outputs = 4 * width if bottleneck else width
+        steps: list[tuple[Size, Size, int]] = [(kernel, stride, width), (kernel, (1, 1, 1), width)]
+        if bottleneck:
+            point = (1, 1, 1)
+            steps = [(point, point, width), (kernel, stride, width), (point, point, self.outputs)]
+        layers: list[nn.Module] = []
+        channels = inputs
+        for size, step, outputs in steps:
+            padding = (size[0] // 2, size[1] // 2, size[2] // 2)
+            layers += [nn.Conv3d(channels, outputs, size, step, padding, bias=False), norm_layer(outputs, norm)]
+            layers += [nn.ReLU(inplace=True)]
+            channels = outputs
+        self.branch = nn.Sequential(*layers[:-1])  # the last ReLU comes after the sum
         self.shortcut: nn.Module = nn.Identity()
-        if inputs != outputs or stride != (1, 1, 1):
-            self.shortcut = nn.Sequential(nn.Conv3d(inputs, outputs, 1, stride, bias=False), norm_layer(outputs, norm))
+        if inputs != self.outputs or stride != (1, 1, 1):
+            convolution = nn.Conv3d(inputs, self.outputs, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(convolution, norm_layer(self.outputs, norm))
         self.relu: nn.Module = nn.ReLU(inplace=True) if final_relu else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -44,8 +51,8 @@ class R2D3D(nn.Module):
     """R-2D3D with the channels of DPC (64, 128, 256, 256) and stride T/4, H/32.
 
     Args:
-        depth: 10, 18 or 34.
-        width: channels of the first stage; 64 is the paper's. The later stages have 1, 2, 4 and 4 times as many.
+        depth: 10, 18, 34 or 50; 50 has bottlenecks, and four times the features.
+        width: channels of the first stage; 64 is the paper's. The stages have 1, 2, 4 and 4 times as many.
         norm: "batch" or "group".
         final_relu: keep the last block's ReLU (HiCo does, DPC does not).
 
@@ -60,14 +67,13 @@ class R2D3D(nn.Module):
                 f"depth must be one of {tuple(BLOCKS)}, norm one of {NORMS} and width >= 1, "
                 f"but got {depth=}, {norm=}, {width=}"
             )
-        self.features = 4 * width
         self.stem = nn.Sequential(
             nn.Conv3d(3, width, (1, 7, 7), (1, 2, 2), (0, 3, 3), bias=False),
             norm_layer(width, norm),
             nn.ReLU(inplace=True),
             nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
         )
-        stages: list[nn.Module] = []
+        stages: list[Block] = []
         inputs = width
         for stage, blocks in enumerate(BLOCKS[depth]):
             outputs, temporal = width * (1, 2, 4, 4)[stage], stage >= 2
@@ -75,18 +81,20 @@ class R2D3D(nn.Module):
                 down = 2 if stage > 0 and block == 0 else 1
                 last = stage == 3 and block == blocks - 1
                 stride = (down if temporal else 1, down, down)
-                stages.append(Block(inputs, outputs, stride, temporal, norm, final_relu or not last))
-                inputs = outputs
+                relu = final_relu or not last
+                stages.append(Block(inputs, outputs, stride, temporal, norm, relu, bottleneck=depth >= 50))
+                inputs = stages[-1].outputs
+        self.features = inputs
         self.stages = nn.Sequential(*stages)
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def trunk(self, x: Tensor) -> Tensor:
-        """(B, 3, T, H, W) -> (B, 4 width, T/4, H/32, W/32), rounded up."""
+        """(B, 3, T, H, W) -> (B, features, T/4, H/32, W/32), rounded up."""
         out: Tensor = self.stages(self.stem(x))
         return out
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, T, H, W) -> (B, 4 width): the trunk averaged over time and space."""
+        """(B, 3, T, H, W) -> (B, features): the trunk averaged over time and space."""
         return self.trunk(x).mean((2, 3, 4))

@@ -6,7 +6,7 @@ import torch
 from paramcrop.backbones.r2d3d import R2D3D
 
 
-@pytest.mark.parametrize(("depth", "count"), [(10, 6_608_192), (18, 14_057_536), (34, 32_422_208)])
+@pytest.mark.parametrize(("depth", "count"), [(10, 6_608_192), (18, 14_057_536), (34, 32_422_208), (50, 23_562_304)])
 def test_trunk_parameters(depth: int, count: int) -> None:
     assert sum(p.numel() for p in R2D3D(depth).parameters()) == count
 

@@ -1,0 +1,95 @@
+"""Figures of any runs side by side: `python ray_jobs/figures.py RUN [RUN ...] [--out DIR]`. Needs no Ray.
+
+Runs that differ in their seed alone are drawn as mean and range. RUN is a run's folder, or its name below runs/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+if __name__ == "__main__":  # from a clone that is not installed, and in a job's working_dir
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from paramcrop.errors import ConfigError, DataError
+from paramcrop.runs import home, label_runs, read_metrics
+from ray_jobs.cli import EXIT_CODES, Parser, run_command
+
+
+def main(argv: Sequence[str]) -> None:
+    console = Console(soft_wrap=True)
+    parser = Parser("figures.py", description=__doc__, epilog=EXIT_CODES)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, or its name below runs/")
+    parser.add_argument("--out", default="figures", metavar="DIR", help="folder of the figures (default: figures)")
+    parser.add_argument("--video", type=int, default=0, help="which of the kept clips to draw on (default: 0)")
+    parser.add_argument("--dry-run", action="store_true", help="print which runs would be drawn; write nothing")
+    arguments = parser.parse_args(argv)
+    labels = label_runs([find_run(run) for run in arguments.runs])
+    console.print(summary(labels))
+    if not arguments.dry_run:
+        for path in draw(labels, make_folder(arguments), arguments.video):
+            console.print(f"  {path}", highlight=False)
+
+
+def find_run(name: str) -> Path:
+    """Raises:
+    DataError: there is no such run, or it has recorded nothing yet.
+    """
+    places = [Path(name).expanduser().resolve(), home() / "runs" / name]
+    for place in places:
+        if read_metrics(place):
+            return place
+    looked = " and ".join(map(str, places))
+    raise DataError(f"RUN must be the folder of a run that has recorded metrics, but {looked} are not")
+
+
+def make_folder(arguments: argparse.Namespace) -> Path:
+    out = Path(arguments.out).expanduser().resolve()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out must be a folder that can be written to: {out}: {error.strerror}") from None
+    return out
+
+
+def draw(labels: Mapping[str, Sequence[Path]], out: Path, video: int) -> list[Path]:
+    """Write every figure -> the files."""
+    from paramcrop.crop_pictures import film_crops, plot_crops
+    from paramcrop.plots import plot_figure5, plot_parameters
+
+    first = {label: folders[0] for label, folders in labels.items()}
+    plot_figure5(labels, out / "figure5.png")
+    plot_crops(first, out / "crops.png", (video,))
+    film_crops(first, out / "crops.mp4", video)
+    names = {label: re.sub(r"[^\w.=-]+", "_", label) for label in first}
+    histograms = {out / f"crop_parameters-{names[label]}.png": run for label, run in first.items()}
+    for path, run in histograms.items():
+        plot_parameters(run, path)
+    return [*(out / name for name in ("figure5.png", "crops.png", "crops.mp4")), *histograms]
+
+
+def summary(labels: Mapping[str, Sequence[Path]]) -> Table:
+    """Centre distance, IoU and loss at start, middle and end, as means over seeds."""
+    table = Table(title="at start, middle and end")
+    for name in ("", "centre distance", "IoU", "loss"):
+        table.add_column(name, no_wrap=bool(name))
+    for label, folders in labels.items():
+        metrics = [read_metrics(folder) for folder in folders]
+        rows = [[run[0], run[len(run) // 2], run[-1]] for run in metrics]
+        figures = [
+            " ".join(f"{np.mean([row[i][name] for row in rows]):.2f}" for i in range(3))
+            for name in ("crop_distance", "crop_iou", "loss")
+        ]
+        table.add_row(label + (f" ({len(folders)} seeds)" if len(folders) > 1 else ""), *figures)
+    return table
+
+
+if __name__ == "__main__":
+    run_command(main)
