@@ -1,0 +1,84 @@
+"""Linear heads on features that are kept: every learning rate and weight decay at once, chosen without the test set."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from paramcrop.evaluation.subsets import ranked_by_class
+
+MOMENTUM = 0.9
+BATCH = 256
+
+
+class Choice(NamedTuple):
+    """What was chosen on the held-out videos.
+
+    Attributes:
+        lr, weight_decay: the best; of equals, the first.
+        accuracy: on the held-out videos, (lrs, weight decays).
+    """
+
+    lr: float
+    weight_decay: float
+    accuracy: Tensor
+
+
+def choose(
+    features: Tensor,
+    labels: Tensor,
+    classes: int,
+    lrs: tuple[float, ...],
+    weight_decays: tuple[float, ...],
+    held_out: float,
+    epochs: int,
+    seed: int,
+) -> Choice:
+    """Train a head per (lr, weight decay) on part of the *training* videos (n, D), and judge it on the rest."""
+    rank = ranked_by_class([str(i) for i in range(len(labels))], labels.tolist(), seed)
+    held = torch.tensor(rank) >= 1 - held_out  # a class of one video trains
+    grid = list(product(lrs, weight_decays))
+    weights, biases = train_heads(features[~held], labels[~held], classes, grid, epochs, seed)
+    predicted = (torch.einsum("nd,gcd->gnc", normalised(features[held]), weights) + biases[:, None]).argmax(2)
+    accuracy = (predicted == labels[held]).float().mean(1)
+    lr, weight_decay = grid[int(accuracy.argmax())]
+    return Choice(lr, weight_decay, accuracy.view(len(lrs), len(weight_decays)))
+
+
+def train_heads(
+    features: Tensor, labels: Tensor, classes: int, grid: list[tuple[float, float]], epochs: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """One linear head per (lr, weight decay) of ``grid``, all in one pass over features (n, D), which are normalised.
+
+    SGD with momentum on the cross-entropy, cosine to 0; every head sees the same batches in the same order.
+
+    Returns:
+        Weights (G, C, D) and biases (G, C).
+    """
+    x, random = normalised(features), torch.Generator().manual_seed(seed)
+    lr = torch.tensor([lr for lr, _ in grid])[:, None, None]
+    decay = torch.tensor([weight_decay for _, weight_decay in grid])[:, None, None]
+    weights, biases = torch.zeros(len(grid), classes, x.shape[1]), torch.zeros(len(grid), classes, 1)
+    speed_w, speed_b = torch.zeros_like(weights), torch.zeros_like(biases)
+    steps, step = epochs * math.ceil(len(x) / BATCH), 0
+    for _ in range(epochs):
+        for rows in torch.randperm(len(x), generator=random).split(BATCH):
+            scale = 0.5 * (1 + math.cos(math.pi * step / steps))
+            logits = torch.einsum("nd,gcd->gcn", x[rows], weights) + biases
+            error = (logits.softmax(1) - F.one_hot(labels[rows], classes).T) / len(rows)  # of the mean cross-entropy
+            speed_w = MOMENTUM * speed_w + torch.einsum("gcn,nd->gcd", error, x[rows]) + decay * weights
+            speed_b = MOMENTUM * speed_b + error.sum(2, keepdim=True)
+            weights, biases = weights - lr * scale * speed_w, biases - lr * scale * speed_b
+            step += 1
+    return weights, biases[..., 0]
+
+
+def normalised(features: Tensor) -> Tensor:
+    """Unit length times the square root of D, so that an entry is about 1 whatever the size: (n, D)."""
+    scaled: Tensor = F.normalize(features.float(), dim=1) * features.shape[1] ** 0.5
+    return scaled

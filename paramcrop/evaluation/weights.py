@@ -1,0 +1,142 @@
+"""The backbone that is evaluated: a run's, one with random weights, a foreign checkpoint's, or no network at all."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import yaml
+from torch import Tensor, nn
+
+from paramcrop.build import Backbone, build_backbone
+from paramcrop.checkpoint import load_checkpoint, newest_checkpoint
+from paramcrop.config import Config, flatten
+from paramcrop.errors import CheckpointError
+from paramcrop.presets import make_config
+
+SHOWN = 3  # names in an error
+PREFIX = "method.backbone."  # of a run's checkpoint
+
+
+class Pixels(nn.Module):
+    """No network: a clip's colours, averaged in ``grid`` cells of time, height and width. A baseline for features."""
+
+    def __init__(self, grid: tuple[int, int, int] = (4, 8, 8)) -> None:
+        super().__init__()
+        self.grid = grid
+        self.features = 3 * grid[0] * grid[1] * grid[2]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, T, H, W) -> (B, features)."""
+        return F.adaptive_avg_pool3d(x, self.grid).flatten(1)
+
+
+def read_config(run: Path) -> Config:
+    """The resolved settings a run began with.
+
+    Raises:
+        CheckpointError: the folder is not a run's.
+    """
+    try:
+        return make_config(flatten(yaml.safe_load((run / "config.yaml").read_text())))
+    except (OSError, AttributeError, yaml.YAMLError) as error:
+        told = error.strerror if isinstance(error, OSError) else "it is not YAML of settings"
+        raise CheckpointError(f"a run's folder must hold its config.yaml, but {run} does not: {told}") from None
+
+
+def pick_checkpoint(run: Path, epoch: int | None = None) -> tuple[Path, int]:
+    """A run's newest intact checkpoint, or that of ``epoch`` -> its folder and its epoch.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if epoch is None:
+        newest, passed_over = newest_checkpoint(run)
+        if newest is None:
+            told = "; ".join(passed_over) or "it has none"
+            raise CheckpointError(f"a run must have a checkpoint to be evaluated, but {run}: {told}")
+        return newest, int(json.loads((newest / "meta.json").read_text())["epoch"])
+    folder = run / "checkpoints" / f"epoch={epoch:04d}"
+    if not (folder / "meta.json").exists():
+        kept = ", ".join(str(int(p.name.partition("=")[2])) for p in sorted(folder.parent.glob("epoch=*")))
+        raise CheckpointError(f"--epoch must be one of the checkpoints' of {run}, {kept or 'none'}, but is {epoch}")
+    return folder, epoch
+
+
+def load_backbone(config: Config, checkpoint: Path) -> Backbone:
+    """The backbone of a run's checkpoint, alone.
+
+    Raises:
+        CheckpointError: names or shapes differ; the text has the first of them.
+    """
+    backbone = build_backbone(config)
+    state, _ = load_checkpoint(checkpoint)
+    load_strictly(backbone, strip(state["model"], {PREFIX: ""}), str(checkpoint))
+    return backbone
+
+
+def random_backbone(config: Config, seed: int) -> Backbone:
+    """The same architecture as it is before any training."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_backbone(config)
+
+
+def foreign_state(file: Path, prefixes: Mapping[str, str]) -> dict[str, Tensor]:
+    """A plain state dict, or one below "state_dict" or "model", with names mapped by ``prefixes`` (old -> new).
+
+    Raises:
+        CheckpointError: it cannot be read without running code, or holds no tensors.
+    """
+    try:
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise CheckpointError(f"weights must be a file of tensors that torch can load, but {file}: {reason}") from None
+    for key in ("state_dict", "model"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+    if not isinstance(loaded, dict) or not any(isinstance(value, Tensor) for value in loaded.values()):
+        raise CheckpointError(f"weights must be a mapping of names to tensors, but {file} holds something else")
+    return strip({name: value for name, value in loaded.items() if isinstance(value, Tensor)}, prefixes)
+
+
+def strip(state: Mapping[str, Tensor], prefixes: Mapping[str, str]) -> dict[str, Tensor]:
+    """The entries whose names begin with one of ``prefixes`` (the first that fits), renamed old -> new."""
+    renamed = {}
+    for name, value in state.items():
+        for old, new in prefixes.items():
+            if name.startswith(old):
+                renamed[new + name.removeprefix(old)] = value
+                break
+    return renamed
+
+
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], told: str) -> None:
+    """Every tensor of ``module`` from ``state``, and nothing left over.
+
+    Raises:
+        CheckpointError: see ``load_backbone``.
+    """
+    own = module.state_dict()
+    problems = {
+        "lacks": [name for name in own if name not in state],
+        "has besides": [name for name in state if name not in own],
+        "has of another shape": [
+            f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
+            for name in own
+            if name in state and state[name].shape != own[name].shape
+        ],
+    }
+    found = [f"{what} {', '.join(names[:SHOWN])}{_more(names)}" for what, names in problems.items() if names]
+    if found:
+        raise CheckpointError(f"weights must be those of the backbone, but {told} {'; '.join(found)}")
+    module.load_state_dict(dict(state))
+
+
+def _more(names: list[str]) -> str:
+    return f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""

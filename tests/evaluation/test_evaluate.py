@@ -1,0 +1,118 @@
+"""Whole evaluations in this process, on a set some of whose videos do not decode."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from paramcrop.errors import CheckpointError, DataError
+from paramcrop.evaluation import evaluate as evaluation
+from paramcrop.evaluation.evaluate import evaluate
+from paramcrop.evaluation.features import Normalise, clip_outputs
+from paramcrop.evaluation.finetune import Classifier
+from paramcrop.evaluation.job import Job
+from paramcrop.evaluation.videos import open_split
+from tests.labelled import BROKEN, TEST, TRAIN, make_job
+
+CPU = torch.device("cpu")
+SHORT = ("epochs=2", "batch=16")
+
+
+def run(job: Job) -> dict[str, Any]:
+    return evaluate(job, CPU, map)
+
+
+@pytest.mark.parametrize("subject", ["run", "random-init", "pixels"])
+@pytest.mark.parametrize(
+    ("protocol", "overrides", "metrics"),
+    [
+        ("paper-finetune", SHORT, ["clip@1", "video@1", "video@5", "class mean"]),
+        ("paper-linear", SHORT, ["clip@1", "video@1", "video@5", "class mean"]),
+        ("frozen-linear-eval", ("epochs=20",), ["video@1", "video@5", "class mean"]),
+        ("paper-retrieval-10clip", (), ["R@1", "R@5", "R@10", "R@20", "R@50"]),
+        ("coclr-retrieval-centred", (), ["R@1", "R@5", "R@10", "R@20", "R@50"]),
+        ("knn", (), ["video@1", "video@5", "class mean"]),
+    ],
+)
+def test_every_protocol_gives_rows_that_say_n_of_all(
+    tiny_run: Path, labelled: str, protocol: str, overrides: tuple[str, ...], metrics: list[str], subject: str
+) -> None:
+    result = run(make_job(tiny_run, labelled, protocol, *overrides, subject=subject))
+    assert [row["metric"] for row in result["rows"]] == metrics
+    assert all((row["n"], row["of"]) == (TEST - BROKEN, TEST) and 0 <= row["value"] <= 1 for row in result["rows"])
+    reasons = [failure["reason"] for failure in result["failed"]["test"]]
+    assert len(reasons) == BROKEN and reasons[0] == "gone" and "must open" in reasons[-1]
+    assert len(result["videos"]) == len(result["labels"]) == TEST - BROKEN
+    for row in result["rows"][: len(result["scores"])]:
+        scores = result["scores"][row["metric"]]
+        assert row["value"] == pytest.approx(sum(scores) / len(scores))
+    if "confusion" in result:
+        assert sum(map(sum, result["confusion"])) == TEST - BROKEN
+    assert result["protocol"].startswith(f"{protocol}[") and "size=24" in result["protocol"]
+
+
+def test_the_same_evaluation_gives_the_same_figures(tiny_run: Path, labelled: str, tmp_path: Path) -> None:
+    for protocol in ("paper-finetune", "frozen-linear-eval"):
+        job = make_job(
+            tiny_run, labelled, protocol, "epochs=2", *(("batch=16",) if protocol == "paper-finetune" else ())
+        )
+        first, again = run(job), run(_elsewhere(job, tmp_path / protocol))
+        assert first["rows"] == again["rows"] and first["eval_id"] == again["eval_id"]
+
+
+def _elsewhere(job: Job, folder: Path) -> Job:
+    return replace(job, run=str(folder))
+
+
+def test_features_are_decoded_once_for_all_protocols(
+    tiny_run: Path, labelled: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = _elsewhere(make_job(tiny_run, labelled, "paper-retrieval-10clip"), tmp_path)
+    first = run(job)
+
+    def forbidden(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(evaluation, "clip_outputs", forbidden)
+    assert run(job)["rows"] == first["rows"]
+    run(_elsewhere(make_job(tiny_run, labelled, "knn"), tmp_path))
+    with pytest.raises(AssertionError, match="decoded again"):  # another input
+        run(_elsewhere(make_job(tiny_run, labelled, "knn", "test_clips=2"), tmp_path))
+
+
+def test_a_videos_features_do_not_depend_on_its_neighbours(tiny_run: Path, labelled: str) -> None:
+    job = make_job(tiny_run, labelled, "knn")
+    videos = open_split(labelled, "test")
+    outputs = clip_outputs(job.network(), videos, job.input, Normalise(0.45, 0.225), CPU, torch.float32, map)
+    classifier = Classifier(job.network(), videos.classes, 0.0, False, True, 0)
+    logits = clip_outputs(classifier, videos, job.input, Normalise(0.45, 0.225), CPU, torch.float32, map)
+    assert [clips.shape for clips in outputs.clips] == [(10, 32)] * (TEST - BROKEN)
+    head = classifier.head[1]
+    for features, said in zip(outputs.clips, logits.clips, strict=True):
+        torch.testing.assert_close(head(features), said, rtol=1e-4, atol=1e-5)
+
+
+def test_few_shot_uses_the_share_and_says_so(tiny_run: Path, labelled: str) -> None:
+    result = run(make_job(tiny_run, labelled, "paper-fewshot-30", "epochs=1", "batch=8"))
+    assert result["facts"]["labelled videos"] == 16  # 5 of each of 8 classes, times .3, rounded up
+    assert TRAIN == 40
+
+
+def test_foreign_weights_are_evaluated_in_the_runs_architecture(tiny_run: Path, labelled: str, tmp_path: Path) -> None:
+    job = _elsewhere(make_job(tiny_run, labelled, "knn"), tmp_path)
+    theirs = {f"encoder.{name}": value for name, value in job.network().state_dict().items()}
+    torch.save(theirs | {"head.weight": torch.ones(2)}, tmp_path / "theirs.pt")
+    foreign = replace(job, subject="weights", weights=str(tmp_path / "theirs.pt"), prefixes=(("encoder.", ""),))
+    assert run(foreign)["scores"] == run(job)["scores"]
+    assert foreign.eval_id != job.eval_id
+    with pytest.raises(CheckpointError, match=r"weights must be those of the backbone, but .* lacks "):
+        run(replace(foreign, prefixes=(("module.", ""),)))
+
+
+def test_splits_that_share_videos_are_refused(tiny_run: Path, labelled: str) -> None:
+    with pytest.raises(DataError, match="splits must share no video, but train and train share"):
+        run(replace(make_job(tiny_run, labelled, "knn"), test="train"))

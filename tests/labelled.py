@@ -1,0 +1,71 @@
+"""A small labelled set with splits, a tiny run that was pretrained, and evaluations of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from paramcrop.build import build_clip_spec
+from paramcrop.data.shards import Video, read_manifest, write_manifest, write_shards
+from paramcrop.data.synthetic import CLASSES, videos
+from paramcrop.evaluation.job import Job
+from paramcrop.evaluation.protocols import find_protocol
+from paramcrop.pretrain import pretrain
+from paramcrop.record import Recorder
+from paramcrop.runs import write_provenance
+from tests.memory import made_clips, memory_batches, tiny_config
+
+TRAIN, TEST, BROKEN = 40, 18, 5  # of the broken test videos, two are not even in the shards
+STORED = 16
+RUN = ("train.epochs=2", "run.checkpoint_epochs=1", "run.log_every=1")
+DATA = "some data"
+SMALL = ("frames=4", "stride=3", "size=24")
+
+
+def _with_splits() -> Iterator[Video]:
+    """40 for training and 16 for testing, of which the last three do not decode."""
+    made = list(videos(TRAIN + STORED, 20, 32, 40))
+    for i, video in enumerate(sorted(made, key=lambda v: v.id)):
+        split = ("train",) if i < TRAIN else ("test",)
+        bytes_ = b"no video" if i >= TRAIN + TEST - BROKEN else video.video
+        yield replace(video, splits=split, video=bytes_)
+
+
+def make_labelled(folder: Path) -> str:
+    """Two more test videos, and one for training, were left out when it was prepared."""
+    manifest = write_shards(_with_splits(), str(folder), CLASSES, row_group_rows=8)
+    gone = [
+        {"id": f"gone-{i}", "path": "", "splits": s, "reason": "gone"} for i, s in enumerate(("test", "test", "train"))
+    ]
+    write_manifest(replace(manifest, rejected=tuple(gone)), str(folder))
+    return str(folder)
+
+
+def make_run(folder: Path) -> Path:
+    """Two epochs, a checkpoint each."""
+    config = tiny_config(*RUN)
+    clips = made_clips(16, config.data.clip_frames, config.data.clip_size)
+    recorder = Recorder(folder)
+    write_provenance(folder, config, DATA)
+    pretrain(config, memory_batches(clips, build_clip_spec(config), config.seed, 8), 2, recorder)
+    recorder.close()
+    return folder
+
+
+def make_job(run: Path, folder: str, protocol: str, *overrides: str, subject: str = "run", seed: int = 0) -> Job:
+    return Job(
+        run=str(run),
+        subject=subject,
+        config=tiny_config(*RUN).model_dump(mode="json"),
+        run_data=DATA,
+        checkpoint=str(run / "checkpoints" / "epoch=0002"),
+        epoch=2,
+        dataset="made-up",
+        folder=folder,
+        content_id=read_manifest(folder).content_id,
+        train="train",
+        test="test",
+        protocol=find_protocol(protocol, (*SMALL, *overrides)).model_dump(mode="json"),
+        seed=seed,
+    )

@@ -1,0 +1,139 @@
+"""evaluate.py as its user meets it: its one-line mistakes, then on Ray, with an evaluator killed on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from paramcrop.evaluation.evaluate import evaluate
+from paramcrop.evaluation.job import Job
+from paramcrop.evaluation.tasks import make_jobs
+from paramcrop.lines import read_lines
+from paramcrop.results import read_result
+from ray_jobs.evaluate_options import find_asked, find_data, parse_arguments
+from tests.labelled import BROKEN, SMALL, TEST, make_job
+from tests.memory import tiny_config
+from tests.ray_jobs.commands import Command
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAINING = ("epochs=8", "batch=16")
+
+
+@pytest.fixture
+def home(tiny_run: Path, tmp_path: Path) -> Path:
+    """A home in which the tiny run lies under runs/."""
+    shutil.copytree(tiny_run, tmp_path / "runs" / "tiny", ignore=shutil.ignore_patterns("evaluations", "features"))
+    return tmp_path
+
+
+def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "ray_jobs" / "evaluate.py"), *arguments]
+    environment = os.environ | {"PARAMCROP_HOME": str(home), "COLUMNS": "200"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=home, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("", "--run must name a run, for {home}/runs has no finished demo; python ray_jobs/pretrain.py makes one"),
+        ("--run absent", "--run must be the folder of a run, but neither {home}/absent nor {home}/runs/absent is one"),
+        ("--run tiny --data set", "--data must be NAME=FOLDER, but is 'set'"),
+        ("--run tiny --data set=/nowhere", "/nowhere: a data folder must hold a manifest.json"),
+        ("--run tiny --data set={set} --task sett/knn", "--data must name the folder of 'sett'; the nearest is set"),
+        ("--run tiny --data set={set} --task set/kn", "a protocol must be one of paper-finetune, "),
+        ("--run tiny --data set={set} --set sise=3", "has the numbers frames, stride, size, "),
+        ("--run tiny --data set={set} --set size=two", "size: must be a valid integer"),
+        ("--run tiny --data set={set} --set size", "an override must be key=value, but is 'size'"),
+        ("--run tiny --data set={set} --splits 4", "--splits must be of the only one, but '4' is not"),
+        ("--run tiny --data set={set} --splits a", "--splits must be whole numbers with commas between, but is 'a'"),
+        ("--run tiny --data set={set} --epoch 9", "--epoch must be one of the checkpoints' of {home}/runs/tiny, 1, 2,"),
+        (
+            "--run tiny --data set={set} --weights absent.pt",
+            "weights must be a file that can be read, but {home}/absent.pt",
+        ),
+        ("--run tiny --data set={set} --prefix a=b", "--prefix must go with --weights, but that is not given"),
+        ("--run tiny --nonsense", "unrecognized arguments: --nonsense"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(home: Path, labelled: str, arguments: str, message: str) -> None:
+    done = run(home, *arguments.format(set=labelled).split())
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert message.format(home=home) in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_help_is_quick_and_needs_no_torch() -> None:
+    script = "import sys\nfrom ray_jobs.evaluate import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    script += "print([m for m in ('torch', 'ray') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert "paper-retrieval-10clip" in done.stdout and done.stdout.splitlines()[-1] == "[]"
+
+
+def test_every_evaluation_is_asked_for_once(tiny_run: Path, labelled: str) -> None:
+    arguments = parse_arguments(
+        ["--run", "x", "--data", f"a={labelled}", "--seeds", "0,1", "--baseline", "random-init", "pixels"], ""
+    )
+    data = find_data(arguments, tiny_config())
+    jobs = make_jobs(find_asked(arguments, data, tiny_config()), [tiny_run, tiny_run])
+    counts = {name: sum(job.subject == name for job in jobs) for name in ("run", "random-init", "pixels")}
+    assert counts == {"run": 6, "random-init": 6, "pixels": 3}  # three protocols, two seeds; pixels have no seed
+    assert len({job.eval_id for job in jobs}) == len(jobs)
+
+
+def test_what_changes_an_evaluation_changes_its_id_and_nothing_else_does(tiny_run: Path, labelled: str) -> None:
+    job = make_job(tiny_run, labelled, "paper-finetune")
+    changed = [
+        make_job(tiny_run, labelled, "paper-linear"),
+        make_job(tiny_run, labelled, "paper-finetune", "lr=0.1"),
+        make_job(tiny_run, labelled, "paper-finetune", seed=1),
+        make_job(tiny_run, labelled, "paper-finetune", subject="random-init"),
+        *(_with(job, **{name: value}) for name, value in (("epoch", 1), ("content_id", "x"), ("test", "val"))),
+        _with(job, config=tiny_config("seed=4").model_dump(mode="json")),
+    ]
+    assert len({one.eval_id for one in (job, *changed)}) == 1 + len(changed)
+    elsewhere = _with(job, run="/elsewhere", folder="/other", checkpoint="/c", dataset="another name")
+    workers = _with(job, config=job.config | {"train": job.config["train"] | {"workers": 4}})
+    assert job.eval_id == elsewhere.eval_id == workers.eval_id
+    assert job.eval_id == "76dbf75f0ff4"  # known: it must never change by accident
+
+
+def _with(job: Job, **fields: object) -> Job:
+    from dataclasses import replace
+
+    return replace(job, **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.ray
+def test_an_evaluator_killed_in_mid_fine_tune_ends_with_the_same_result(home: Path, labelled: str) -> None:
+    arguments = ["--run", "tiny", "--data", f"made-up={labelled}", "--task", "made-up/finetune", "made-up/retrieval"]
+    arguments += ["--set", *SMALL, *TRAINING]
+    folder = home / "runs" / "tiny"
+    job = make_job(folder, labelled, "paper-finetune", *TRAINING)
+    command = Command(home, "evaluate.py", *arguments)
+    command.until(lambda: list((job.work / "checkpoints").glob("epoch=000[2-5]")))
+    command.kill(*command.pids("ray::Evaluator"))
+    assert command.wait() == 0, command.text
+    assert f"{TEST - BROKEN} of {TEST}" in command.text and "2 evaluations in" in command.text
+    result = read_result(job.result_file)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    expected = evaluate(_with(job, run=str(home / "undisturbed")), torch.device("cpu"), map)
+    torch.set_num_threads(threads)
+    assert result is not None
+    timed = {"seconds"}
+    assert {k: v for k, v in result.items() if k not in timed} == {
+        k: v for k, v in json.loads(json.dumps(expected)).items() if k not in timed
+    }
+    assert [failure["id"] for failure in result["failed"]["test"]]
+    lines = len(read_lines(folder / "results.jsonl"))
+    again = run(home, *arguments)
+    assert again.returncode == 0 and "2 evaluations, 2 of them finished already" in again.stdout
+    assert "0 evaluations in" in again.stdout and len(read_lines(folder / "results.jsonl")) == lines
+    pictures = {path.name.rpartition("-")[2] for path in (folder / "pictures").iterdir()}
+    assert pictures == {"classes.png", "confusion.png", "neighbours.png"}
