@@ -25,7 +25,8 @@ class Batch(NamedTuple):
     epoch: Tensor  # int64 (B,)
     position: Tensor  # int64 (B,): place in the epoch
     id: list[str]
-    error: list[str]  # why a substitute stands here; empty: none does
+    error: list[str]  # why another video stands here; empty: none does
+    substitute: list[str]  # the video that does
 
     def to(self, device: torch.device) -> Batch:
         """What the step computes with, on ``device``; jitter stays on the CPU, where it decides which rows to touch."""
@@ -48,7 +49,7 @@ def to_batch(columns: Mapping[str, Any]) -> Batch:
     """``cut_batch``'s columns (numpy) -> Batch, without a copy where the memory may be written to."""
     values = {name: columns[name] for name in Batch._fields}
     for name, column in values.items():
-        if name in ("id", "error"):
+        if name in ("id", "error", "substitute"):
             values[name] = [str(value) for value in column]
         else:
             values[name] = torch.from_numpy(column if column.flags.writeable else np.array(column))

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import math
-from typing import TypeAlias
+from collections.abc import Callable
+from importlib import import_module
+from inspect import signature
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from paramcrop.backbones.r2d3d import R2D3D
-from paramcrop.config import Config
+from paramcrop.backbones.s3d import S3D
+from paramcrop.config import BACKBONES, POLICIES, Config
 from paramcrop.cropper import ParamCrop, Ranges
 from paramcrop.data.clips import ClipSpec
-from paramcrop.methods import SimCLR, projector
+from paramcrop.methods import MoCo, SimCLR, projector
 from paramcrop.optim import cropper_group, make_optimizer, network_groups
+from paramcrop.policies import DistanceCrops, RandomCrops, WholeClip
 
 # Every policy: (noise, progress) -> both views' CropParams, and telemetry(noise) -> scalars of its own.
-Policy: TypeAlias = ParamCrop
+Policy: TypeAlias = ParamCrop | RandomCrops | DistanceCrops | WholeClip
+# Every backbone: (B, 3, T, H, W) -> (B, features), and trunk, the same before its mean over time and space.
+Backbone: TypeAlias = R2D3D | S3D
 
 
 def build_clip_spec(config: Config) -> ClipSpec:
@@ -37,35 +44,58 @@ def build_clip_spec(config: Config) -> ClipSpec:
         hue=augment.hue,
         noise_size=cropper.noise_size,
         noise=cropper.noise,
+        autoaugment=config.policies.autoaugment if config.policy == "autoaugment" else None,
     )
 
 
 def build_policy(config: Config) -> Policy:
-    c = config.cropper
-    return ParamCrop(
-        ranges=Ranges(c.spatial_scale, c.temporal_scale, math.radians(c.rotation)),
-        bounds=(c.lower, c.upper) if c.early_stopping else None,
-        reversal=c.reversal,
-        axes=c.axes,
-        layers=c.layers,
-        noise_size=c.noise_size,
-        hidden=c.hidden,
-        batch_norm=c.batch_norm,
-        noise=c.noise,
-        size=view_size(config),
-        rounding=c.rounding,
-    )
+    c, p = config.cropper, config.policies
+    values = {
+        "ranges": Ranges(c.spatial_scale, c.temporal_scale, math.radians(c.rotation)),
+        "bounds": (c.lower, c.upper) if c.early_stopping else None,
+        "size": view_size(config),
+        **{name: getattr(c, name) for name in ("reversal", "axes", "layers", "noise_size", "hidden", "batch_norm")},
+        **{name: getattr(c, name) for name in ("noise", "rounding")},
+        **{name: getattr(p, name) for name in ("simple", "hard", "manual")},
+    }
+    policy: Policy = make(POLICIES[config.policy], values)
+    return policy
 
 
-def build_backbone(config: Config) -> R2D3D:
-    b = config.backbone
-    return R2D3D(b.depth, b.width, b.norm, b.final_relu)
+def build_backbone(config: Config) -> Backbone:
+    backbone: Backbone = make(BACKBONES[config.backbone.name], backbone_settings(config))
+    return backbone
+
+
+def backbone_settings(config: Config) -> dict[str, Any]:
+    """The settings under ``backbone`` that the named one has parameters for."""
+    return taken(BACKBONES[config.backbone.name], config.backbone.model_dump(exclude={"name"}))
+
+
+def make(place: str, values: dict[str, Any]) -> Any:
+    """Call ``place`` (module:maker) with those of ``values`` that it has parameters for."""
+    return maker(place)(**taken(place, values))
+
+
+def taken(place: str, values: dict[str, Any]) -> dict[str, Any]:
+    parameters = signature(maker(place)).parameters
+    return {name: value for name, value in values.items() if name in parameters}
+
+
+def maker(place: str) -> Callable[..., Any]:
+    module, _, name = place.partition(":")
+    found: Callable[..., Any] = getattr(import_module(module), name)
+    return found
 
 
 def build_method(config: Config, dtype: torch.dtype) -> nn.Module:
-    p, backbone = config.projector, build_backbone(config)
+    p, m, backbone = config.projector, config.moco, build_backbone(config)
     head = projector(backbone.features, p.hidden, p.size, p.layers, p.batch_norm)
-    return SimCLR(backbone, head, config.simclr.temperature, dtype)
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "simclr": lambda: SimCLR(backbone, head, config.simclr.temperature, dtype),
+        "moco": lambda: MoCo(backbone, head, m.queue, p.size, m.momentum, m.temperature, m.key_crop_grad, dtype),
+    }
+    return makers[config.method]()
 
 
 def build_optimizer(config: Config, policy: Policy, method: nn.Module) -> Optimizer:

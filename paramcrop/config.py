@@ -9,12 +9,33 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 METHOD_VERSION = 1  # raise it when equal settings no longer mean the same computation
 
+# backbone.name -> module:maker, called with those of the settings under `backbone` that it takes.
+BACKBONES = {
+    "r2d3d": "paramcrop.backbones.r2d3d:R2D3D",
+    "s3dg": "paramcrop.backbones.s3d:S3D",
+    "s3d": "paramcrop.backbones.s3d:s3d",
+}
+# policy -> module:maker, called with those of the values of build_policy that it takes.
+POLICIES = {
+    "paramcrop": "paramcrop.cropper:ParamCrop",
+    "random": "paramcrop.policies:RandomCrops",
+    "simple": "paramcrop.policies:simple_crops",
+    "hard": "paramcrop.policies:hard_crops",
+    "manual": "paramcrop.policies:manual_crops",
+    "autoaugment": "paramcrop.policies:RandomCrops",  # its operations are drawn with the clips
+    "none": "paramcrop.policies:WholeClip",
+}
+if TYPE_CHECKING:
+    BackboneName: TypeAlias = str
+    PolicyName: TypeAlias = str
+else:  # the choices that errors and --help show
+    BackboneName, PolicyName = Literal[tuple(BACKBONES)], Literal[tuple(POLICIES)]
 
 STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -34,6 +55,7 @@ class Data(BaseModel):
     model_config = STRICT
 
     shards: str | None = _option(None, "folder or URI of shards; none: a made-up set, made once and kept", where=True)
+    split: str | None = _option(None, "which of the set's splits (train, train1, ...); none: all its videos")
     clip_frames: int = _option(64, "frames of the clip that the croppers see", ge=1)
     frame_stride: int = _option(1, "source frames from one clip frame to the next (not in the paper)", ge=1)
     clip_size: int = _option(128, "side of that clip, pixels", ge=8)
@@ -44,6 +66,9 @@ class Data(BaseModel):
     shuffle_row_groups: int = _option(8, "row groups whose rows are shuffled together", ge=1)
     max_failed: float = _option(
         0.01, "stop when more than this share of an epoch's samples cannot be decoded", where=True, ge=0, le=1
+    )
+    decode_timeout: float = _option(
+        60.0, "seconds after which a video that is being decoded counts as one that cannot be", where=True, gt=0
     )
     task_rows: int | None = _option(None, "most videos per decode task; none: by size", where=True, ge=1)
 
@@ -113,11 +138,11 @@ class Backbone(BaseModel):
 
     model_config = STRICT
 
-    name: Literal["r2d3d"] = _option("r2d3d", "architecture")
-    depth: Literal[10, 18, 34] = _option(18, "layers (Table 8)")
+    name: BackboneName = _option("r2d3d", "architecture")
+    depth: Literal[10, 18, 34, 50] = _option(18, "layers of r2d3d (Table 8)")
     width: int = _option(64, "channels of its first stage; less makes a small network", ge=1)
     norm: Literal["batch", "group"] = _option("batch", "group: does not depend on the batch or on the worker count")
-    final_relu: bool = _option(True, "keep the last block's ReLU (not in the paper)")
+    final_relu: bool = _option(True, "of r2d3d: keep the last block's ReLU (not in the paper)")
 
 
 class Projector(BaseModel):
@@ -137,6 +162,32 @@ class SimCLR(BaseModel):
     model_config = STRICT
 
     temperature: float = _option(0.1, "tau of Eq. 2 (not in the paper)", gt=0)
+
+
+class MoCo(BaseModel):
+    """Settings of method=moco; the paper gives none."""
+
+    model_config = STRICT
+
+    temperature: float = _option(0.1, "tau (not in the paper)", gt=0)
+    queue: int = _option(16384, "keys kept, a multiple of train.global_batch (not in the paper)", ge=2)
+    momentum: float = _option(0.999, "of the key network (not in the paper)", ge=0, le=1)
+    key_crop_grad: bool = _option(True, "the key view's cropper learns as well (not in the paper)")
+
+
+class Policies(BaseModel):
+    """Crop policies with nothing to learn (Table 1); scales, axes and rotation are those of ``cropper``."""
+
+    model_config = STRICT
+
+    simple: float = _option(0.10, "centre distance of policy=simple (not in the paper)", ge=0, le=3)
+    hard: float = _option(0.75, "centre distance of policy=hard (not in the paper)", ge=0, le=3)
+    manual: tuple[float, float] = _option(
+        (0.10, 0.60), "centre distance of policy=manual at start and end, a smooth step between (not in the paper)"
+    )
+    autoaugment: Literal["imagenet", "cifar10", "svhn"] = _option(
+        "imagenet", "torchvision's operations of policy=autoaugment, over random crops (not in the paper)"
+    )
 
 
 class Optim(BaseModel):
@@ -168,6 +219,7 @@ class Train(BaseModel):
     workers: int = _option(1, "training processes", where=True, ge=1)
     device: Literal["auto", "cpu", "cuda"] = _option("auto", "auto: GPUs if the cluster has one per worker", where=True)
     cpus_per_worker: float | None = _option(None, "CPUs reserved per worker; none: planned", where=True, gt=0)
+    max_restarts: int = _option(3, "times that workers which died are started again by themselves", where=True, ge=0)
     threads: int | None = _option(None, "torch threads per CPU worker; none: its CPUs", where=True, ge=1)
 
 
@@ -190,8 +242,8 @@ class Config(BaseModel):
 
     model_config = STRICT
 
-    method: Literal["simclr"] = _option("simclr", "contrastive framework")
-    policy: Literal["paramcrop"] = _option("paramcrop", "who chooses the crops")
+    method: Literal["simclr", "moco"] = _option("simclr", "contrastive framework (Table 5)")
+    policy: PolicyName = _option("paramcrop", "who chooses the crops (Table 1); none: the whole clip")
     seed: int = _option(0, "of weights, order, windows and every draw", ge=0)
     data: Data = Data()
     augment: Augment = Augment()
@@ -199,6 +251,8 @@ class Config(BaseModel):
     backbone: Backbone = Backbone()
     projector: Projector = Projector()
     simclr: SimCLR = SimCLR()
+    moco: MoCo = MoCo()
+    policies: Policies = Policies()
     optim: Optim = Optim()
     train: Train = Train()
     run: Run = Run()
@@ -217,6 +271,11 @@ class Config(BaseModel):
             )
         if self.cropper.optimizer == "lars" and self.optim.name != "lars":
             raise ValueError(f"cropper.optimizer=lars needs optim.name=lars, but that is {self.optim.name}")
+        if self.method == "moco" and self.moco.queue % self.train.global_batch:
+            raise ValueError(
+                f"moco.queue must be a multiple of train.global_batch, "
+                f"but {self.moco.queue} is not one of {self.train.global_batch}"
+            )
         if self.cropper.axes == "temporal" and self.cropper.rotation:
             raise ValueError(f"cropper.axes=temporal needs cropper.rotation=0, but that is {self.cropper.rotation}")
         return self
@@ -238,8 +297,8 @@ class Config(BaseModel):
 
     @property
     def chance_loss(self) -> float:
-        """ln(2N - 1): the contrastive loss of a batch of N videos whose embeddings say nothing."""
-        return math.log(2 * self.train.global_batch - 1)
+        """The loss of embeddings that say nothing: ln(2B - 1) of B videos, or ln(K + 1) with a queue of K."""
+        return math.log(2 * self.train.global_batch - 1 if self.method == "simclr" else self.moco.queue + 1)
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

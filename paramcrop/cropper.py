@@ -68,6 +68,14 @@ def to_ranges(v: Tensor, ranges: Ranges = PAPER_RANGES) -> CropParams:
     return CropParams(s_p, s_t, theta, dx, dy, between(s_t - 1, 1 - s_t, v_dt))
 
 
+def draw_noise(n: int, size: int, distribution: str = "normal", generator: torch.Generator | None = None) -> Tensor:
+    """Noise for n videos and both croppers: float32 (n, 2, size), on the CPU unless the generator is not."""
+    device = generator.device if generator is not None else None
+    if distribution == "uniform":
+        return torch.rand(n, 2, size, generator=generator, device=device) * 2 - 1
+    return torch.randn(n, 2, size, generator=generator, device=device)
+
+
 class _Reverse(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -135,11 +143,8 @@ class ParamCrop(nn.Module):
         self.noise_size, self.noise, self.size, self.rounding = noise_size, noise, size, rounding
 
     def draw_noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Noise for n videos and both croppers: float32 (n, 2, noise_size), on the CPU unless the generator is not."""
-        device = generator.device if generator is not None else None
-        if self.noise == "uniform":
-            return torch.rand(n, 2, self.noise_size, generator=generator, device=device) * 2 - 1
-        return torch.randn(n, 2, self.noise_size, generator=generator, device=device)
+        """Noise for n videos and both croppers: float32 (n, 2, noise_size), see ``draw_noise``."""
+        return draw_noise(n, self.noise_size, self.noise, generator)
 
     def values(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Eq. 5: noise (B, 2, m) -> v of either cropper, (B, 6) in (0, 1), float32, before Eq. 7."""

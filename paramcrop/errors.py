@@ -33,3 +33,21 @@ class ResourceError(ParamCropError, RuntimeError):
 
 class NonFiniteLossError(ParamCropError, FloatingPointError):
     """The loss is no longer a number; raised before the weights are touched."""
+
+
+class DecodeFailuresError(DataError):
+    """More samples than allowed could not be decoded; raised on every rank at the same step."""
+
+
+class StorageError(ParamCropError, OSError):
+    """A run's folder cannot be written to; raised on every rank at the same step."""
+
+
+class CheckpointError(ParamCropError, ValueError):
+    """A checkpoint does not fit the network, or the classes, that it is loaded for."""
+
+    exit_code = 2
+
+
+class LeaseError(ParamCropError, RuntimeError):
+    """Another process works on the same run."""

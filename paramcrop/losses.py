@@ -36,3 +36,22 @@ def nt_xent(z_1: Tensor, z_2: Tensor, temperature: float = 0.1) -> tuple[Tensor,
     others = cosine.sum(1, keepdim=True) - positive - cosine.gather(1, itself[:, None])
     scalars = {"similarity_positive": positive.mean(), "similarity_negative": (others / max(2 * n - 2, 1)).mean()}
     return F.cross_entropy(logits, partner), {name: value.detach() for name, value in scalars.items()}
+
+
+def info_nce(query: Tensor, key: Tensor, queue: Tensor, temperature: float = 0.1) -> tuple[Tensor, dict[str, Tensor]]:
+    """InfoNCE against a queue (MoCo): each query's own key among the keys of earlier batches.
+
+    Args:
+        query, key: (B, D) embeddings of two views of the same B videos, not normalised.
+        queue: (K, D) normalised keys of other videos; takes no gradient.
+        temperature: tau, > 0.
+
+    Returns:
+        This rank's loss (scalar, float32), and the mean cosine similarity of its positive and its negative pairs.
+    """
+    query, key = F.normalize(query.float(), dim=1), F.normalize(key.float(), dim=1)
+    positive, negative = (query * key).sum(1, keepdim=True), query @ queue.detach().T
+    logits = torch.cat([positive, negative], 1) / temperature
+    loss = F.cross_entropy(logits, torch.zeros(len(query), dtype=torch.int64, device=query.device))
+    scalars = {"similarity_positive": positive.mean(), "similarity_negative": negative.mean()}
+    return loss, {name: value.detach() for name, value in scalars.items()}

@@ -33,7 +33,8 @@ def load_config(preset: str | None = None, file: str | Path | None = None, overr
         values |= flatten(_preset(preset))
     if file is not None:
         values |= _read(Path(file))
-    values |= dict(_parse(text) for text in overrides)
+    known = [key for key, _ in all_options()]
+    values |= dict(parse_override(text, known) for text in overrides)
     return make_config(values)
 
 
@@ -54,7 +55,7 @@ def make_config(values: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(nested)
     except ValidationError as error:
-        raise ConfigError(_explain(error, options)) from None
+        raise ConfigError(explain(error, options)) from None
 
 
 def all_options(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -96,7 +97,7 @@ def _choices(field: FieldInfo) -> str:
 def _preset(name: str) -> dict[str, Any]:
     if name not in preset_names():
         raise ConfigError(
-            f"--preset must be one of {', '.join(preset_names())}, but is {name!r}{_nearest(name, preset_names())}"
+            f"--preset must be one of {', '.join(preset_names())}, but is {name!r}{nearest(name, preset_names())}"
         )
     text = (resources.files("paramcrop") / "configs" / f"{name}.yaml").read_text()
     values: dict[str, Any] = yaml.safe_load(text) or {}
@@ -115,12 +116,15 @@ def _read(path: Path) -> dict[str, Any]:
     return flatten(values or {})
 
 
-def _parse(text: str) -> tuple[str, Any]:
+def parse_override(text: str, known: Iterable[str]) -> tuple[str, Any]:
+    """``key=value``, the value as YAML.
+
+    Raises:
+        ConfigError: there is no "=".
+    """
     key, equals, value = text.partition("=")
     if not equals:
-        raise ConfigError(
-            f"an override must be key=value, but is {text!r}{_nearest(key, [k for k, _ in all_options()])}"
-        )
+        raise ConfigError(f"an override must be key=value, but is {text!r}{nearest(key, known)}")
     try:
         return key, yaml.safe_load(value) if value else ""
     except yaml.YAMLError:
@@ -131,10 +135,11 @@ def _unknown(key: str, options: Mapping[str, FieldInfo]) -> str:
     inside = [k for k in options if k.startswith(f"{key}.")]
     if inside:
         return f"{key} is a section, not a setting; set one of {', '.join(inside)}"
-    return f"{key} is not a setting{_nearest(key, options)}; --help lists all"
+    return f"{key} is not a setting{nearest(key, options)}; --help lists all"
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """ "; the nearest is X" where one of ``known`` is near, for the end of a message."""
     known = list(known)
     last = {k.rpartition(".")[2]: k for k in known}  # `lr` should find `optim.lr`
     close = difflib.get_close_matches(name, known, 1, 0.6)
@@ -142,7 +147,8 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     return f"; the nearest is {close[0]}" if close else ""
 
 
-def _explain(error: ValidationError, options: Mapping[str, FieldInfo]) -> str:
+def explain(error: ValidationError, options: Mapping[str, FieldInfo]) -> str:
+    """A model's first error in one line that names the key."""
     first = error.errors(include_url=False)[0]
     path = ".".join(str(part) for part in first["loc"])
     key = next((k for k in options if path == k or path.startswith(f"{k}.")), path)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import math
+import hashlib
 from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +14,12 @@ from torch.optim import Optimizer
 from paramcrop import dist
 from paramcrop.batch import Batch
 from paramcrop.build import build_optimizer
+from paramcrop.checkpoint import load_checkpoint
 from paramcrop.config import Config
-from paramcrop.errors import DataError, NonFiniteLossError
+from paramcrop.errors import DecodeFailuresError, NonFiniteLossError, StorageError
 from paramcrop.meter import Meter
 from paramcrop.optim import set_lr
-from paramcrop.record import Recorder
+from paramcrop.record import Recorder, Row
 from paramcrop.two_views import TwoViews, build_model, distribute
 
 Report = Callable[[dict[str, float]], None]
@@ -51,34 +54,37 @@ def pretrain(
     recorder: Recorder,
     report: Report = lambda metrics: None,
     device: torch.device | None = None,
+    resume: Path | None = None,
 ) -> TwoViews:
-    """Train for ``config.train.epochs``.
+    """Train for ``config.train.epochs``, or until a file named ``stop`` lies in the run's folder at an epoch's end.
 
     Args:
-        batches: epoch -> this rank's share of its global batches, in order.
+        batches: epoch -> this rank's share of its global batches, in order; asked from the first epoch to be done.
         recorder: keeps metrics, ids, crops and checkpoints (rank 0's writes, the others' do nothing).
         report: called at every checkpoint, on every rank, with the means since the last one (a barrier under Ray).
+        resume: the checkpoint to go on from, of a run with the same settings; on the CPU, with as many ranks (one or
+            two: more may add in another order), the result is that of a run that was never interrupted, bit for bit.
 
     Raises:
         NonFiniteLossError: names the step and the ranks.
-        DataError: more samples than ``data.max_failed`` allows could not be decoded.
+        DecodeFailuresError: more samples than ``data.max_failed`` allows could not be decoded.
+        StorageError: the run's folder cannot be written to.
+        These are raised on every rank at the same step.
     """
     device = device or torch.device("cpu")
     model = build_model(config, device)
     optimizer = build_optimizer(config, model.policy, model.method)
-    wrapped = distribute(model, device)
     total = config.total_steps(steps_per_epoch)
     warmup = min(round(config.optim.warmup_epochs * steps_per_epoch), total)
     meter = Meter(2 * config.train.global_batch)
-    step = 0
-    for epoch in range(math.ceil(total / steps_per_epoch)):
-        seen: list[list[tuple[int, str, str]]] = []
-        failed: list[str] = []
+    epoch, step = load_state(resume, model, optimizer, meter) if resume else (0, 0)
+    wrapped = distribute(model, device)
+    while step < total:
+        torch.manual_seed(epoch_seed(config.seed, epoch))
+        seen: list[list[Row]] = []
         for batch in meter.timed(batches(epoch), min(steps_per_epoch, total - step)):
             check_order(batch, epoch, step - epoch * steps_per_epoch, config.train.global_batch)
-            seen.append(list(zip(batch.position.tolist(), batch.id, batch.error, strict=True)))
-            failed += [f"{video} ({error})" for video, error in zip(batch.id, batch.error, strict=True) if error]
-            check_failures(failed, config.data.max_failed, steps_per_epoch * config.batch_per_worker)
+            seen.append(rows_of(batch))
             set_lr(optimizer, step, total, warmup)
             moved = batch.to(device)
             recorder.crops(model, moved, step, total)
@@ -90,11 +96,43 @@ def pretrain(
             step += 1
             if step % config.run.log_every == 0 or step in (1, total):
                 recorder.metrics(step, epoch, reduce_scalars(scalars) | learning_rates(optimizer) | meter.read())
+                check_together(seen, recorder, config.data.max_failed, steps_per_epoch * config.train.global_batch)
         recorder.samples(epoch * steps_per_epoch, seen)
-        if step == total or (epoch + 1) % config.run.checkpoint_epochs == 0:
-            recorder.checkpoint(model, optimizer, epoch, step)
+        epoch += 1
+        stop = recorder.stop_asked()
+        due = stop or step == total or epoch % config.run.checkpoint_epochs == 0
+        if due:
+            recorder.checkpoint(state_of(model, optimizer, meter), epoch, step)
+        check_together(seen, recorder, config.data.max_failed, steps_per_epoch * config.train.global_batch)
+        if due:
             report(meter.read_checkpoint() | {"epoch": epoch, "step": step})
+        if stop:
+            break
     return model
+
+
+def state_of(model: TwoViews, optimizer: Optimizer, meter: Meter) -> dict[str, Any]:
+    """All that a step depends on, besides its batch; random numbers are drawn anew each epoch (``epoch_seed``)."""
+    return {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "meter": meter.state()}
+
+
+def load_state(checkpoint: Path, model: TwoViews, optimizer: Optimizer, meter: Meter) -> tuple[int, int]:
+    """Put a checkpoint's state in place -> the epochs and the steps that are done."""
+    state, meta = load_checkpoint(checkpoint)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    meter.load_state(state["meter"])
+    return meta["epoch"], meta["step"]
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Torch's seed for an epoch on this rank, so that a resumed epoch draws what it would have drawn."""
+    digest = hashlib.sha256(f"torch/{seed}/{epoch}/{dist.rank()}".encode()).digest()
+    return int.from_bytes(digest[:7], "little")
+
+
+def rows_of(batch: Batch) -> list[Row]:
+    return [Row(*row) for row in zip(batch.position.tolist(), batch.id, batch.error, batch.substitute, strict=True)]
 
 
 def check_order(batch: Batch, epoch: int, step: int, global_batch: int) -> None:
@@ -104,12 +142,29 @@ def check_order(batch: Batch, epoch: int, step: int, global_batch: int) -> None:
         raise AssertionError(f"rows must be of epoch {epoch}, step {step}, but are of epochs and steps {found}")
 
 
+def check_together(seen: list[list[Row]], recorder: Recorder, max_failed: float, rows: int) -> None:
+    """What any rank cannot go on with, raised on every rank; an exchange.
+
+    Args:
+        seen: this rank's rows of the epoch so far. rows: of a whole epoch, over all ranks.
+
+    Raises:
+        DecodeFailuresError, StorageError: see ``pretrain``.
+    """
+    failed = [f"{row.id} ({row.error})" for step in seen for row in step if row.error]
+    ranks = dist.gather_objects((failed, recorder.trouble))
+    trouble = next((text for _, text in ranks if text), "")
+    if trouble:
+        raise StorageError(f"{trouble}; mend that and run the same command: it goes on from the last checkpoint")
+    check_failures([text for texts, _ in ranks for text in texts], max_failed, rows)
+
+
 def check_failures(failed: list[str], max_failed: float, rows: int) -> None:
     """Raises:
-    DataError: of an epoch's ``rows`` on this rank, more than ``max_failed`` have been filled by substitutes so far.
+    DecodeFailuresError: of an epoch's ``rows``, more than ``max_failed`` have been filled by substitutes so far.
     """
     if len(failed) > max_failed * rows:
-        raise DataError(
+        raise DecodeFailuresError(
             f"at most data.max_failed={max_failed} of {rows} samples may fail to decode, but {len(failed)} did: "
             + "; ".join(failed[:5])
         )

@@ -1,101 +1,169 @@
 """What a run leaves in its folder while it trains.
 
-config.yaml, versions.json     the resolved settings; commit and package versions
 metrics.jsonl, tensorboard/    every ``run.log_every`` steps
-samples.jsonl                  the video ids of each global step, in order; substitutes and their reasons
-crops/step=0000240.npz         four videos and their crops, at start, middle and end
+samples.jsonl                  the video ids of each global step, in order
+failures.jsonl                 the samples that could not be decoded, why, and what stood in for them
+history.jsonl                  every start of the workers, and from which step
+crops/step=0000240.npz         four videos and their crops, and 2,048 crops' parameters, at start, middle and end
 checkpoints/epoch=0060/        state.pt, meta.json
 """
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from tensorboardX import SummaryWriter
-from torch.optim import Optimizer
 
 from paramcrop import dist
 from paramcrop.batch import Batch
-from paramcrop.checkpoint import save_checkpoint
+from paramcrop.board import Board
+from paramcrop.checkpoint import NAME, save_checkpoint
+from paramcrop.cropper import draw_noise
 from paramcrop.geometry import crop_box
+from paramcrop.lines import Lines, append_line, cut_lines
 from paramcrop.telemetry import stack_params
 from paramcrop.two_views import TwoViews
 
 PROBE = 4  # videos whose crops are kept
-Seen = list[list[tuple[int, str, str]]]  # per step, per row: position in the epoch, video id, error
+DRAWS = 2048  # crops whose parameters are kept, of the same noise in every run
+
+
+class Row(NamedTuple):
+    """One sample of a step, as it is kept."""
+
+    position: int  # in the epoch
+    id: str
+    error: str  # empty: it was decoded
+    substitute: str  # the video shown instead
 
 
 class Recorder:
-    """Rank 0 writes; on other ranks, and with no folder, every call only takes its part in the exchange it needs."""
+    """Rank 0 writes; on other ranks, and with no folder, every call only takes its part in the exchange it needs.
 
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
-        self._writes = folder is not None and dist.rank() == 0
-        self._probe: Batch | None = None
-        if folder is not None and self._writes:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._board = SummaryWriter(str(folder / "tensorboard"), flush_secs=5)
+    A write that fails is not raised, for the other ranks would wait for this one: ``trouble`` says what it was, nothing
+    more is written, and the loop ends on all ranks together.
+
+    Args:
+        folder: the run's.
+        step: the last step that counts; what was recorded of later ones is removed, for they are done again.
+        held: whether the folder is still this run's to write to; asked before each checkpoint.
+    """
+
+    def __init__(self, folder: Path | None, step: int = 0, held: Callable[[], bool] = lambda: True) -> None:
+        self.folder, self.held, self.trouble = folder, held, ""
+        self._probe: dict[str, Any] = {}
+        with self._writing() as where:
+            if where is not None:
+                where.mkdir(parents=True, exist_ok=True)
+                self._cut(where, step)
+                # Held open: a process of an earlier attempt that still writes does so into a file that has gone.
+                names = ("metrics", "samples", "failures")
+                self._lines = {name: Lines(where / f"{name}.jsonl") for name in names}
+                self._board = Board(where / "tensorboard", step)
+
+    def started(self, step: int, epoch: int, passed_over: list[str]) -> None:
+        """Every start of the workers, for who reads the run's history."""
+        with self._writing() as where:
+            if where is not None:
+                line = {"event": "workers", "step": step, "epoch": epoch, "workers": dist.world_size()}
+                append_line(where / "history.jsonl", line | ({"passed_over": passed_over} if passed_over else {}))
 
     def metrics(self, step: int, epoch: int, values: dict[str, float]) -> None:
-        if not self._writes:
-            return
-        self._append("metrics.jsonl", {"step": step, "epoch": epoch} | {k: _significant(v) for k, v in values.items()})
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        with self._writing() as where:
+            if where is not None:
+                line = {"step": step, "epoch": epoch} | {k: _significant(v) for k, v in values.items()}
+                self._lines["metrics"].add(line)
+                self._board.add(step, values)
 
-    def samples(self, first_step: int, seen: Seen) -> None:
+    def samples(self, first_step: int, seen: list[list[Row]]) -> None:
         """An epoch's rows on this rank -> one line per global step; an exchange, so called on every rank."""
         ranks = dist.gather_objects(seen)
-        if not self._writes:
-            return
-        for i, parts in enumerate(zip(*ranks, strict=True)):
-            rows = sorted(row for part in parts for row in part)
-            failed = {video: error for _, video, error in rows if error}
-            line: dict[str, Any] = {"step": first_step + i + 1, "ids": [video for _, video, _ in rows]}
-            self._append("samples.jsonl", line | ({"failed": failed} if failed else {}))
+        with self._writing() as where:
+            if where is not None:
+                for i, parts in enumerate(zip(*ranks, strict=True)):
+                    rows = sorted(Row(*row) for part in parts for row in part)
+                    step = first_step + i + 1
+                    self._lines["samples"].add({"step": step, "ids": [row.id for row in rows]})
+                    for row in rows:
+                        if row.error:
+                            failure = {"id": row.id, "reason": row.error, "substitute": row.substitute}
+                            self._lines["failures"].add({"step": step} | failure)
 
     @torch.no_grad()
     def crops(self, model: TwoViews, batch: Batch, step: int, total: int) -> None:
         """At the first, middle and last step: the same four videos, with the same noise, and where their crops lie."""
-        if not self._writes or self.folder is None or step not in (0, total // 2, total - 1):
+        if step not in (0, total // 2, total - 1):
             return
-        if self._probe is None:
-            self._probe = batch.rows(slice(PROBE))
-        training = model.policy.training
-        crops = model.policy.eval()(self._probe.noise, step / total)
-        batch_crops = model.policy(batch.noise, step / total)
-        model.policy.train(training)
-        folder = self.folder / "crops"
-        folder.mkdir(exist_ok=True)
-        np.savez_compressed(
-            folder / f"step={step:07d}.npz",
-            id=np.array(self._probe.id),
-            video=self._probe.video.cpu().numpy(),
-            flip=self._probe.flip.cpu().numpy(),
-            boxes=torch.stack([crop_box(p) for p in crops], 1).cpu().numpy(),  # (4, 2, 3, 2)
-            params=stack_params(batch_crops).cpu().numpy(),  # (B, 2, 6): of this rank's whole batch
-        )
+        with self._writing() as where:
+            if where is not None:
+                probe = self._probe = self._probe or _first_probe(where / "crops") or _make_probe(batch)
+                training = model.policy.training
+                crops = model.policy.eval()(torch.from_numpy(probe["noise"]).to(batch.noise), step / total)
+                many = draw_noise(DRAWS, batch.noise.shape[-1], model.noise, torch.Generator().manual_seed(0))
+                drawn = model.policy(many.to(batch.noise), step / total)
+                model.policy.train(training)
+                (where / "crops").mkdir(exist_ok=True)
+                with (where / "crops" / f"step={step:07d}.npz").open("wb") as file:
+                    np.savez_compressed(
+                        file,
+                        boxes=torch.stack([crop_box(p) for p in crops], 1).cpu().numpy(),  # (4, 2, 3, 2)
+                        params=stack_params(drawn).cpu().numpy(),  # (DRAWS, 2, 6)
+                        **probe,
+                    )
 
-    def checkpoint(self, model: TwoViews, optimizer: Optimizer, epoch: int, step: int) -> None:
-        if not self._writes or self.folder is None:
-            return
-        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-        folder = self.folder / "checkpoints" / f"epoch={epoch + 1:04d}"
-        save_checkpoint(folder, state, {"epoch": epoch + 1, "step": step})
+    def checkpoint(self, state: dict[str, Any], epoch: int, step: int) -> None:
+        """``state`` after ``epoch`` epochs and ``step`` steps."""
+        with self._writing() as where:
+            if where is not None:
+                if not self.held():
+                    raise PermissionError("another command has taken this run over")
+                meta = {"epoch": epoch, "step": step, "workers": dist.world_size()}
+                save_checkpoint(where / "checkpoints" / NAME.format(epoch), state, meta)
+
+    def stop_asked(self) -> bool:
+        """Whether someone has put a file named ``stop`` into the run's folder; the same answer on every rank."""
+        return bool(dist.gather_objects(self.folder is not None and (self.folder / "stop").exists())[0])
 
     def close(self) -> None:
-        if self._writes:
-            self._board.close()
+        with self._writing() as where:
+            if where is not None:
+                self._board.close()
+                for lines in self._lines.values():
+                    lines.close()
 
-    def _append(self, name: str, line: dict[str, Any]) -> None:
-        assert self.folder is not None
-        with (self.folder / name).open("a") as file:
-            file.write(json.dumps(line) + "\n")
+    @contextmanager
+    def _writing(self) -> Iterator[Path | None]:
+        """The folder, where this rank is to write; a failure to becomes ``trouble``."""
+        try:
+            yield None if self.trouble or dist.rank() else self.folder
+        except OSError as error:
+            self.trouble = f"{self.folder} must be writable, but {error.strerror or error}"
+
+    def _cut(self, where: Path, step: int) -> None:
+        for name in ("metrics", "samples", "failures"):
+            cut_lines(where / f"{name}.jsonl", step)
+        for path in (where / "crops").glob("step=*.npz"):
+            if int(path.stem.partition("=")[2]) >= step:  # taken before the step of that number
+                path.unlink()
+
+
+def _make_probe(batch: Batch) -> dict[str, Any]:
+    first = batch.rows(slice(PROBE))
+    tensors = {name: getattr(first, name).cpu().numpy() for name in ("video", "flip", "noise")}
+    return {"id": np.array(first.id), **tensors}
+
+
+def _first_probe(crops: Path) -> dict[str, Any]:
+    """The videos an earlier attempt began with; none if it kept none."""
+    for path in sorted(crops.glob("step=*.npz")):
+        with suppress(ValueError, KeyError), np.load(path) as kept:
+            return {name: kept[name] for name in ("id", "video", "flip", "noise")}
+    return {}
 
 
 def _significant(value: float) -> float | None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import metadata
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from paramcrop.config import Config, identity, run_id
-from paramcrop.errors import ConfigError
+from paramcrop.config import Config, flatten, identity, run_id, where_fields
+from paramcrop.errors import ConfigError, DataError
+from paramcrop.lease import Lease
+from paramcrop.lines import append_line, read_lines
 
 PACKAGES = ("paramcrop", "torch", "torchvision", "ray", "numpy", "pyarrow", "decord", "av", "pydantic")
 
@@ -24,8 +27,8 @@ def home() -> Path:
     return Path(os.environ.get("PARAMCROP_HOME", "~/paramcrop")).expanduser().resolve()
 
 
-def new_run_folder(config: Config, content_id: str) -> Path:
-    """The path of a folder for this run that does not exist yet: storage/name-id, then name-id-2, ...
+def run_folder(config: Config, content_id: str) -> Path:
+    """The folder of this run: the one with its id below ``run.storage``, whatever its name; else storage/NAME-ID, made.
 
     Raises:
         ConfigError: ``run.storage`` is not a folder that can be written to.
@@ -35,15 +38,51 @@ def new_run_folder(config: Config, content_id: str) -> Path:
         raise ConfigError(f"run.storage must be a folder that all nodes share, but is the URI {config.run.storage!r}")
     name = f"{config.run.name}-{run_id(config, content_id)}"
     try:
-        storage.mkdir(parents=True, exist_ok=True)
-        for number in range(1, 10_000):
-            folder = storage / (name if number == 1 else f"{name}-{number}")
-            with contextlib.suppress(FileExistsError):  # also if another process made it just now
-                folder.mkdir()
-                return folder
+        folder = storage / name
+        if not folder.exists():
+            folder = min(storage.glob(f"*-{run_id(config, content_id)}"), default=folder)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"run.storage must be a folder that can be written to: {storage}: {error.strerror}") from None
-    raise ConfigError(f"run.storage holds 9999 runs named {name}; name another folder")
+    return folder
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Give a run's folder another name, NAME-ID~1 and so on, so that the run can be made afresh; None: it is empty.
+
+    Raises:
+        LeaseError: another process works on it.
+    """
+    if not any(folder.iterdir()):
+        return None
+    with Lease(folder):
+        aside = next(p for n in count(1) if not (p := folder.with_name(f"{folder.name}~{n}")).exists())
+        folder.rename(aside)
+    folder.mkdir()
+    return aside
+
+
+def write_status(folder: Path, state: str, **facts: Any) -> None:
+    """How the run stands, for who looks next: running, finished, failed, interrupted, or stopped@EPOCH."""
+    _write_json(folder / "status.json", {"state": state} | facts)
+    append_line(folder / "history.jsonl", {"event": state} | facts)
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """``write_status``'s last; {"state": "new"} before the first."""
+    try:
+        status: dict[str, Any] = json.loads((folder / "status.json").read_text())
+    except FileNotFoundError:
+        return {"state": "new"}
+    return status
+
+
+def is_finished(folder: Path) -> bool:
+    """The run got to its end, and its last checkpoint is there."""
+    status = read_status(folder)
+    if status["state"] != "finished":
+        return False
+    return (folder / "checkpoints" / str(status["checkpoint"]) / "meta.json").exists()
 
 
 def write_provenance(folder: Path, config: Config, content_id: str) -> None:
@@ -51,7 +90,59 @@ def write_provenance(folder: Path, config: Config, content_id: str) -> None:
     (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     facts = {"run_id": run_id(config, content_id)} | identity(config, content_id)
     facts |= {"command": sys.argv, "commit": commit(), "python": sys.version.split()[0], "versions": versions()}
-    (folder / "provenance.json").write_text(json.dumps(facts, indent=1))
+    _write_json(folder / "provenance.json", facts)  # last: a later start takes it that both are there
+
+
+def _write_json(path: Path, fields: dict[str, Any]) -> None:
+    """The file appears whole or not at all."""
+    part = path.with_name(f".{path.name}")
+    part.write_text(json.dumps(fields, indent=1))
+    part.replace(path)
+
+
+def changes(folder: Path, config: Config) -> list[str]:
+    """What differs from the first start of a run that goes on: settings outside its identity, commit, versions."""
+    then = flatten(yaml.safe_load((folder / "config.yaml").read_text()))
+    now = flatten(config.model_dump(mode="json"))
+    facts = json.loads((folder / "provenance.json").read_text())
+    then |= {"commit": facts["commit"]} | facts["versions"]
+    now |= {"commit": commit()} | versions()
+    return [f"{name} was {then.get(name)}, is {value}" for name, value in now.items() if then.get(name) != value]
+
+
+def label_runs(folders: Sequence[Path]) -> dict[str, list[Path]]:
+    """What tells runs apart -> the runs: the settings and data in which they differ; seeds share a label.
+
+    Raises:
+        DataError: a folder is not a run's.
+    """
+    told = [_told_apart_by(folder) for folder in folders]
+    named = set.union(*(set(one) for one in told)) - {"run.name"}
+    differing = sorted(name for name in named if len({str(one.get(name)) for one in told}) > 1)
+    labels: dict[str, list[Path]] = {}
+    for folder, one in zip(folders, told, strict=True):
+        parts = [f"{_short(name, differing)}={one.get(name)}" for name in differing]
+        label = ", ".join(parts) or str(one["run.name"])
+        labels.setdefault(label, []).append(folder)
+    return labels
+
+
+def _short(name: str, names: Sequence[str]) -> str:
+    """The last part of a dotted key, where no other of ``names`` ends in it."""
+    last = name.rpartition(".")[2]
+    return last if sum(other.rpartition(".")[2] == last for other in names) == 1 else name
+
+
+def _told_apart_by(folder: Path) -> dict[str, Any]:
+    try:
+        settings = flatten(yaml.safe_load((folder / "config.yaml").read_text()))
+        data = json.loads((folder / "provenance.json").read_text())["data"]
+    except (OSError, ValueError, KeyError, AttributeError, yaml.YAMLError):
+        raise DataError(
+            f"a run's folder must hold its config.yaml and provenance.json, but {folder} does not"
+        ) from None
+    left_out = (where_fields() | {"seed"}) - {"run.name"}
+    return {name: value for name, value in settings.items() if name not in left_out} | {"data": data}
 
 
 def versions() -> dict[str, str]:
@@ -73,14 +164,6 @@ def commit() -> str:
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return sha.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of a JSON-lines file, also while it is written; none if it is not there yet."""
-    if not path.exists():
-        return []
-    text = path.read_text()
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -24,13 +24,21 @@ class TwoViews(nn.Module):
         method: (view_1, view_2) -> (loss, scalars).
         size: (frames, height, width) of a view; rounding: Eq. 8's.
         mean, std: applied to the views' pixels in [0, 1].
+        noise: the distribution of the policy's noise, "normal" or "uniform" over [-1, 1].
     """
 
     def __init__(
-        self, policy: Policy, method: nn.Module, size: tuple[int, int, int], rounding: str, mean: float, std: float
+        self,
+        policy: Policy,
+        method: nn.Module,
+        size: tuple[int, int, int],
+        rounding: str,
+        mean: float,
+        std: float,
+        noise: str,
     ) -> None:
         super().__init__()
-        self.policy, self.method = policy, method
+        self.policy, self.method, self.noise = policy, method, noise
         self.size, self.rounding, self.mean, self.std = size, rounding, mean, std
 
     def forward(self, batch: Batch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
@@ -50,8 +58,8 @@ def build_model(config: Config, device: torch.device) -> TwoViews:
     """The model of a config, its weights a function of ``config.seed`` alone, on ``device``."""
     torch.manual_seed(config.seed)
     policy, method = build_policy(config), build_method(config, network_dtype(config, device))
-    a = config.augment
-    return TwoViews(policy, method, view_size(config), config.cropper.rounding, a.mean, a.std).to(device)
+    a, c = config.augment, config.cropper
+    return TwoViews(policy, method, view_size(config), c.rounding, a.mean, a.std, c.noise).to(device)
 
 
 def distribute(model: TwoViews, device: torch.device) -> nn.Module:
@@ -60,4 +68,6 @@ def distribute(model: TwoViews, device: torch.device) -> nn.Module:
         return model
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place: its layers are replaced
-    return DistributedDataParallel(model)  # device_ids unset: it would move the batch, and jitter is read on the CPU
+    # device_ids unset: it would move the batch, and jitter is read on the CPU. Buffers stay where they
+    # are: MoCo's queue is equal on all ranks by itself, and running statistics are of use to the saved rank 0 alone.
+    return DistributedDataParallel(model, broadcast_buffers=False)

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from paramcrop.config import Config
-from paramcrop.errors import ParamCropError
+from paramcrop.errors import ConfigError, ParamCropError
 from paramcrop.presets import describe_options, load_config, preset_names
 
 EXIT_CODES = "exit codes: 0 done, 1 failed, 2 wrong setting or input, 3 not enough resources, 130 interrupted"
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; --help lists all options")
+
+
 def config_parser(command: str, summary: str, preset: str) -> argparse.ArgumentParser:
     """``--preset``, ``--config``, ``--dry-run`` and ``key=value``; ``--help`` lists every option."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=command,
         description=summary,
         epilog=f"options, as key=value (default shown):\n\n{describe_options()}\n\n{EXIT_CODES}",
@@ -40,5 +49,10 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("interrupted; what was recorded so far is kept", file=sys.stderr)
+        print("interrupted; what is done is kept, and the same command goes on from there", file=sys.stderr)
         sys.exit(130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"error: the disk must have room: {error.filename or ''}: {error.strerror}", file=sys.stderr)
+        sys.exit(1)

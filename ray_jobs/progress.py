@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from paramcrop.lines import read_lines
 from paramcrop.runs import read_metrics
 
 POLL = 0.5  # seconds
@@ -23,6 +24,7 @@ class RunProgress:
     def __init__(self, folder: Path, total: int, console: Console) -> None:
         self.folder, self.total, self.console = folder, total, console
         self._done = threading.Event()
+        self._told = len(self._starts()) + 1  # the first start of its workers needs no word
         follow = self._bar if console.is_terminal else self._lines
         self._thread = threading.Thread(target=follow, daemon=True)
 
@@ -47,6 +49,7 @@ class RunProgress:
             task = progress.add_task("starting", total=self.total, text="workers and data are coming up")
             pace = _Pace(self.total)
             while not self._done.wait(POLL):
+                self._tell(progress.console)
                 last = self._last()
                 if last:
                     text = f"{summary(last)}  {pace.left(last['step'])}"
@@ -59,6 +62,7 @@ class RunProgress:
         pace, printed, shown = _Pace(self.total), 0.0, 0
         while True:
             ended = self._done.wait(POLL)
+            self._tell(self.console)
             last = self._last()
             if last and last["step"] != shown and (ended or time.monotonic() - printed >= LINE):
                 left = pace.left(last["step"])
@@ -66,6 +70,17 @@ class RunProgress:
                 printed, shown = time.monotonic(), last["step"]
             if ended:
                 return
+
+    def _tell(self, console: Console) -> None:
+        """Say when workers that died have been started again."""
+        starts = self._starts()
+        for line in starts[self._told :]:
+            passed_over = "".join(f"; passed over, because it is not whole: {p}" for p in line.get("passed_over", []))
+            console.print(f"workers were started again, from step {line['step']}{passed_over}", highlight=False)
+        self._told = max(self._told, len(starts))
+
+    def _starts(self) -> list[dict[str, Any]]:
+        return [line for line in read_lines(self.folder / "history.jsonl") if line["event"] == "workers"]
 
     def _last(self) -> dict[str, Any] | None:
         lines = read_metrics(self.folder)

@@ -8,6 +8,7 @@ import torch
 
 from paramcrop.data.shards import Manifest, read_manifest
 from paramcrop.data.synthetic import make_dataset
+from tests.labelled import make_labelled, make_run
 
 torch.set_num_threads(2)
 
@@ -18,6 +19,18 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Manifest]:
     folder = str(tmp_path_factory.mktemp("shards"))
     make_dataset(folder, count=48, frames=24, height=32, width=40, row_group_rows=16)
     return folder, read_manifest(folder)
+
+
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A labelled set of two splits, of which three test videos do not decode."""
+    return make_labelled(tmp_path_factory.mktemp("labelled"))
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's folder."""
+    return make_run(tmp_path_factory.mktemp("runs") / "tiny")
 
 
 @pytest.fixture

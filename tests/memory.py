@@ -44,7 +44,12 @@ def memory_batches(clips: np.ndarray, spec: ClipSpec, seed: int, batch: int) -> 
             rows = order[first : first + batch]
             drawn = [draw_augmentation(generator(seed, epoch, str(i)), spec) for i in rows]
             columns: dict[str, Any] = {name: np.stack([d[name] for d in drawn]) for name in drawn[0]}
-            columns |= {"video": clips[rows][:, None], "id": [str(i) for i in rows], "error": [""] * batch}
+            columns |= {
+                "video": clips[rows][:, None],
+                "id": [str(i) for i in rows],
+                "error": [""] * batch,
+                "substitute": [""] * batch,
+            }
             columns["cube"] = np.tile(np.array([0, 1], np.float32), (batch, 2, 3, 1))
             columns |= {"label": rows % 8, "epoch": np.full(batch, epoch), "position": np.arange(first, first + batch)}
             yield to_batch(columns)
@@ -75,3 +80,4 @@ def _rank(rank: int, function: Callable[..., Any], folder: str, arguments: tuple
     td.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     torch.save(function(*arguments), f"{folder}/rank{rank}.pt")
     td.destroy_process_group()
+    os._exit(0)  # gloo's threads outlive the group, and now and then one aborts the process at the interpreter's end

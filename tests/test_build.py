@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from paramcrop.build import build_clip_spec, build_method, build_optimizer, build_policy, network_dtype
+from paramcrop.cropper import ParamCrop
 from paramcrop.data.clips import ClipSpec
 from paramcrop.presets import load_config
 
@@ -18,6 +19,7 @@ def test_the_papers_settings_are_the_objects_own_defaults() -> None:
     config = load_config()
     assert build_clip_spec(config) == ClipSpec()
     policy = build_policy(config)
+    assert isinstance(policy, ParamCrop)
     assert (policy.ranges.s_p, policy.ranges.s_t, policy.ranges.theta) == ((0.5, 1.0), (0.5, 1.0), 0.0)
     assert (policy.bounds, policy.reversal, policy.axes, policy.size) == ((0.2, 0.8), True, "both", (16, 112, 112))
     assert sum(p.numel() for p in policy.parameters()) == 5_004
@@ -27,6 +29,7 @@ def test_every_ablation_of_the_cropper_reaches_it() -> None:
     overrides = ["cropper.rotation=30", "cropper.early_stopping=false", "cropper.reversal=false", "cropper.layers=1"]
     overrides += ["cropper.spatial_scale=[0.3,0.9]", "cropper.temporal_scale=[0.4,0.8]", "cropper.rounding=floor"]
     policy = build_policy(load_config(None, None, overrides))
+    assert isinstance(policy, ParamCrop)
     assert policy.ranges.theta == pytest.approx(math.pi / 6)
     assert (policy.ranges.s_p, policy.ranges.s_t) == ((0.3, 0.9), (0.4, 0.8))
     assert (policy.bounds, policy.reversal, policy.rounding) == (None, False, "floor")

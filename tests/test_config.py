@@ -42,10 +42,12 @@ def test_where_fields() -> None:
         *(
             "data.shards",
             "data.max_failed",
+            "data.decode_timeout",
             "data.task_rows",
             "train.workers",
             "train.device",
             "train.cpus_per_worker",
+            "train.max_restarts",
             "train.threads",
         ),
         *("run.name", "run.storage", "run.log_every", "run.checkpoint_epochs", "run.ray_logs"),

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from timm.optim.lars import Lars as TimmLars
 from torch import nn
 
 from paramcrop.optim import Lars, cropper_group, lr_factor, make_optimizer, network_groups, set_lr
@@ -22,6 +23,24 @@ def test_lars_equals_a_scalar_reference() -> None:
         velocity = [0.9 * v + ratio * (g + 0.1 * x) for v, g, x in zip(velocity, grad, value, strict=True)]
         value = [x - 0.5 * v for x, v in zip(value, velocity, strict=True)]
         assert w[0].tolist() == pytest.approx(value, rel=1e-5)
+
+
+def test_lars_equals_timms() -> None:
+    """Over tensors of several sizes and twenty random gradients."""
+    random = torch.Generator().manual_seed(0)
+    start = [torch.randn(shape, generator=random) for shape in ((4, 3), (2, 3, 3, 3), (7, 1))]
+    ours, theirs = ([nn.Parameter(w.clone()) for w in start] for _ in range(2))
+    group = {"lr": 0.7, "momentum": 0.9, "weight_decay": 0.02}
+    lars = Lars([{"params": ours, "adapt": True, **group}], trust=0.01)
+    reference = TimmLars([{"params": theirs, **group}], trust_coeff=0.01)
+    for _ in range(20):
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad = torch.randn(a.shape, generator=random)
+            b.grad = a.grad.clone()
+        lars.step()
+        reference.step()
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_unscaled_group_is_torchs_sgd() -> None:

@@ -13,11 +13,12 @@ from paramcrop.batch import Batch, shard_batch
 from paramcrop.build import build_clip_spec, build_optimizer
 from paramcrop.checkpoint import load_checkpoint, newest_checkpoint
 from paramcrop.config import Config
-from paramcrop.errors import DataError, NonFiniteLossError
+from paramcrop.errors import DecodeFailuresError, NonFiniteLossError
+from paramcrop.lines import read_lines
 from paramcrop.optim import set_lr
 from paramcrop.pretrain import check_failures, check_order, pretrain, train_step
 from paramcrop.record import Recorder
-from paramcrop.runs import read_lines, read_metrics
+from paramcrop.runs import read_metrics
 from paramcrop.two_views import build_model, distribute
 from tests.memory import MetricsInMemory, made_clips, memory_batches, on_two_ranks, tiny_config
 
@@ -159,11 +160,11 @@ def test_a_run_leaves_metrics_ids_crops_and_a_checkpoint(tmp_path: Path) -> None
     assert [s["boxes"].shape for s in snapshots] == [(4, 2, 3, 2)] * 3
     assert all((s["id"] == snapshots[0]["id"]).all() for s in snapshots)  # the same videos throughout
     assert list((tmp_path / "tensorboard").iterdir())
-    assert [r["epoch"] for r in reports] == [1, 2]
-    newest = newest_checkpoint(tmp_path)
+    assert [(r["epoch"], r["step"]) for r in reports] == [(2, 4), (3, 6)]  # done
+    newest, _ = newest_checkpoint(tmp_path)
     assert newest is not None and newest.name == "epoch=0003"
     state, meta = load_checkpoint(newest)
-    assert meta == {"epoch": 3, "step": 6}
+    assert (meta["epoch"], meta["step"], meta["workers"]) == (3, 6, 1)
     for name, tensor in model.state_dict().items():
         assert torch.equal(state["model"][name], tensor)
 
@@ -190,7 +191,7 @@ def test_steps_can_be_limited() -> None:
 def test_an_unfinished_checkpoint_does_not_count(tmp_path: Path) -> None:
     (tmp_path / "checkpoints" / "epoch=0009").mkdir(parents=True)
     (tmp_path / "checkpoints" / "epoch=0009" / "state.pt").write_bytes(b"torn")
-    assert newest_checkpoint(tmp_path) is None
+    assert newest_checkpoint(tmp_path) == (None, ["epoch=0009: meta.json is missing"])
 
 
 def test_equal_runs_are_equal_to_the_bit() -> None:
@@ -202,7 +203,7 @@ def test_equal_runs_are_equal_to_the_bit() -> None:
 def test_data_that_ends_early_or_out_of_order_is_found() -> None:
     config = tiny_config()
     batches = tiny_batches(config)
-    with pytest.raises(DataError, match="an epoch must have 2 steps, but its data ended after 1"):
+    with pytest.raises(RuntimeError, match="an epoch must have 2 steps, but its data ended after 1"):
         pretrain(config, lambda epoch: islice(batches(epoch), 1), 2, MetricsInMemory())
     batch = next(batches(0))
     check_order(batch, 0, 0, 8)
@@ -214,10 +215,12 @@ def test_data_that_ends_early_or_out_of_order_is_found() -> None:
 def test_too_many_failed_samples_stop_the_run_with_the_list() -> None:
     failed = ["b (no keyframe)", "c (torn)"]
     check_failures(failed, 0.5, 4)
-    with pytest.raises(DataError, match=r"at most data.max_failed=0.4 of 4 .* 2 did: b \(no keyframe\); c \(torn\)"):
+    with pytest.raises(
+        DecodeFailuresError, match=r"at most data.max_failed=0.4 of 4 .* 2 did: b \(no keyframe\); c \(torn\)"
+    ):
         check_failures(failed, 0.4, 4)
     config = tiny_config("data.max_failed=0.2")
     broken = [b._replace(error=["", "torn", *b.error[2:]]) for b in tiny_batches(config)(0)]
     pretrain(tiny_config("train.epochs=1", "data.max_failed=0.2"), lambda epoch: broken, 2, MetricsInMemory())
-    with pytest.raises(DataError, match=r"of 16 samples may fail to decode, but 2 did: \d+ \(torn\)"):
+    with pytest.raises(DecodeFailuresError, match=r"of 16 samples may fail to decode, but 2 did: \d+ \(torn\)"):
         pretrain(tiny_config("train.epochs=1", "data.max_failed=0.1"), lambda epoch: broken, 2, MetricsInMemory())

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from paramcrop.data.shards import read_manifest
+from paramcrop.sweeps.space import Space
+from paramcrop.sweeps.trials import config_of, grid, make_trial
+from ray_jobs.prepare import main
+from ray_jobs.prepare_options import parse_arguments
+from ray_jobs.sweep_plan import corner
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.S)
 
 
@@ -31,8 +41,75 @@ def test_own_loop_example_runs_and_is_short(capsys: pytest.CaptureFixture[str]) 
     assert all(p.grad is not None for p in names["crops"].parameters())
 
 
-def test_own_videos_example_runs(real_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+TRAIN = """
+from paramcrop.build import build_clip_spec
+from paramcrop.pretrain import pretrain
+from paramcrop.two_views import build_model
+from tests.memory import MetricsInMemory, made_clips, memory_batches, tiny_config
+import paramcrop, torch
+
+config = tiny_config("backbone.name=tiny", "policy=ends", "train.epochs=1", "run.log_every=1")
+start = dict(build_model(config, torch.device("cpu")).named_parameters())
+clips = made_clips(24, config.data.clip_frames, config.data.clip_size)
+recorder = MetricsInMemory()
+model = pretrain(config, memory_batches(clips, build_clip_spec(config), 0, 8), 3, recorder)
+moved = [not torch.equal(p, start[name]) for name, p in model.named_parameters()]
+assert moved and all(moved) and type(model.policy).__name__ == "Ends"
+assert [round(line["crop_distance"], 5) for line in recorder.lines] == [0.5] * 3
+print(paramcrop.__file__)
+"""
+
+
+def test_a_backbone_and_a_policy_are_one_file_and_one_line_each(tmp_path: Path) -> None:
+    """What the README says, done to a copy of the package."""
+    for name in ("paramcrop", "tests", "ray_jobs"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    files = [example for example in EXAMPLES if example.startswith("# paramcrop/")]
+    for code in files:
+        (tmp_path / code.splitlines()[0].removeprefix("# ")).write_text(code)
+    (lines,) = (example for example in EXAMPLES if example.startswith('    "tiny"'))
+    backbone, policy = lines.splitlines()
+    config = tmp_path / "paramcrop" / "config.py"
+    text = config.read_text()
+    for table, line in (("BACKBONES = {", backbone), ("POLICIES = {", policy)):
+        text = text.replace(table, f"{table}\n{line}")
+    config.write_text(text)
+    assert len(files) == 2
+    run: dict[str, Any] = {
+        "capture_output": True,
+        "text": True,
+        "cwd": tmp_path,
+        "env": os.environ | {"PYTHONPATH": str(tmp_path)},
+    }
+    done = subprocess.run([sys.executable, "-c", TRAIN], check=False, **run)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(tmp_path / "paramcrop" / "__init__.py")
+    command = [sys.executable, "ray_jobs/pretrain.py", "--dry-run", "backbone.name=tiny", "policy=ends"]
+    done = subprocess.run(command, check=False, **run)
+    assert done.returncode == 0, done.stderr
+    assert "backbone 672 (width 8), " in done.stdout
+
+
+def test_prepare_commands_are_understood() -> None:
+    commands = re.findall(r"^    python ray_jobs/prepare\.py (.*)$", README, re.M)
+    assert len(commands) >= 3
+    for command in commands:
+        parse_arguments(command.split(), "")
+
+
+def test_own_videos_command_runs(real_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "videos").symlink_to(real_videos / "small")
-    exec(next(example for example in EXAMPLES if "write_shards" in example), {})
-    assert read_manifest("shards").videos == len(list((real_videos / "small").glob("*.avi")))
+    command = next(line for line in README.splitlines() if "prepare.py --dataset folder" in line).split()
+    main([*command[2:], "--dry-run"])
+    assert [path.name for path in tmp_path.iterdir()] == ["videos"]
+
+
+def test_the_example_spaces_are_valid_and_make_configs() -> None:
+    sweeps = README.partition("## Sweeps")[2].partition("\n## ")[0]
+    blocks = re.findall(r"```yaml\n(.*?)```", sweeps, re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        space = Space.model_validate(yaml.safe_load(block)).at()
+        for values in grid(space) or [corner(space)]:
+            config_of(space, make_trial(space, values), seed=0)

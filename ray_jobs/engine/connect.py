@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 
 import ray
+from ray.job_config import JobConfig
 
+import paramcrop
 from paramcrop.errors import ResourceError
 from ray_jobs.engine.plan import Node
 
@@ -26,7 +29,7 @@ def connect(ray_logs: bool) -> None:
         os.environ.setdefault(name, value)
     level = logging.INFO if ray_logs else logging.ERROR
     try:
-        ray.init(log_to_driver=ray_logs, logging_level=level)
+        ray.init(log_to_driver=ray_logs, logging_level=level, job_config=JobConfig(_py_driver_sys_path=own_path()))
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ResourceError(
@@ -35,6 +38,15 @@ def connect(ray_logs: bool) -> None:
         ) from None
     for name in ("ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(level)
+
+
+def own_path() -> list[str]:
+    """Where workers find this code: the clone it runs from, whatever directory the command was started in.
+
+    Ray gives them the command's own folder and the current directory; where the package is installed, it is found.
+    """
+    root = Path(paramcrop.__file__).resolve().parents[1]
+    return [str(root)] if (root / "pyproject.toml").exists() else []
 
 
 def cluster_nodes() -> list[Node]:

@@ -10,7 +10,7 @@ One execution spans all epochs: nothing starts up between two of them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -18,24 +18,37 @@ import pyarrow as pa
 import ray.data
 from ray.data import Dataset, ExecutionOptions, ExecutionResources, TaskPoolStrategy
 
-from paramcrop.data.clips import ClipSpec, cut_batch
-from paramcrop.data.order import Segment, epoch_segments
-from paramcrop.data.reader import read_segment
+from paramcrop.data.clips import ClipSpec, cut_sample
+from paramcrop.data.killable import Killable
+from paramcrop.data.order import Segment, epoch_segments, steps_per_epoch
+from paramcrop.data.reader import following_rows, read_segment
+from paramcrop.data.samples import Cut, Following, cut_batch
 from paramcrop.data.shards import Manifest
 
 READ_CPUS = 0.1  # a read task waits for storage, it does not compute
 READ_TASKS = 2
+LEAST_BLOCK_BYTES = 8 * 2**20
 MOST_TASK_ROWS = 32
 MOST_TASK_BYTES = 96 * 2**20  # Ray Data cuts blocks above 128 MiB, and a cut block is dealt to the wrong worker
 
 
 def training_samples(
-    folder: str, manifest: Manifest, spec: ClipSpec, seed: int, epochs: range, rows: int, window: int, task_rows: int
+    folder: str,
+    manifest: Manifest,
+    spec: ClipSpec,
+    seed: int,
+    epochs: range,
+    global_batch: int,
+    window: int,
+    task_rows: int,
+    timeout: float,
 ) -> Dataset:
-    """Every sample of ``epochs``, ``rows`` in each, in blocks of exactly ``task_rows`` (a divisor of ``rows``).
+    """Every sample of ``epochs``, in whole global batches, in blocks of exactly ``task_rows`` (a divisor of those).
 
-    Columns are ``paramcrop.data.clips.cut_batch``'s.
+    Columns are ``paramcrop.data.samples.cut_batch``'s. ``timeout`` is a video's, in seconds.
     """
+    rows = steps_per_epoch(manifest.videos, global_batch) * global_batch
+    following = partial(following_rows, folder, manifest, seed, rows, global_batch, window)
     order = partial(epoch_segments, manifest, seed, rows=rows, window=window)
     # A task a segment. Only the segment's place travels; the task works out what is in it.
     places = [{"epoch": epoch, "segment": i} for epoch in epochs for i in range(len(order(epoch)))]
@@ -47,10 +60,16 @@ def training_samples(
         compute=TaskPoolStrategy(size=READ_TASKS),
     )
     decoded = encoded.map_batches(
-        partial(_decode, spec=spec, seed=seed), batch_size=task_rows, batch_format="pyarrow", num_cpus=1
+        partial(_decode, spec=spec, seed=seed, following=following, timeout=timeout),
+        batch_size=task_rows,
+        batch_format="pyarrow",
+        num_cpus=1,
     )
     # Fused with the decoding, this makes each of its tasks take, and give, exactly task_rows rows.
-    return decoded.repartition(target_num_rows_per_block=task_rows, strict=True)
+    samples = decoded.repartition(target_num_rows_per_block=task_rows, strict=True)
+    # Encoded rows travel in blocks no larger than decoded ones, which must not be cut: a segment is not held whole.
+    samples.context.target_max_block_size = max(LEAST_BLOCK_BYTES, int(1.1 * task_rows * row_bytes(spec)))
+    return samples
 
 
 def execution_options(cpus: float) -> ExecutionOptions:
@@ -60,9 +79,13 @@ def execution_options(cpus: float) -> ExecutionOptions:
 
 def rows_per_task(batch_per_worker: int, spec: ClipSpec, most: int | None = None) -> int:
     """The largest divisor of a worker's batch whose decoded rows stay within one block."""
-    row = spec.clips * spec.frames * spec.size**2 * 3
-    limit = max(1, min(most or MOST_TASK_ROWS, MOST_TASK_BYTES // row))
+    limit = max(1, min(most or MOST_TASK_ROWS, MOST_TASK_BYTES // row_bytes(spec)))
     return max(n for n in range(1, batch_per_worker + 1) if batch_per_worker % n == 0 and n <= limit)
+
+
+def row_bytes(spec: ClipSpec) -> int:
+    """Of a decoded row, nearly all of it pixels."""
+    return spec.clips * spec.frames * spec.size**2 * 3
 
 
 def _read(batch: dict[str, np.ndarray], folder: str, order: Callable[[int], list[Segment]]) -> pa.Table:
@@ -70,5 +93,11 @@ def _read(batch: dict[str, np.ndarray], folder: str, order: Callable[[int], list
     return read_segment(folder, order(int(epoch))[segment])
 
 
-def _decode(table: pa.Table, spec: ClipSpec, seed: int) -> dict[str, Any]:
-    return cut_batch(table.to_pylist(), spec, seed)
+def _decode(table: pa.Table, spec: ClipSpec, seed: int, following: Following, timeout: float) -> dict[str, Any]:
+    return cut_batch(table.to_pylist(), spec, seed, following, _cutter(timeout))
+
+
+@cache
+def _cutter(timeout: float) -> Cut:
+    """One child process for this one's whole life: it ends with it."""
+    return Killable(cut_sample, timeout)

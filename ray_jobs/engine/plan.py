@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from paramcrop.errors import ResourceError
+
+DRIVER_CPUS = 0.01  # of a trial's driver
+CPUS_PER_TRIAL = 4  # for each worker, where there are no GPUs
+EVALUATOR_GPU = 0.2  # of the GPU that evaluators share with a worker, if they have none of their own
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,7 @@ class Plan:
 
     workers: int
     worker_cpus: float
-    worker_gpus: int
+    worker_gpus: float
     data_cpus: float
     arithmetic: str
 
@@ -58,7 +63,124 @@ def plan_pretraining(nodes: Sequence[Node], workers: int, device: str = "auto", 
         raise ResourceError(
             f"one CPU must be left for decoding, but {arithmetic}; lower train.workers or train.cpus_per_worker"
         )
-    return Plan(workers, worker_cpus, int(gpu), data_cpus, arithmetic)
+    return Plan(workers, worker_cpus, float(gpu), data_cpus, arithmetic)
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """A pool of ``actors``, each with ``cpus`` and ``gpus`` (a share of one, maybe); the rest of the CPUs decodes."""
+
+    actors: int
+    cpus: float
+    gpus: float
+    threads: int  # torch's, of one on CPUs
+    ahead: int  # videos that each has decoded beforehand
+    arithmetic: str
+
+
+def plan_evaluations(nodes: Sequence[Node], actors: int | None = None, device: str = "auto") -> EvaluationPlan:
+    """Divide ``nodes`` between evaluators and decoding.
+
+    Without a number of ``actors``: one for each GPU, or, on CPUs, one. GPUs are shared evenly where there are more.
+
+    Raises:
+        ResourceError: they do not fit, or nothing is left to decode with; the message shows the sum.
+    """
+    total_cpus, total_gpus = sum(n.cpus for n in nodes), sum(n.gpus for n in nodes)
+    if device == "cuda" and not total_gpus:
+        raise ResourceError("--device cuda needs a GPU in the cluster, but it has none")
+    gpu = total_gpus > 0 and device != "cpu"
+    actors = actors or (int(total_gpus) if gpu else 1)
+    share = math.floor(100 * min(1.0, total_gpus / actors)) / 100 if gpu else 0.0
+    if gpu and share < 1:
+        share = 1 / math.ceil(1 / share)  # a whole number of them fits on each GPU
+    cpus = 1.0 if gpu else max(int(45 * total_cpus / actors) / 100, 0.01)
+    left = round(total_cpus - actors * cpus, 2)
+    each = f"{cpus:g} CPU{f', {share:.3g} GPU' if gpu else ''}"
+    arithmetic = (
+        f"{len(nodes)} node(s), {total_cpus:g} CPUs, {total_gpus:g} GPUs = "
+        f"{actors} evaluator(s) x ({each}) + {left:g} CPUs for decoding"
+    )
+    if left < 1:
+        raise ResourceError(f"one CPU must be left for decoding, but {arithmetic}; lower --evaluators")
+    threads, ahead = max(1, round(cpus)), max(2, math.ceil(2 * left / actors))
+    return EvaluationPlan(actors, cpus, share, threads, ahead, arithmetic)
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """``trials`` at once, each with a ``pretraining``; a pool of evaluators for all of them."""
+
+    trials: int
+    pretraining: Plan
+    evaluation: EvaluationPlan
+    arithmetic: str
+
+
+def plan_sweep(
+    nodes: Sequence[Node], workers: int, device: str = "auto", cpus: float | None = None, trials: int | None = None
+) -> SweepPlan:
+    """Divide ``nodes`` between trials, which pretrain and then have themselves evaluated, and evaluators.
+
+    With GPUs: as many trials as fit, less one whose GPUs evaluate; where only one fits, evaluators take a fifth of one
+    of its GPUs. On CPUs: a trial for every four CPUs a worker, and evaluators take none, for they work when their
+    trial does not pretrain. Every trial's driver takes 0.01 CPU: Tune allows no less.
+
+    Raises:
+        ResourceError: no trial fits, or nothing is left to decode with; the message shows the sum.
+    """
+    total_cpus, total_gpus = sum(n.cpus for n in nodes), sum(n.gpus for n in nodes)
+    if device == "cuda" or (device == "auto" and total_gpus >= workers):
+        return _plan_gpu_sweep(nodes, workers, cpus or 1.0, trials)
+    trials = trials or max(1, int(total_cpus // (CPUS_PER_TRIAL * workers)))
+    each = total_cpus / trials - DRIVER_CPUS
+    worker_cpus = cpus or max(int(45 * each / workers) / 100, 0.01)
+    data_cpus = round(each - workers * worker_cpus, 2)
+    told = f"{workers} worker(s) x ({worker_cpus:g} CPU) + {data_cpus:g} CPUs for decoding + {DRIVER_CPUS} CPU"
+    arithmetic = f"{_told(nodes)} = {trials} trial(s) at once x ({told}); its evaluator takes their place"
+    _check_sweep(nodes, workers, worker_cpus, 0.0, data_cpus, trials, arithmetic)
+    threads = max(1, round(workers * worker_cpus))
+    pool = EvaluationPlan(trials, 0.0, 0.0, threads, max(2, math.ceil(2 * data_cpus)), arithmetic)
+    return SweepPlan(trials, Plan(workers, worker_cpus, 0, data_cpus, arithmetic), pool, arithmetic)
+
+
+def _plan_gpu_sweep(nodes: Sequence[Node], workers: int, cpus: float, trials: int | None) -> SweepPlan:
+    total_cpus, total_gpus = sum(n.cpus for n in nodes), sum(n.gpus for n in nodes)
+    fit = int(total_gpus // workers)
+    if trials is None:
+        trials = fit - 1 if fit > 1 and total_gpus == fit * workers else max(fit, 1)
+    spare = int(total_gpus - trials * workers)
+    worker_gpus, share = (1.0, 1.0) if spare > 0 else (1 - EVALUATOR_GPU, EVALUATOR_GPU)
+    evaluators = min(spare, trials) if spare > 0 else 1
+    left = total_cpus - trials * (workers * cpus + DRIVER_CPUS) - evaluators
+    data_cpus = round(left / trials, 2)
+    told = f"{workers} worker(s) x ({cpus:g} CPU, {worker_gpus:g} GPU) + {data_cpus:g} CPUs for decoding"
+    told += f" + {DRIVER_CPUS} CPU"
+    arithmetic = (
+        f"{_told(nodes)} = {trials} trial(s) at once x ({told}) + {evaluators} evaluator(s) x (1 CPU, {share:g} GPU)"
+    )
+    _check_sweep(nodes, workers, cpus, worker_gpus, data_cpus, trials, arithmetic)
+    pool = EvaluationPlan(evaluators, 1.0, share, 1, max(2, math.ceil(2 * data_cpus)), arithmetic)
+    return SweepPlan(trials, Plan(workers, cpus, worker_gpus, data_cpus, arithmetic), pool, arithmetic)
+
+
+def _check_sweep(
+    nodes: Sequence[Node], workers: int, cpus: float, gpus: float, data_cpus: float, trials: int, arithmetic: str
+) -> None:
+    """Raises:
+    ResourceError: the workers of all trials do not fit the nodes, or nothing is left to decode with.
+    """
+    room = sum(_fitting(node, cpus, gpus > 0) for node in nodes) // workers
+    if room < trials:
+        raise ResourceError(f"{trials} trial(s) at once must fit the cluster, but only {room} do: {arithmetic}")
+    if data_cpus < 1:
+        raise ResourceError(
+            f"each trial must have one CPU left for decoding, but {arithmetic}; lower --concurrent or train.workers"
+        )
+
+
+def _told(nodes: Sequence[Node]) -> str:
+    return f"{len(nodes)} node(s), {sum(n.cpus for n in nodes):g} CPUs, {sum(n.gpus for n in nodes):g} GPUs"
 
 
 def _fitting(node: Node, cpus: float, gpu: bool) -> int:

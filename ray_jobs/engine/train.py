@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from itertools import islice
 from math import ceil
@@ -14,41 +15,57 @@ import torch
 from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
+from paramcrop import dist, errors
 from paramcrop.batch import to_batch
 from paramcrop.build import build_clip_spec
+from paramcrop.checkpoint import newest_checkpoint, steps_done
 from paramcrop.config import Config
 from paramcrop.data.order import steps_per_epoch
 from paramcrop.data.shards import Manifest
-from paramcrop.errors import ParamCropError
+from paramcrop.errors import DecodeFailuresError, NonFiniteLossError, ParamCropError, StorageError
+from paramcrop.lease import newest_lease
 from paramcrop.pretrain import pretrain
 from paramcrop.record import Recorder
 from ray_jobs.engine.ingest import execution_options, rows_per_task, training_samples
 from ray_jobs.engine.plan import Plan
 
-FAILURES: dict[str, Any] = {"controller_failure_limit": 10}  # Ray's default retries a start that cannot be for ever
+CONTROLLER_FAILURES = 10  # Ray's default retries a start that cannot be for ever
+TOGETHER = (NonFiniteLossError, DecodeFailuresError, StorageError)  # raised on every rank at once, see ``pretrain``
 
 
-def train_worker(job: dict[str, Any]) -> None:
-    """Runs on every rank."""
+def train_worker(job: dict[str, Any]) -> tuple[str, str] | None:
+    """Runs on every rank -> (class, text) of an error that all ranks met together.
+
+    It is returned, not raised, for Ray Train would start the workers again, to the same end.
+    """
     config, steps = Config.model_validate(job["config"]), job["steps_per_epoch"]
+    folder, lease = Path(job["folder"]), Path(job["lease"])
     device = get_device()
     if device.type == "cpu":  # more threads than cores that are free, and they wait for each other
         torch.set_num_threads(config.train.threads or job["threads"])
+    resume, passed_over = dist.gather_objects(newest_checkpoint(folder) if dist.rank() == 0 else None)[0]
+    epoch, step = steps_done(resume)
+    recorder = Recorder(folder, step, held=lambda: newest_lease(lease.parent) == lease)
+    recorder.started(step, epoch, passed_over)
     shard = ray.train.get_dataset_shard("train")
     rows = shard.iter_batches(batch_size=config.batch_per_worker, batch_format="numpy", prefetch_batches=2)
     stream = (to_batch(columns) for columns in rows)
-    recorder = Recorder(Path(job["folder"]))
     try:
-        pretrain(config, lambda epoch: islice(stream, steps), steps, recorder, ray.train.report, device)
+        pretrain(config, lambda epoch: islice(stream, steps), steps, recorder, ray.train.report, device, resume)
+    except TOGETHER as error:
+        return type(error).__name__, str(error)
     finally:
         recorder.close()
+    return None
 
 
-def run_pretraining(config: Config, plan: Plan, data: str, manifest: Manifest, folder: Path) -> None:
-    """Train and wait for the end.
+def run_pretraining(config: Config, plan: Plan, data: str, manifest: Manifest, folder: Path, lease: Path) -> None:
+    """Train, from the newest intact checkpoint if there is one, and wait for the end.
+
+    Workers that die are started again, from the newest checkpoint, ``train.max_restarts`` times.
 
     Args:
-        data: folder or URI of shards. folder: the run's, absolute, seen by every node.
+        data: folder or URI of shards. folder: the run's, absolute, seen by every node. lease: this process's, of it.
 
     Raises:
         ParamCropError: what a worker raised, if it is one of ours.
@@ -56,45 +73,52 @@ def run_pretraining(config: Config, plan: Plan, data: str, manifest: Manifest, f
         KeyboardInterrupt: Ctrl-C; the workers have been stopped.
     """
     steps = steps_per_epoch(manifest.videos, config.train.global_batch)
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config={
-            "config": config.model_dump(),
-            "steps_per_epoch": steps,
-            "folder": str(folder),
-            "threads": plan.threads,
-        },
+    job = {"config": config.model_dump(), "steps_per_epoch": steps, "threads": plan.threads}
+    failures: Any = {"max_failures": config.train.max_restarts, "controller_failure_limit": CONTROLLER_FAILURES}
+    function: Any = train_worker  # what it returns is missing in Ray's types, on both sides
+    trainer: Any = TorchTrainer(
+        function,
+        train_loop_config=job | {"folder": str(folder), "lease": str(lease)},
         scaling_config=ScalingConfig(
             num_workers=plan.workers,
             use_gpu=plan.use_gpu,
-            resources_per_worker={"CPU": plan.worker_cpus} | ({"GPU": 1} if plan.use_gpu else {}),
+            resources_per_worker={"CPU": plan.worker_cpus} | ({"GPU": plan.worker_gpus} if plan.use_gpu else {}),
         ),
         torch_config=TorchConfig(timeout_s=600),
-        run_config=RunConfig(name="ray_train", storage_path=str(folder), failure_config=FailureConfig(**FAILURES)),
-        datasets={"train": partial(make_dataset, config, data, manifest, steps)},
+        run_config=RunConfig(  # a name of its own: Ray Train would go on from its own idea of where this run stands
+            name=f"{lease.stem}-{os.getpid()}",
+            storage_path=str(folder / "ray_train"),
+            failure_config=FailureConfig(**failures),
+        ),
+        datasets={"train": partial(make_dataset, config, data, manifest, steps, folder)},
         dataset_config=DataConfig(execution_options=execution_options(plan.data_cpus), enable_shard_locality=False),
     )
     try:
-        trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        raise own_error(error) or error from None
+        error = trainer.fit().return_value
+    except ray.train.TrainingFailedError as failure:
+        raise own_error(failure) or failure from None
     except SystemExit:  # Ray Train takes Ctrl-C, aborts its workers, and ends the process without a word
         raise KeyboardInterrupt from None
+    if error is not None:
+        name, text = error
+        raise getattr(errors, name)(text)
 
 
-def make_dataset(config: Config, data: str, manifest: Manifest, steps: int) -> ray.data.Dataset:
-    """Called by Ray Train on its controller, at every start of the workers."""
+def make_dataset(config: Config, data: str, manifest: Manifest, steps: int, folder: Path) -> ray.data.Dataset:
+    """Called by Ray Train on its controller, at every start of the workers: the epochs that are still to be done."""
     ray.data.DataContext.get_current().execution_no_progress_timeout_s = 4 * 3600  # a long pause is not a fault
     spec = build_clip_spec(config)
+    done, _ = steps_done(newest_checkpoint(folder)[0])
     return training_samples(
         data,
         manifest,
         spec,
         config.seed,
-        range(ceil(config.total_steps(steps) / steps)),
-        steps * config.train.global_batch,
+        range(done, ceil(config.total_steps(steps) / steps)),
+        config.train.global_batch,
         config.data.shuffle_row_groups,
         rows_per_task(config.batch_per_worker, spec, config.data.task_rows),
+        config.data.decode_timeout,
     )
 
 

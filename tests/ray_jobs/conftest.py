@@ -49,6 +49,8 @@ def head() -> Iterator[Head]:
     port, dashboard = free_port(), free_port()
     start = ["ray", "start", "--head", "--block", f"--port={port}", "--num-cpus=2", f"--temp-dir={folder}/ray"]
     start += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--object-store-memory=500000000"]
+    # The agent that takes jobs: another Ray's, killed a moment ago, may still hold its usual port.
+    start += [f"--dashboard-agent-listen-port={free_port()}"]
     log = (folder / "head.log").open("w")
     process = subprocess.Popen(start, env=env, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
     try:

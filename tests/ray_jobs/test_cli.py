@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from paramcrop.data.clips import ClipSpec
+from paramcrop.data.shards import Manifest
 from paramcrop.presets import all_options
 from ray_jobs.engine.ingest import MOST_TASK_BYTES, rows_per_task
 
@@ -48,6 +49,7 @@ def test_dry_run_prints_the_figures_and_touches_nothing(tmp_path: Path) -> None:
             ("cropper.layer=3",),
             "error: cropper.layer is not a setting; the nearest is cropper.layers; --help lists all",
         ),
+        (("--frsh",), "error: unrecognized arguments: --frsh; --help lists all options"),
         (("--preset", "nope"), "error: --preset must be one of"),
         (("--config", "absent.yaml"), "error: --config must name a readable file: absent.yaml"),
         (("data.shards=/nowhere",), "error: /nowhere: a data folder must hold a manifest.json"),
@@ -55,6 +57,7 @@ def test_dry_run_prints_the_figures_and_touches_nothing(tmp_path: Path) -> None:
         (("--preset", "k400_simclr_r2d3d18", "data.shards=/nowhere"), "error: /nowhere"),
         (("run.storage=/proc/nope",), "error: run.storage must be a folder that can be written to: /proc/nope"),
         (("run.storage=s3://bucket/x",), "error: run.storage must be a folder that all nodes share"),
+        (("policy=hard", "policies.hard=2"), "error: the smallest scales must leave room for the centre distance, 2.0"),
         (("train.global_batch=512",), "error: train.global_batch must be at most the number of videos, 256"),
     ],
 )
@@ -63,6 +66,13 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, arguments: tuple[
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_split_that_the_data_does_not_have_is_named(tmp_path: Path, shards: tuple[str, Manifest]) -> None:
+    done = pretrain(tmp_path, "--dry-run", f"data.shards={shards[0]}", "data.split=train")
+    assert done.returncode == 0 and "48 videos" in done.stdout and "run id " in done.stdout
+    done = pretrain(tmp_path, f"data.shards={shards[0]}", "data.split=test")
+    assert (done.returncode, done.stderr) == (2, "error: a split must be one of train, but is 'test'\n")
 
 
 def test_rows_per_task_divide_the_batch_and_stay_in_a_block() -> None:

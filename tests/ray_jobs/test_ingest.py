@@ -14,6 +14,7 @@ import ray
 from paramcrop.data.clips import ClipSpec
 from paramcrop.data.reader import epoch_batches
 from paramcrop.data.shards import Manifest
+from ray_jobs.engine import ingest
 from ray_jobs.engine.ingest import execution_options, rows_per_task, training_samples
 
 pytestmark = pytest.mark.ray
@@ -31,12 +32,11 @@ def local_ray() -> Iterator[None]:
     del os.environ["RAY_AUTH_MODE"]
 
 
-def dealt(folder: str, manifest: Manifest, workers: int) -> list[list[dict[str, Any]]]:
+def dealt(folder: str, manifest: Manifest, workers: int, timeout: float = 60) -> list[list[dict[str, Any]]]:
     """The batches each of ``workers`` gets, over all epochs."""
     batch = GLOBAL // workers
-    rows = manifest.videos // GLOBAL * GLOBAL
     task_rows = rows_per_task(batch, SPEC)
-    dataset = training_samples(folder, manifest, SPEC, SEED, range(EPOCHS), rows, WINDOW, task_rows)
+    dataset = training_samples(folder, manifest, SPEC, SEED, range(EPOCHS), GLOBAL, WINDOW, task_rows, timeout)
     dataset.context.execution_options = execution_options(2)
     splits = dataset.streaming_split(workers, equal=True)
     got: list[list[dict[str, Any]]] = [[] for _ in splits]
@@ -56,7 +56,10 @@ def dealt(folder: str, manifest: Manifest, workers: int) -> list[list[dict[str, 
 
 @pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize("workers", [1, 2])
-def test_global_batches_are_the_plain_readers(shards: tuple[str, Manifest], workers: int) -> None:
+def test_global_batches_are_the_plain_readers(
+    shards: tuple[str, Manifest], workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "LEAST_BLOCK_BYTES", 1)  # blocks as tight as large ones are
     folder, manifest = shards
     got = dealt(folder, manifest, workers)
     expected = [b for e in range(EPOCHS) for b in epoch_batches(folder, manifest, SPEC, SEED, e, GLOBAL, WINDOW)]
@@ -67,3 +70,12 @@ def test_global_batches_are_the_plain_readers(shards: tuple[str, Manifest], work
         for name, column in plain.items():
             together = np.concatenate([p[name] for p in parts])[order]
             np.testing.assert_array_equal(together, column, err_msg=f"step {step}: {name}")
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_videos_that_take_too_long_keep_their_slots(shards: tuple[str, Manifest]) -> None:
+    folder, manifest = shards
+    (batches,) = dealt(folder, manifest, workers=1, timeout=1e-6)
+    expected = [b for e in range(EPOCHS) for b in epoch_batches(folder, manifest, SPEC, SEED, e, GLOBAL, WINDOW)]
+    assert [b["id"].tolist() for b in batches] == [b["id"].tolist() for b in expected]
+    assert {error for b in batches for error in b["error"]} == {"must be read within 1e-06 s, but was not"}

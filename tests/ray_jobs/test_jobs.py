@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from paramcrop.checkpoint import load_checkpoint, newest_checkpoint
-from paramcrop.runs import read_lines, read_metrics
+from paramcrop.lines import read_lines
+from paramcrop.runs import read_metrics
 from tests.memory import TINY
-from tests.ray_jobs.conftest import Head
+from tests.ray_jobs.commands import Command
+from tests.ray_jobs.conftest import ROOT, Head
 
 pytestmark = pytest.mark.ray
 
@@ -21,15 +25,15 @@ SETTINGS = (*TINY, "data.random_cube=true", "backbone.norm=group", "train.max_st
 @pytest.fixture(scope="module")
 def runs(head: Head) -> dict[str, tuple[subprocess.CompletedProcess[str], Path]]:
     """Each form once: (the submission, the run's folder)."""
-    storage = head.home / "runs"
-    command = ("python", "ray_jobs/pretrain.py", f"run.storage={storage}", *SETTINGS)
+    command = ("python", "ray_jobs/pretrain.py", *SETTINGS)
     forms = {
         "one worker": ((*command, "run.name=one"), ()),
         "two workers": ((*command, "run.name=two", "train.workers=2"), ("--working-dir", ".")),
     }
     done = {}
     for name, (line, options) in forms.items():
-        submitted = head.submit(*line, options=options)
+        storage = head.home / name.replace(" ", "-")  # each its own: both are one run, and would be made once
+        submitted = head.submit(*line, f"run.storage={storage}", options=options)
         folders = sorted(storage.glob(f"{name.split()[0]}-*"))
         done[name] = (submitted, folders[0] if folders else storage)
     return done
@@ -45,7 +49,7 @@ def test_both_forms_of_submission_run_to_the_end(
     assert [m["step"] for m in read_metrics(folder)] == [1, 2, 3, 4, 5]
     names = {path.name for path in folder.iterdir()}
     assert {"config.yaml", "provenance.json", "figure5.png", "crops.png", "samples.jsonl", "tensorboard"} <= names
-    newest = newest_checkpoint(folder)
+    newest, _ = newest_checkpoint(folder)
     assert newest is not None
     assert load_checkpoint(newest)[1]["step"] == 5
 
@@ -73,3 +77,18 @@ def test_without_the_token_nothing_is_accepted(head: Head) -> None:
     submitted = stranger.submit("python", "-c", "print('in')")
     assert submitted.returncode != 0
     assert "in\n" not in submitted.stdout
+
+
+def test_workers_run_the_clone_that_the_command_is_of(tmp_path: Path) -> None:
+    """Started from elsewhere, in a copy that keeps three videos' crops where the installed one keeps four."""
+    for name in ("paramcrop", "ray_jobs"):
+        shutil.copytree(ROOT / name, tmp_path / "clone" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "clone" / "pyproject.toml").touch()
+    record = tmp_path / "clone" / "paramcrop" / "record.py"
+    assert "PROBE = 4" in record.read_text()
+    record.write_text(record.read_text().replace("PROBE = 4", "PROBE = 3"))
+    home = tmp_path / "home"
+    command = Command(home, str(tmp_path / "clone" / "ray_jobs" / "pretrain.py"), *TINY, "train.max_steps=1")
+    assert command.wait() == 0, command.text[-3000:]
+    (kept,) = (home / "runs").glob("*/crops/step=0000000.npz")
+    assert len(np.load(kept)["id"]) == 3

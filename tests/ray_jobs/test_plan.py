@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from paramcrop.errors import ResourceError
-from ray_jobs.engine.plan import Node, plan_pretraining
+from ray_jobs.engine.plan import Node, plan_evaluations, plan_pretraining
 
 
 def test_two_cpus_are_0_9_for_the_worker_and_the_rest_for_data() -> None:
@@ -36,3 +36,22 @@ def test_what_does_not_fit_is_refused_with_the_sum() -> None:
 def test_a_cpu_machine_keeps_half_for_decoding() -> None:
     plan = plan_pretraining([Node(16)], 2)
     assert (plan.worker_cpus, plan.data_cpus, plan.threads) == (3.6, 8.8, 4)
+
+
+def test_evaluators_take_a_gpu_each_or_a_whole_share_of_one() -> None:
+    nodes = [Node(16, 4), Node(16, 4)]
+    assert (plan_evaluations(nodes).actors, plan_evaluations(nodes).gpus) == (8, 1)
+    twelve = plan_evaluations(nodes, 12)
+    assert (twelve.actors, twelve.gpus, twelve.cpus) == (12, 0.5, 1)  # of two thirds, only one would fit on a GPU
+    assert plan_evaluations(nodes, 2).gpus == 1
+    assert plan_evaluations([Node(2)]).arithmetic == (
+        "1 node(s), 2 CPUs, 0 GPUs = 1 evaluator(s) x (0.9 CPU) + 1.1 CPUs for decoding"
+    )
+    assert plan_evaluations(nodes, device="cpu").gpus == 0
+
+
+def test_evaluators_that_leave_nothing_to_decode_with_are_refused() -> None:
+    with pytest.raises(ResourceError, match=r"one CPU must be left for decoding, but .*; lower --evaluators"):
+        plan_evaluations([Node(4, 4)], 4)
+    with pytest.raises(ResourceError, match="--device cuda needs a GPU in the cluster"):
+        plan_evaluations([Node(4)], device="cuda")

@@ -1,0 +1,58 @@
+"""What a search goes by: one number of a trial, the mean over its seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from paramcrop.errors import ConfigError
+from paramcrop.evaluation.protocols import find_protocol
+from paramcrop.results import mean_of
+from paramcrop.sweeps.space import Space
+
+# The first metric of these that a protocol gives is its main one.
+MAIN = {"finetune": "video@1", "heads": "video@1", "knn": "video@1", "retrieval": "R@1", "validation": "R@1"}
+
+
+def objective_parts(space: Space) -> tuple[str, str, str]:
+    """(dataset or "" for all, name of the protocol, metric) of the space's objective.
+
+    Raises:
+        ConfigError: it names no task of the space.
+    """
+    text = space.objective.metric or space.evaluate.tasks[0]
+    task, _, metric = text.partition(" ")
+    dataset, _, short = task.rpartition("/")
+    protocol = find_protocol(short)
+    tasks = [find_protocol(task.rpartition("/")[2]).name for task in space.evaluate.tasks]
+    if protocol.name not in tasks:
+        raise ConfigError(f"objective.metric must be of one of {', '.join(space.evaluate.tasks)}, but is {text!r}")
+    return dataset, protocol.name, metric.strip() or MAIN[protocol.kind]
+
+
+def main_value(result: Mapping[str, Any]) -> float:
+    """A result's main metric."""
+    metric = MAIN[find_protocol(result["protocol"].partition("[")[0]).kind]
+    value: float = next(row["value"] for row in result["rows"] if row["metric"] == metric)
+    return value
+
+
+def objective_of(space: Space, results: Sequence[Mapping[str, Any]]) -> float:
+    """Mean over the pretraining seeds (and, if it names none, over the sets) of the objective's metric.
+
+    Args:
+        results: of the trial's runs. NaN: a seed of the space has none.
+    """
+    dataset, protocol, metric = objective_parts(space)
+    sets: dict[str, dict[int, list[dict[str, Any]]]] = {}
+    for result in results:
+        named = result["protocol"].partition("[")[0] == protocol and dataset in ("", result["dataset"])
+        if named and result["subject"] == "run":
+            for row in result["rows"]:
+                if row["metric"] == metric:
+                    seeds = sets.setdefault(result["dataset"], {})
+                    seeds.setdefault(result["pretraining_seed"], []).append(row | {"splits": result["splits"]})
+    if not sets or any(set(seeds) != set(space.seeds) for seeds in sets.values()):
+        return math.nan
+    return sum(mean_of(seeds).value for seeds in sets.values()) / len(sets)

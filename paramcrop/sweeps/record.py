@@ -1,0 +1,80 @@
+"""What a sweep leaves of each trial: one file, rewritten whole as the trial goes on; numbers lie with its runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+UNFINISHED = ("waiting", "running")
+
+
+@dataclass
+class TrialRecord:
+    """How one trial stands.
+
+    Attributes:
+        id, label, values: the trial's.
+        wanted: hash of all that was asked of it; a trial that is done for another is not done for this.
+        state: waiting, running, interrupted, done, pruned (stopped early), diverged (the loss not finite), failed.
+        doing: what it does now, for people.
+        runs: {"seed", "folder", "state", "error"} of its pretrainings, in the order of the seeds.
+        results: files of its evaluations. failures: one line each, of evaluations that failed.
+        objective: mean over seeds, or None. epoch: the last that was compared (asha).
+        started, seconds: when its last start was, by the clock, and how long all its starts took together.
+    """
+
+    id: str
+    label: str
+    values: dict[str, Any]
+    wanted: str
+    state: str = "waiting"
+    doing: str = ""
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    results: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    objective: float | None = None
+    epoch: int = 0
+    started: float = 0.0
+    seconds: float = 0.0
+
+
+def record_file(folder: Path, trial: str) -> Path:
+    return folder / "trials" / f"{trial}.json"
+
+
+def write_record(folder: Path, record: TrialRecord) -> None:
+    """The file appears whole or not at all."""
+    file = record_file(folder, record.id)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f".{file.name}.{os.getpid()}")
+    part.write_text(json.dumps(asdict(record), indent=1))
+    part.replace(file)
+
+
+def read_record(folder: Path, trial: str) -> TrialRecord | None:
+    try:
+        values = json.loads(record_file(folder, trial).read_text())
+    except (OSError, ValueError):
+        return None
+    return TrialRecord(**{f.name: values[f.name] for f in fields(TrialRecord) if f.name in values})
+
+
+def read_records(folder: Path) -> list[TrialRecord]:
+    """In the order of their first start."""
+    found = (read_record(folder, file.stem) for file in (folder / "trials").glob("[0-9a-f]*.json"))
+    return sorted((record for record in found if record is not None), key=lambda record: (record.started, record.id))
+
+
+def is_done(record: TrialRecord | None, wanted: str) -> bool:
+    """It ended as it was to end, for what is wanted now, and all that it left is still there."""
+    if record is None or record.wanted != wanted or record.state not in ("done", "pruned"):
+        return False
+    return all_there(record.results) and all_there(f"{run['folder']}/status.json" for run in record.runs)
+
+
+def all_there(files: Iterable[str]) -> bool:
+    return all(Path(file).exists() for file in files)

@@ -1,0 +1,127 @@
+"""A space's trials: their values, the settings that follow from them, and the id that follows from those."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from paramcrop.config import Config, flatten
+from paramcrop.errors import ConfigError
+from paramcrop.presets import load_config, make_config, show
+from paramcrop.sweeps.space import DERIVED, SCALAR, Space
+
+VARIANT = "variant"  # the key under which a variant's label stands for its settings
+ELEMENT = re.compile(r"(?P<key>[\w.]+)\[(?P<index>\d)\]")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One configuration, of which each seed is a pretraining.
+
+    Attributes:
+        values: swept key (or ``VARIANT``) -> value. label: what a table calls it. settings: what it sets.
+        paper: "DATASET/PROTOCOL METRIC" -> the paper's value, in %.
+    """
+
+    values: dict[str, Any]
+    label: str
+    settings: dict[str, Any]
+    paper: dict[str, float]
+
+    @property
+    def id(self) -> str:
+        """10 hex digits; equal for equal values."""
+        return trial_id(self.values)
+
+
+def trial_id(values: Mapping[str, Any]) -> str:
+    plain = {k: float(v) if isinstance(v, int) and not isinstance(v, bool) else v for k, v in values.items()}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def grid(space: Space) -> list[dict[str, Any]]:
+    """The values of every cell, in the order of the file; of a space that is sampled, none."""
+    if space.search != "grid":
+        return []
+    if space.variants:
+        return [{VARIANT: variant.label} for variant in space.variants]
+    keys = list(space.params)
+    return [dict(zip(keys, cell, strict=True)) for cell in product(*(space.params[key].listed or () for key in keys))]
+
+
+def make_trial(space: Space, values: Mapping[str, Any]) -> Trial:
+    """Of values as the grid or the search gives them.
+
+    Raises:
+        ConfigError: they name a variant that is not there.
+    """
+    if VARIANT in values:
+        variant = next((v for v in space.variants if v.label == values[VARIANT]), None)
+        if variant is None:
+            raise ConfigError(f"a variant must be one of the space's, but is {values[VARIANT]!r}")
+        return Trial(dict(values), variant.label, dict(variant.set), dict(variant.paper))
+    label = ", ".join(f"{_short(key, space.params)}={show(rounded(value))}" for key, value in values.items())
+    derived = {key: _derive(text, values) for key, text in space.derived.items()}
+    return Trial(dict(values), label, {**values, **derived}, {})
+
+
+def rounded(value: Any) -> Any:
+    """For display: four significant digits."""
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def config_of(space: Space, trial: Trial, seed: int) -> Config:
+    """Preset, then the space's settings, then the trial's.
+
+    Raises:
+        ConfigError: one line that names the trial and the key.
+    """
+    flat = flatten(load_config(space.preset).model_dump(mode="json"))
+    flat["train.epochs"] = max(1, round(space.epochs * flat["train.epochs"]))
+    flat["run.checkpoint_epochs"] = space.proxy.every if space.scheduler == "asha" else 1
+    try:
+        for key, value in ({**space.set, **trial.settings, "seed": seed}).items():
+            _put(flat, key, value)
+        return make_config(flat)
+    except ConfigError as error:
+        raise ConfigError(f"{trial.label}: {error}") from None
+
+
+def _put(flat: dict[str, Any], key: str, value: Any) -> None:
+    """Set ``key``, or one element of it as in ``cropper.spatial_scale[0]``."""
+    if match := ELEMENT.fullmatch(key):
+        whole, index = flat.get(match["key"]), int(match["index"])
+        if not isinstance(whole, list) or index >= len(whole):
+            raise ConfigError(f"{key} must name an element of a setting that is a list, but does not")
+        flat[match["key"]] = [value if i == index else old for i, old in enumerate(whole)]
+    else:
+        flat[key] = list(value) if isinstance(value, tuple) else value
+
+
+def _derive(text: str, values: Mapping[str, Any]) -> float:
+    match = DERIVED.fullmatch(text.strip())
+    assert match is not None, "the space was checked"
+    value: float = values[match["key"]]
+    return value if match["number"] is None else round(float(match["number"]) - value, 10)
+
+
+def _short(key: str, keys: Mapping[str, Any]) -> str:
+    last = key.rpartition(".")[2]
+    return last if sum(other.rpartition(".")[2] == last for other in keys) == 1 else key
+
+
+def encode(value: Any) -> Any:
+    """A value as Optuna's storage keeps it: a list as its JSON text."""
+    return value if isinstance(value, SCALAR) else json.dumps(value)
+
+
+def decode(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
+    """``encode`` undone, for every value of a suggestion, in the space's order."""
+    texts = {key: {encode(v): v for v in swept.listed or ()} for key, swept in space.params.items()}
+    order = [VARIANT] if space.variants else list(space.params)
+    return {key: texts.get(key, {}).get(values[key], values[key]) for key in order}

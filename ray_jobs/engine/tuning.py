@@ -1,0 +1,127 @@
+"""A sweep's trials below Ray Tune: who suggests their values, who stops them early, how many run at once.
+
+Three things are not left to Tune as it comes. Its Optuna searcher asks and tells; what is told of a trial that was
+stopped or has no number is ours (``StudySearch``). Its scheduler decides who stops; the run is asked to, and ends after
+its epoch with a checkpoint, where Tune would kill it (``AskToStop``). And a sweep that was cut off is not restored from
+Tune's own state: a new one looks at what lies in the folders.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import ray.tune
+from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from paramcrop.sweeps.space import Proxy, Space
+from paramcrop.sweeps.study import distributions, drawn_values, make_sampler, storage, study_name, tell
+from ray_jobs.engine.plan import DRIVER_CPUS
+from ray_jobs.engine.trial import Work, run_trial
+
+RESTARTS = 2  # of a trial whose process died
+QUIET = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the run folders have all of it
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the command; what is done is in the folders
+    "TUNE_GLOBAL_CHECKPOINT_S": "600",  # nothing is ever restored from it
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+class StudySearch(OptunaSearch):
+    """Tune's Optuna searcher on the sweep's own study.
+
+    Args:
+        deadline: by the monotonic clock; no trial is started after it.
+    """
+
+    def __init__(self, space: Space, folder: Path, deadline: float | None = None) -> None:
+        super().__init__(
+            space=distributions(space),
+            metric="objective",
+            mode=space.objective.mode,
+            study_name=study_name(folder.name, space),
+            storage=storage(folder),
+            sampler=make_sampler(space, 0),
+        )
+        self._space_file, self._deadline = space, deadline
+
+    def suggest(self, trial_id: str) -> Any:
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            return Searcher.FINISHED
+        study: Any = self._ot_study
+        study.sampler = make_sampler(self._space_file, len(drawn_values(study, self._space_file)))
+        return super().suggest(trial_id)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """What a trial reports on its way is for the scheduler."""
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        if trial_id in self._completed_trials:
+            return
+        self._completed_trials.add(trial_id)
+        state = "failed" if error or not result else str(result["state"])
+        study: Any = self._ot_study
+        tell(study, self._ot_trials[trial_id].number, state, float(result["objective"]) if result else 0.0)
+
+
+class AskToStop(ASHAScheduler):
+    """ASHA by ``epoch`` and ``proxy`` that asks a run to stop, by a file in its folder, and never kills it."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        decision: str = super().on_trial_result(tune_controller, trial, result)
+        if decision == TrialScheduler.STOP and result["state"] == "running":
+            (Path(result["run"]) / "stop").touch()
+            return str(TrialScheduler.CONTINUE)
+        return decision
+
+
+def make_scheduler(proxy: Proxy, mode: str, epochs: int) -> ASHAScheduler:
+    return AskToStop(
+        time_attr="epoch",
+        metric="proxy",
+        mode=mode,
+        max_t=epochs,
+        grace_period=min(proxy.grace, epochs),
+        reduction_factor=proxy.reduction,
+    )
+
+
+def run_trials(work: Work, count: int, at_once: int, epochs: int, deadline: float | None) -> None:
+    """Ask for ``count`` trials and run them, ``at_once`` at a time; what became of each is in its record.
+
+    Args:
+        epochs: of a whole pretraining.
+        deadline: by the monotonic clock; trials at work then are brought to their end, no other is started.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    trainable: Any = ray.tune.with_resources(ray.tune.with_parameters(run_trial, work=work), {"cpu": DRIVER_CPUS})
+    scheduler = make_scheduler(work.space.proxy, work.space.objective.mode, epochs) if work.proxy else None
+    tuner = Tuner(
+        trainable,
+        tune_config=TuneConfig(
+            num_samples=count,
+            max_concurrent_trials=at_once,
+            search_alg=StudySearch(work.space, work.folder, deadline),
+            scheduler=scheduler,
+        ),
+        run_config=RunConfig(
+            name=f"{time.time_ns()}",
+            storage_path=str(work.folder / "tune"),
+            failure_config=FailureConfig(max_failures=RESTARTS),
+            verbose=0,
+        ),
+    )
+    try:
+        tuner.fit()
+    finally:
+        shutil.rmtree(work.folder / "tune", ignore_errors=True)

@@ -1,0 +1,94 @@
+"""Answer a question by a sweep: `python ray_jobs/sweep.py [--space FILE_OR_NAME] [--preset NAME] [key=value ...]`.
+
+Each trial is a configuration: a pretraining for each seed, then its evaluations. Nothing that is finished, by this
+sweep or another, is computed again; kill it when you like, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+if __name__ == "__main__":  # from a clone that is not installed, and in a job's working_dir
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from rich.console import Console
+
+from paramcrop.lease import Lease
+from paramcrop.runs import home
+from paramcrop.sweeps.record import read_record, write_record
+from ray_jobs.cli import run_command
+from ray_jobs.sweep_options import find_data, find_sweep, parse_arguments
+from ray_jobs.sweep_plan import Sweep, open_sweep
+
+
+def main(argv: Sequence[str]) -> None:
+    console, start = Console(soft_wrap=True), time.monotonic()
+    arguments = parse_arguments(argv, __doc__ or "")
+    name, space = find_sweep(arguments)
+    sweep = open_sweep(home() / "sweeps" / name, space, find_data(arguments))
+    if arguments.dry_run:
+        from ray_jobs.sweep_dry_run import describe
+
+        console.print(describe(sweep, arguments.cluster, arguments.concurrent), highlight=False, markup=False)
+        return
+    with Lease(sweep.folder, lambda text: console.print(text, highlight=False)):
+        todo = sweep.todo()
+        if todo:
+            run(sweep, todo, arguments.concurrent, arguments.timeout, arguments.quiet, console)
+    if not todo:
+        told = f"nothing to do: {len(sweep.trials)} trials are finished; {sweep.folder / 'index.html'}"
+        console.print(told, highlight=False, markup=False)
+        return
+    from paramcrop.sweeps.page import read_table, write_report
+    from ray_jobs.report import print_table
+
+    files = write_report(sweep.folder)
+    print_table(read_table(sweep.folder), console)
+    for file in files:
+        console.print(f"  {file}", highlight=False, markup=False)
+    console.print(f"{todo} trials in {time.monotonic() - start:.0f} s", highlight=False)
+    sweep.raise_failures()
+
+
+def run(sweep: Sweep, todo: int, concurrent: int | None, timeout: float, quiet: bool, console: Console) -> None:
+    """Connect to Ray (or start it), divide the cluster, run what is still to be done."""
+    from ray_jobs.engine.connect import cluster_nodes, connect
+    from ray_jobs.engine.evaluators import make_pool
+    from ray_jobs.engine.plan import plan_sweep
+    from ray_jobs.engine.trial import Work
+    from ray_jobs.engine.tuning import run_trials
+    from ray_jobs.sweep_progress import SweepProgress
+
+    connect(ray_logs=False)
+    t = sweep.config.train
+    plan = plan_sweep(cluster_nodes(), t.workers, t.device, t.cpus_per_worker, concurrent)
+    console.print(f"{sweep.space.question}\nsweep: {sweep.folder}\nresources: {plan.arithmetic}", highlight=False)
+    pool = make_pool(plan.evaluation, timeout, todo)
+    work = Work(
+        sweep.space, sweep.folder, sweep.content_id, sweep.contents, sweep.asked, sweep.proxy, plan.pretraining, pool
+    )
+    hours = sweep.space.budget.hours
+    deadline = None if hours is None else time.monotonic() + 3600 * hours
+    try:
+        with SweepProgress(sweep.folder, todo, plan.trials, console, quiet):
+            run_trials(work, todo, plan.trials, t.epochs, deadline)
+    except KeyboardInterrupt:
+        end_running(sweep, "interrupted")
+        raise
+    end_running(sweep, "failed", "its process died, again and again")
+
+
+def end_running(sweep: Sweep, state: str, *why: str) -> None:
+    """Say how trials ended that could not say it themselves."""
+    for trial in sweep.trials:
+        record = read_record(sweep.folder, trial.id)
+        if record is not None and record.state == "running":
+            record.state, record.doing, record.failures = state, "", [*record.failures, *why]
+            write_record(sweep.folder, record)
+
+
+if __name__ == "__main__":
+    run_command(main)

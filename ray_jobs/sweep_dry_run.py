@@ -1,0 +1,108 @@
+"""What a sweep would do: its trials, which runs are shared or there already, resources, time and disk."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from statistics import median
+
+from paramcrop.config import Config, run_id
+from paramcrop.data.order import steps_per_epoch
+from paramcrop.lines import read_lines
+from paramcrop.model_size import model_size
+from paramcrop.runs import home, read_status
+from paramcrop.sweeps.record import read_record
+from paramcrop.sweeps.trials import Trial, config_of
+from ray_jobs.engine.plan import Node, plan_sweep
+from ray_jobs.sweep_options import read_cluster
+from ray_jobs.sweep_plan import Sweep
+from ray_jobs.videos import find_videos
+
+
+def describe(sweep: Sweep, cluster: str | None, concurrent: int | None) -> str:
+    """Raises:
+    ConfigError, ResourceError: the cluster's file is wrong, or no trial fits it.
+    """
+    space = sweep.space
+    nodes = read_cluster(cluster) if cluster else [Node(os.cpu_count() or 1)]
+    t = sweep.config.train
+    plan = plan_sweep(nodes, t.workers, t.device, t.cpus_per_worker, concurrent)
+    runs = {folder: config for trial in sweep.trials for folder, config in _runs(sweep, trial)}
+    left = {folder: config for folder, config in runs.items() if _state(folder) != "finished"}
+    lines = [
+        space.question,
+        f"sweep: {sweep.folder}",
+        f"preset {space.preset}, {t.epochs} epochs, seeds {', '.join(map(str, space.seeds))}",
+    ]
+    lines += [f"  {key} = {value}" for key, value in space.set.items()]
+    lines += _trials(sweep)
+    lines.append(f"evaluations of each run: {', '.join(f'{name}/{p.label}' for name, p in sweep.asked.tasks)}")
+    lines.append(f"pretrainings: {len(runs)}, of them {len(runs) - len(left)} finished")
+    if space.search != "grid":
+        lines.append(
+            f"search: {space.search}, {space.samples} trials, {len(sweep.trials)} drawn so far; values of the "
+            "others are not known yet"
+        )
+    lines += [f"resources{' (of this machine alone)' if cluster is None else ''}: {plan.arithmetic}"]
+    fresh = max(0, (space.samples or 0) - len(sweep.trials)) * len(space.seeds) if space.search != "grid" else 0
+    lines.append(_time(sweep, len(left) + fresh, plan.trials))
+    lines.append(_disk(sweep.config, len(left) + fresh))
+    return "\n".join(lines)
+
+
+def _runs(sweep: Sweep, trial: Trial) -> list[tuple[Path, Config]]:
+    """Each seed's run folder, as it is or would be."""
+    found = []
+    for seed in sweep.space.seeds:
+        config = config_of(sweep.space, trial, seed)
+        found.append((_folder(config, sweep), config))
+    return found
+
+
+def _folder(config: Config, sweep: Sweep) -> Path:
+    storage = home() / "runs" if config.run.storage is None else Path(config.run.storage).expanduser().resolve()
+    content_id = sweep.content_id if config.data == sweep.config.data else find_videos(config)[1].content_id
+    name = run_id(config, content_id)
+    return min(storage.glob(f"*-{name}"), default=storage / f"{config.run.name}-{name}")
+
+
+def _state(folder: Path) -> str:
+    return str(read_status(folder)["state"]) if folder.exists() else "new"
+
+
+def _trials(sweep: Sweep) -> list[str]:
+    """A line each: its label, its record's state, its runs'."""
+    lines, first = [], dict[Path, str]()
+    for number, trial in enumerate(sweep.trials, 1):
+        record, told = read_record(sweep.folder, trial.id), []
+        for seed, (folder, _) in zip(sweep.space.seeds, _runs(sweep, trial), strict=True):
+            shared = f", shared with {first[folder]}" if folder in first else ""
+            told.append(f"seed {seed} {_state(folder)}{shared}")
+            first.setdefault(folder, trial.label)
+        lines.append(f"{number:>3}. {trial.label}: {record.state if record else 'new'}; runs: {'; '.join(told)}")
+    return lines
+
+
+def _time(sweep: Sweep, runs: int, at_once: int) -> str:
+    """From runs of the same name on this storage: the median seconds of a step."""
+    config, paces = sweep.config, list[float]()
+    for folder in (home() / "runs").glob(f"{config.run.name}-*"):
+        events = {line["event"]: line["time"] for line in read_lines(folder / "history.jsonl")}
+        last = (read_lines(folder / "metrics.jsonl") or [{}])[-1].get("step")
+        if "finished" in events and "running" in events and last:
+            paces.append((events["finished"] - events["running"]) / last)
+    if not paces:
+        return "time: not known before one run of this preset is finished here"
+    steps = config.total_steps(steps_per_epoch(sweep.videos.videos, config.train.global_batch))
+    minutes = median(paces) * steps * runs / at_once / 60
+    return (
+        f"time: about {minutes:.0f} min for {runs} pretrainings, evaluations come on top ({len(paces)} runs measured)"
+    )
+
+
+def _disk(config: Config, runs: int) -> str:
+    """Weights, momentum and what else a checkpoint has: about two float32 numbers a parameter."""
+    size = model_size(config)
+    checkpoints = -(-config.train.epochs // config.run.checkpoint_epochs)
+    total = runs * checkpoints * 8 * (size.backbone + size.head + size.croppers)
+    return f"disk: about {total / 2**30:.2g} GiB of checkpoints ({runs} runs x {checkpoints})"

@@ -1,0 +1,92 @@
+"""The options of sweep.py, and the space that they give. Imports neither torch nor ray."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from paramcrop.errors import ConfigError
+from paramcrop.presets import all_options, parse_override, preset_names
+from paramcrop.sweeps.space import Space, find_space, read_space
+from ray_jobs.cli import EXIT_CODES, Parser
+from ray_jobs.engine.plan import Node
+
+
+def parse_arguments(argv: Sequence[str], summary: str) -> argparse.Namespace:
+    parser = Parser("sweep.py", description=summary, epilog=EXIT_CODES, formatter_class=argparse.RawTextHelpFormatter)
+    add = parser.add_argument
+    add(
+        "--space", default="es_bounds", metavar="FILE", help="a file, or the name of a shipped one (default: es_bounds)"
+    )
+    add("--preset", help=f"instead of the space's: {', '.join(preset_names())}")
+    add("--name", help="of the sweep's folder below sweeps/ (default: the space's, and the preset's if it is another)")
+    add(
+        "--data",
+        nargs="+",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="sets to evaluate on, as prepare.py writes them\n(default: 'synthetic', made up)",
+    )
+    add("--task", nargs="+", metavar="[DATASET/]PROTOCOL", help="instead of the space's evaluate.tasks")
+    add("--seeds", metavar="0,1,2", help="instead of the space's")
+    add("--samples", type=int, help="instead of the space's; more than before goes on from before")
+    add("--concurrent", type=int, metavar="N", help="trials at once (default: planned)")
+    add("--timeout", type=float, default=60.0, help="seconds a video may take to decode (default: 60)")
+    add("--cluster", metavar="FILE", help="with --dry-run: plan for its nodes, a YAML list of {cpus, gpus, count}")
+    add("--quiet", action="store_true", help="a line at each trial's end, nothing else")
+    add("--dry-run", action="store_true", help="print trials, runs, resources, time and disk; do nothing")
+    add("overrides", nargs="*", metavar="key=value", help="settings of every trial, over the space's")
+    return parser.parse_args(argv)
+
+
+def find_sweep(arguments: argparse.Namespace) -> tuple[str, Space]:
+    """The sweep's name, and its space as it is asked for.
+
+    Raises:
+        ConfigError: one line that names the file or the option.
+    """
+    path = find_space(arguments.space)
+    space = read_space(path)
+    known = [key for key, _ in all_options()]
+    changes = dict(parse_override(text, known) for text in arguments.overrides)
+    seeds = _whole_numbers(arguments.seeds) if arguments.seeds else None
+    asked = space.at(arguments.preset, changes, arguments.task, seeds=seeds, samples=arguments.samples)
+    other = f"-{asked.preset}" if asked.preset != space.preset else ""
+    return arguments.name or path.stem + other, asked
+
+
+def find_data(arguments: argparse.Namespace) -> dict[str, str]:
+    """The sets named; none: the made-up one will do."""
+    data = {}
+    for text in arguments.data:
+        name, equals, folder = text.partition("=")
+        if not (name and equals and folder) or "/" in name:
+            raise ConfigError(f"--data must be NAME=FOLDER, but is {text!r}")
+        data[name] = folder if "://" in folder else str(Path(folder).expanduser().resolve())
+    return data
+
+
+def read_cluster(path: str) -> list[Node]:
+    """Raises:
+    ConfigError: it is not a list of nodes.
+    """
+    try:
+        values: Any = yaml.safe_load(Path(path).expanduser().read_text())
+        nodes = [(Node(float(one["cpus"]), float(one.get("gpus", 0))), int(one.get("count", 1))) for one in values]
+    except OSError as error:
+        raise ConfigError(f"--cluster must be a readable file: {path}: {error.strerror}") from None
+    except (yaml.YAMLError, TypeError, KeyError, ValueError, AttributeError):
+        expected = "a YAML list of nodes such as {cpus: 16, gpus: 8, count: 2}"
+        raise ConfigError(f"--cluster must be {expected}, but {path} is not") from None
+    return [node for node, count in nodes for _ in range(count)]
+
+
+def _whole_numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"--seeds must be whole numbers with commas between, but is {text!r}") from None

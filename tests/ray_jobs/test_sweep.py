@@ -1,0 +1,167 @@
+"""sweep.py as its user meets it: mistakes, a sweep in which much goes wrong, kills, runs that two sweeps share."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from paramcrop.lines import read_lines
+from paramcrop.results import read_result
+from paramcrop.runs import read_status
+from paramcrop.sweeps.record import TrialRecord, read_records
+from tests.labelled import SMALL, make_labelled
+from tests.memory import TINY
+from tests.ray_jobs.commands import ROOT, Command, steps_done
+
+STEPS = 24
+
+
+def write_space(file: Path, **fields: Any) -> str:
+    """A space of runs of 24 tiny steps, judged by validation on the made-up set."""
+    settings = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in TINY)}
+    settings |= {"train.max_steps": STEPS, "run.log_every": 1}
+    numbers = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in SMALL)}
+    space = {"question": "What comes of it?", "set": settings, "seeds": [0]}
+    file.write_text(yaml.safe_dump(space | {"evaluate": {"tasks": ["validation"], "set": numbers}} | fields))
+    return str(file)
+
+
+def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "ray_jobs" / "sweep.py"), *arguments]
+    environment = os.environ | {"PARAMCROP_HOME": str(home), "COLUMNS": "200", "RAY_ADDRESS": "local"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=home, check=False)
+
+
+def by_label(home: Path, name: str) -> dict[str, TrialRecord]:
+    return {record.label: record for record in read_records(home / "sweeps" / name)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fields", "message"),
+    [
+        ("--space absent", {}, "--space must be a file, or one of crop_search, es_bounds"),
+        ("--space {space} cropper.lowr=1", {}, "cropper.lowr is not a setting; the nearest is cropper.lower"),
+        ("--space {space} --task knm", {}, "a protocol must be one of"),
+        ("--space {space} --task nowhere/knn", {}, "--data must name the folder of 'nowhere'"),
+        ("--space {space} --data a=/nowhere", {}, "/nowhere: a data folder must hold a manifest.json"),
+        ("--space {space} --seeds one", {}, "--seeds must be whole numbers with commas between, but is 'one'"),
+        ("--space {space} --dry-run --cluster absent", {}, "--cluster must be a readable file: absent"),
+        ("--space {space}", {"params": {"cropper.lower": [0.9]}}, "lower=0.9: cropper.lower <= upper must hold"),
+        ("--space {space}", {"objective": {"metric": "knn"}}, "objective.metric must be of one of validation"),
+        ("--space {space}", {"evaluate": {"set": {"sise": 3}}}, "has the numbers frames, stride, size"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    tmp_path: Path, arguments: str, fields: dict[str, Any], message: str
+) -> None:
+    space = write_space(tmp_path / "mine.yaml", **({"params": {"cropper.lower": [0.1]}} | fields))
+    done = run(tmp_path, *arguments.format(space=space).split())
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert message in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_dry_run_lists_trials_shared_runs_and_a_cluster_that_is_not_there(tmp_path: Path) -> None:
+    variants = [{"label": "two", "set": {"cropper.layers": 2}}, {"label": "as it is"}]
+    space = write_space(tmp_path / "mine.yaml", variants=variants)
+    (tmp_path / "nodes.yaml").write_text("[{cpus: 96, gpus: 8, count: 2}, {cpus: 16}]")
+    done = run(tmp_path, "--space", space, "--dry-run", "--cluster", "nodes.yaml")
+    assert done.returncode == 0, done.stderr
+    assert "2. as it is: new; runs: seed 0 new, shared with two" in done.stdout
+    assert "pretrainings: 1, of them 0 finished" in done.stdout
+    assert "3 node(s), 208 CPUs, 16 GPUs = 15 trial(s) at once" in done.stdout
+    assert not (tmp_path / "sweeps").exists() and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.ray
+def test_a_sweep_in_which_much_goes_wrong_ends_and_says_so_and_leaves_nothing_alive(tmp_path: Path) -> None:
+    """A loss that is not finite, an evaluation that raises, a killed worker; then the same command again."""
+    impossible = {"optim.lr": 1e30, "optim.warmup_epochs": 0}
+    variants = [{"label": "good"}, {"label": "impossible", "set": impossible}]
+    space = write_space(tmp_path / "mine.yaml", variants=variants)
+    good, bad = make_labelled(tmp_path / "good"), make_labelled(tmp_path / "bad")
+    for shard in Path(bad).glob("*.parquet"):
+        shard.write_bytes(b"no parquet")
+    arguments = ["--space", space, "--data", f"good={good}", f"bad={bad}"]
+    script = "../tests/ray_jobs/sweep_and_list.py"
+    command = Command(tmp_path, script, *arguments)
+    command.until(lambda: any(steps_done(folder) >= 4 for folder in (tmp_path / "runs").glob("demo-*")))
+    command.kill(*command.pids("ray::RayTrainWorker"))
+    assert command.wait(400) == 1, command.text[-3000:]
+    text = command.text
+    assert 'alive: {"actors": [], "groups": []}' in text
+    records = by_label(tmp_path, "mine")
+    first, second = records["good"], records["impossible"]
+    assert (first.state, second.state) == ("failed", "diverged")
+    assert "bad/validation-retrieval" in first.failures[0] and "must be readable" in first.failures[0]
+    assert read_status(Path(first.runs[0]["folder"]))["state"] == "finished"  # the evaluation loses no pretraining
+    assert [Path(file).exists() for file in first.results] == [True]
+    assert "the loss must be finite" in second.runs[0]["error"]
+    for told in ("must be readable", "the loss must be finite", "2 of 2 trials failed, such as good"):
+        assert told in text, text[-3000:]
+    starts = read_lines(Path(first.runs[0]["folder"]) / "history.jsonl")
+    assert len([line for line in starts if line["event"] == "workers"]) == 2  # the killed worker's came back
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_killed_driver_costs_nothing_that_is_finished(tmp_path: Path) -> None:
+    space = write_space(tmp_path / "mine.yaml", params={"cropper.lower": [0.1, 0.3]}, seeds=[0, 1])
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    undisturbed = Command(whole, "sweep.py", "--space", space)
+    assert undisturbed.wait(600) == 0, undisturbed.text[-3000:]
+    command = Command(cut, "sweep.py", "--space", space)
+    command.until(lambda: len(list(cut.glob("runs/*/evaluations/*.json"))) == 2, 400)  # of the first trial
+    command.until(lambda: len(list(cut.glob("runs/demo-*"))) == 3)
+    command.kill_all()
+    done = {file: file.stat().st_mtime_ns for file in cut.glob("runs/*/evaluations/*.json")}
+    finished = {f: f.stat().st_mtime_ns for f in cut.glob("runs/*/status.json") if "finished" in f.read_text()}
+    assert len(done) == 2 and len(finished) == 2
+    again = Command(cut, "sweep.py", "--space", space)
+    assert again.wait(600) == 0, again.text[-3000:]
+    assert "1/1 trials" in again.text
+    assert done.items() <= {file: file.stat().st_mtime_ns for file in cut.glob("runs/*/evaluations/*.json")}.items()
+    assert {file: file.stat().st_mtime_ns for file in finished} == finished
+    assert objectives(whole) == objectives(cut) and len(objectives(cut)) == 4
+    start = time.monotonic()
+    third = run(cut, "--space", space)
+    assert "nothing to do: 2 trials are finished" in third.stdout and third.returncode == 0
+    print(f"nothing to do: {time.monotonic() - start:.1f} s")
+
+
+def objectives(home: Path) -> dict[str, list[Any]]:
+    """Eval id -> the rows of its result."""
+    files = home.glob("runs/*/evaluations/*.json")
+    return {file.stem: result["rows"] for file in files if (result := read_result(file)) is not None}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_two_sweeps_share_their_runs_started_together_or_one_after_the_other(tmp_path: Path) -> None:
+    first = write_space(tmp_path / "first.yaml", params={"cropper.lower": [0.1, 0.2]})
+    second = write_space(tmp_path / "second.yaml", params={"cropper.lower": [0.2, 0.1]})
+    third = write_space(tmp_path / "third.yaml", params={"cropper.lower": [0.2, 0.4]})
+    home = tmp_path / "home"
+    together = [Command(home, "sweep.py", "--space", space) for space in (first, second)]
+    for command in together:
+        assert command.wait(600) == 0, command.text[-3000:]
+    runs = sorted(home.glob("runs/demo-*"))
+    assert len(runs) == 2
+    for folder in runs:
+        events = [line["event"] for line in read_lines(folder / "history.jsonl")]
+        assert events.count("running") == events.count("finished") == 1
+    before = {file: file.stat().st_mtime_ns for file in home.glob("runs/*/status.json")}
+    after = Command(home, "sweep.py", "--space", third)
+    assert after.wait(600) == 0, after.text[-3000:]
+    assert len(list(home.glob("runs/demo-*"))) == 3
+    assert before == {file: file.stat().st_mtime_ns for file in before}
+    lines = [line for run in home.glob("runs/demo-*") for line in read_lines(run / "results.jsonl")]
+    assert len({(line["eval_id"], line["metric"]) for line in lines}) == len(lines)  # nothing was evaluated twice
+    assert json.loads(json.dumps(lines))

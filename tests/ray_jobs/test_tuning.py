@@ -1,0 +1,125 @@
+"""What stands between Tune and the sweep, without a cluster: the searcher, the scheduler, the division of a cluster."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+
+from paramcrop.errors import ResourceError
+from paramcrop.sweeps.space import Proxy, Space
+from paramcrop.sweeps.study import distributions, enqueue, open_study
+from paramcrop.sweeps.trials import grid
+from ray_jobs.engine.plan import Node, plan_sweep
+from ray_jobs.engine.tuning import StudySearch, make_scheduler
+
+GRID = Space.model_validate({"question": "?", "params": {"cropper.lower": [0.1, 0.3], "cropper.layers": [1, 2]}})
+
+
+def result(**fields: Any) -> dict[str, Any]:
+    return {"objective": math.nan, "proxy": math.nan, "epoch": 0, "run": "", "state": "done"} | fields
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    study = open_study(tmp_path, tmp_path.name, GRID)
+    enqueue(study, grid(GRID))
+    return tmp_path
+
+
+def states(folder: Path) -> list[TrialState]:
+    return [trial.state for trial in open_study(folder, folder.name, GRID).get_trials()]
+
+
+def test_the_searcher_suggests_each_cell_once_with_flat_keys(folder: Path) -> None:
+    search = StudySearch(GRID, folder)
+    assert [search.suggest(str(i)) for i in range(4)] == grid(GRID)
+
+
+def test_every_way_a_trial_ends_is_told_and_none_is_left_running(folder: Path) -> None:
+    search = StudySearch(GRID, folder)
+    for i in range(4):
+        search.suggest(str(i))
+        search.on_trial_result(str(i), result(state="running", training_iteration=1))  # an objective that is not there
+    search.on_trial_complete("0", result(objective=0.25))
+    search.on_trial_complete("1", result(state="diverged"))
+    search.on_trial_complete("2", result(state="pruned", objective=0.9))
+    search.on_trial_complete("3", error=True)
+    search.on_trial_complete("0", result(objective=0.75))  # told twice
+    assert states(folder) == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.PRUNED, TrialState.FAIL]
+    assert open_study(folder, folder.name, GRID).best_value == 0.25
+
+
+def test_no_trial_is_started_after_the_deadline(folder: Path) -> None:
+    search = StudySearch(GRID, folder, deadline=time.monotonic() + 60)
+    assert search.suggest("0") == grid(GRID)[0]
+    assert StudySearch(GRID, folder, deadline=time.monotonic() - 1).suggest("1") == Searcher.FINISHED
+    assert states(folder).count(TrialState.WAITING) == 3
+
+
+def test_the_searchers_state_can_be_kept_by_tune(folder: Path) -> None:
+    search = StudySearch(GRID, folder)
+    search.suggest("0")
+    search.save(str(folder / "state.pkl"))
+    assert set(distributions(GRID)) == {"cropper.lower", "cropper.layers"}
+
+
+def test_the_scheduler_asks_the_worse_run_to_stop_and_kills_none(tmp_path: Path) -> None:
+    scheduler: Any = make_scheduler(Proxy(every=2, grace=2, reduction=2), "max", epochs=8)
+    trials: list[Any] = [SimpleNamespace(trial_id=str(i)) for i in range(4)]
+    decisions = []
+    for i, trial in enumerate(trials):
+        scheduler.on_trial_add(None, trial)
+        run = tmp_path / str(i)
+        run.mkdir()
+        told = result(state="running", epoch=2, proxy=(0.9, 0.8, 0.1, 0.95)[i], run=str(run))
+        decisions.append(scheduler.on_trial_result(None, trial, told))
+    assert decisions == [TrialScheduler.CONTINUE] * 4
+    assert [(tmp_path / str(i) / "stop").exists() for i in range(4)] == [False, True, True, False]
+    scheduler.on_trial_complete(None, trials[2], result(state="pruned", epoch=2, proxy=0.1))
+
+
+def test_a_laptop_takes_one_trial_at_a_time_and_its_evaluator_no_cpu() -> None:
+    plan = plan_sweep([Node(2)], workers=1)
+    assert (plan.trials, plan.pretraining.worker_cpus, plan.evaluation.cpus, plan.evaluation.actors) == (1, 0.89, 0, 1)
+    assert plan.pretraining.data_cpus >= 1 and "0.89 CPU" in plan.arithmetic
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "trials", "worker_gpus", "evaluators", "share"),
+    [
+        ([Node(16, 1)], 1, 1, 0.8, 1, 0.2),  # one GPU: they take turns on it
+        ([Node(64, 8)], 8, 1, 0.8, 1, 0.2),
+        ([Node(64, 8)], 2, 3, 1.0, 2, 1.0),  # what a fourth would take evaluates
+        ([Node(64, 8)], 3, 2, 1.0, 2, 1.0),
+        ([Node(32, 4), Node(32, 4)], 1, 7, 1.0, 1, 1.0),
+    ],
+)
+def test_gpus_are_divided_between_trials_and_evaluators(
+    nodes: list[Node], workers: int, trials: int, worker_gpus: float, evaluators: int, share: float
+) -> None:
+    plan = plan_sweep(nodes, workers)
+    found = plan.trials, plan.pretraining.worker_gpus, plan.evaluation.actors, plan.evaluation.gpus
+    assert found == (trials, worker_gpus, evaluators, share)
+    used = plan.trials * workers * plan.pretraining.worker_gpus + plan.evaluation.actors * plan.evaluation.gpus
+    assert used <= sum(node.gpus for node in nodes) + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("nodes", "options", "message"),
+    [
+        ([Node(2)], {"trials": 2}, "each trial must have one CPU left for decoding, but 1 node"),
+        ([Node(16, 2)], {"workers": 4, "device": "cuda"}, "1 trial.s. at once must fit the cluster, but only 0 do"),
+        ([Node(4, 8)], {"workers": 1, "trials": 7}, "must fit the cluster, but only 4 do"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_sum(nodes: list[Node], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ResourceError, match=message):
+        plan_sweep(nodes, **({"workers": 1} | options))

@@ -1,0 +1,120 @@
+"""A sweep's folder with made-up numbers: small real files, by the functions that write the real ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from paramcrop.evaluation.protocols import find_protocol
+from paramcrop.lines import append_line
+from paramcrop.results import write_result
+from paramcrop.runs import write_provenance, write_status
+from paramcrop.sweeps.record import TrialRecord, write_record
+from paramcrop.sweeps.space import Space
+from paramcrop.sweeps.trials import config_of, make_trial
+
+DATA, OTHER_DATA = "pretraining-data", "evaluation-data"
+
+
+def write_space(folder: Path, space: Space) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "space.yaml").write_text(
+        yaml.safe_dump(space.model_dump(mode="json", exclude_none=True), sort_keys=False)
+    )
+    return folder
+
+
+def made_run(
+    folder: Path,
+    space: Space,
+    values: Mapping[str, Any],
+    seed: int,
+    ends: Sequence[float] = (0.6, 0.1, 3.0),
+    steps: int = 5,
+) -> Path:
+    """A finished pretraining whose centre distance, IoU and loss end at ``ends``; its metrics have ``steps`` lines."""
+    folder.mkdir(parents=True)
+    write_provenance(folder, config_of(space, make_trial(space, values), seed), DATA)
+    write_status(folder, "running")
+    append_line(folder / "history.jsonl", {"event": "workers", "step": 0, "epoch": 0, "workers": 2})
+    starts = (0.04, 0.87, 3.4)
+    lines = []
+    for step in range(1, steps + 1):
+        at = [start + (end - start) * step / steps for start, end in zip(starts, ends, strict=True)]
+        named = dict(zip(("crop_distance", "crop_iou", "loss"), at, strict=True))
+        lines.append({"step": step, "epoch": step, "clips_per_s": 40.0 + step} | named)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_status(folder, "finished", checkpoint="epoch=0005")
+    return folder
+
+
+def made_result(
+    run: Path,
+    seed: int,
+    scores: Mapping[str, Sequence[float]],
+    task: str = "made-up/linear",
+    test: str = "test",
+    numbers: Sequence[str] = (),
+    unread: int = 0,
+    content_id: str = OTHER_DATA,
+) -> str:
+    """An evaluation of one split, of a score a video and metric, as it is kept -> its file.
+
+    Args:
+        unread: videos of the split that could not be read.
+    """
+    dataset, _, name = task.partition("/")
+    how = find_protocol(name, numbers)
+    n = len(next(iter(scores.values())))
+    eval_id = f"{run.name}-{how.digest[:6]}-{dataset}-{test}"
+    rows = [{"metric": metric, "value": sum(of) / len(of), "n": n, "of": n + unread} for metric, of in scores.items()]
+    result = {
+        "eval_id": eval_id,
+        "subject": "run",
+        "dataset": dataset,
+        "content_id": content_id,
+        "splits": ["train", test],
+        "protocol": how.label,
+        "version": how.version,
+        "numbers": how.model_dump(mode="json"),
+        "seed": 0,
+        "pretraining_seed": seed,
+        "pretraining_data": DATA,
+        "commit": "c0ffee0123456789",
+        "rows": rows,
+        "videos": [f"{test}-{i}" for i in range(n)],
+        "scores": {metric: list(of) for metric, of in scores.items()},
+        "seconds": 36.0,
+    }
+    file = run / "evaluations" / f"{eval_id}.json"
+    write_result(file, result)
+    return str(file)
+
+
+def made_trial(
+    folder: Path,
+    space: Space,
+    values: Mapping[str, Any],
+    scores: Mapping[int, Mapping[str, Sequence[float]]],
+    **told: Any,
+) -> TrialRecord:
+    """A trial with a finished run and one evaluation for each seed.
+
+    Args:
+        scores: seed -> metric -> a score a video.
+        told: fields of the record.
+    """
+    trial = make_trial(space, values)
+    runs, results = [], []
+    for seed, of in scores.items():
+        run = made_run(folder.parent / "runs" / f"{folder.name}-{trial.id}-{seed}", space, values, seed)
+        runs.append({"seed": seed, "folder": str(run), "state": "finished", "error": ""})
+        results.append(made_result(run, seed, of))
+    fields = {"state": "done", "runs": runs, "results": results} | told
+    record = TrialRecord(trial.id, trial.label, trial.values, "wanted", **fields)
+    write_record(folder, record)
+    return record
