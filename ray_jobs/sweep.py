@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
 def run(sweep: Sweep, todo: int, concurrent: int | None, timeout: float, quiet: bool, console: Console) -> None:
     """Connect to Ray (or start it), divide the cluster, run what is still to be done."""
     from ray_jobs.engine.connect import cluster_nodes, connect
-    from ray_jobs.engine.evaluators import make_pool
+    from ray_jobs.engine.evaluators import end_pool, make_pool
     from ray_jobs.engine.plan import plan_sweep
     from ray_jobs.engine.trial import Work
     from ray_jobs.engine.tuning import run_trials
@@ -78,6 +78,7 @@ def run(sweep: Sweep, todo: int, concurrent: int | None, timeout: float, quiet: 
     except KeyboardInterrupt:
         end_running(sweep, "interrupted")
         raise
+    end_pool(pool)
     end_running(sweep, "failed", "its process died, again and again")
 
 

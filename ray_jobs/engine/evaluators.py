@@ -89,7 +89,7 @@ def _guard(timeout: float) -> Callable[..., Any]:
 
 
 def make_pool(plan: EvaluationPlan, timeout: float, most: int | None = None) -> list[Any]:
-    """Actors that last as long as this process: ``plan.actors`` of them, or ``most`` if that is less.
+    """``plan.actors`` actors, or ``most`` if that is less; they last until ``end_pool``, or as long as this process.
 
     Args:
         timeout: seconds a video may take to decode.
@@ -100,6 +100,12 @@ def make_pool(plan: EvaluationPlan, timeout: float, most: int | None = None) -> 
     remote: Any = ray.remote(**options)(Evaluator)
     actors = plan.actors if most is None else min(plan.actors, most)
     return [remote.remote(plan.threads, plan.gpus > 0, plan.ahead, timeout) for _ in range(actors)]
+
+
+def end_pool(pool: Sequence[Any]) -> None:
+    """End its actors now, not when the last handle of them is gone: what Tune was given keeps handles."""
+    for actor in pool:
+        ray.kill(actor)
 
 
 def run_evaluations(

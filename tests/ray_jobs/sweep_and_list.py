@@ -17,7 +17,9 @@ from ray_jobs.sweep import main
 
 
 def alive() -> dict[str, list[str]]:
-    actors = [str(actor.class_name) for actor in list_actors() if actor.state != "DEAD"]
+    """Without the actors that Ray Data keeps for the whole cluster, whose names begin with "_"."""
+    living = [str(actor.class_name) for actor in list_actors() if actor.state != "DEAD"]
+    actors = [name for name in living if not name.startswith("_")]
     groups = [str(group.placement_group_id) for group in list_placement_groups() if group.state != "REMOVED"]
     return {"actors": actors, "groups": groups}
 
