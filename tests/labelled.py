@@ -23,18 +23,18 @@ DATA = "some data"
 SMALL = ("frames=4", "stride=3", "size=24")
 
 
-def _with_splits() -> Iterator[Video]:
+def _with_splits(seed: int) -> Iterator[Video]:
     """40 for training and 16 for testing, of which the last three do not decode."""
-    made = list(videos(TRAIN + STORED, 20, 32, 40))
+    made = list(videos(TRAIN + STORED, 20, 32, 40, seed))
     for i, video in enumerate(sorted(made, key=lambda v: v.id)):
         split = ("train",) if i < TRAIN else ("test",)
         bytes_ = b"no video" if i >= TRAIN + TEST - BROKEN else video.video
         yield replace(video, splits=split, video=bytes_)
 
 
-def make_labelled(folder: Path) -> str:
+def make_labelled(folder: Path, seed: int = 0) -> str:
     """Two more test videos, and one for training, were left out when it was prepared."""
-    manifest = write_shards(_with_splits(), str(folder), CLASSES, row_group_rows=8)
+    manifest = write_shards(_with_splits(seed), str(folder), CLASSES, row_group_rows=8)
     gone = [
         {"id": f"gone-{i}", "path": "", "splits": s, "reason": "gone"} for i, s in enumerate(("test", "test", "train"))
     ]

@@ -86,7 +86,7 @@ def test_a_sweep_in_which_much_goes_wrong_ends_and_says_so_and_leaves_nothing_al
     impossible = {"optim.lr": 1e30, "optim.warmup_epochs": 0}
     variants = [{"label": "good"}, {"label": "impossible", "set": impossible}]
     space = write_space(tmp_path / "mine.yaml", variants=variants)
-    good, bad = make_labelled(tmp_path / "good"), make_labelled(tmp_path / "bad")
+    good, bad = make_labelled(tmp_path / "good"), make_labelled(tmp_path / "bad", seed=1)
     for shard in Path(bad).glob("*.parquet"):
         shard.write_bytes(b"no parquet")
     arguments = ["--space", space, "--data", f"good={good}", f"bad={bad}"]
