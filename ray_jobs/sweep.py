@@ -58,8 +58,8 @@ def run(sweep: Sweep, todo: int, concurrent: int | None, timeout: float, quiet: 
     from ray_jobs.engine.connect import cluster_nodes, connect
     from ray_jobs.engine.evaluators import end_pool, make_pool
     from ray_jobs.engine.plan import plan_sweep
-    from ray_jobs.engine.trial import Work
     from ray_jobs.engine.tuning import run_trials
+    from ray_jobs.engine.work import Work
     from ray_jobs.sweep_progress import SweepProgress
 
     connect(ray_logs=False)

@@ -11,7 +11,8 @@ import yaml
 
 from paramcrop.errors import ConfigError
 from paramcrop.presets import all_options, parse_override, preset_names
-from paramcrop.sweeps.space import Space, find_space, read_space
+from paramcrop.sweeps.space import Space
+from paramcrop.sweeps.space_file import find_space, read_space, space_at
 from ray_jobs.cli import EXIT_CODES, Parser
 from ray_jobs.engine.plan import Node
 
@@ -54,7 +55,7 @@ def find_sweep(arguments: argparse.Namespace) -> tuple[str, Space]:
     known = [key for key, _ in all_options()]
     changes = dict(parse_override(text, known) for text in arguments.overrides)
     seeds = _whole_numbers(arguments.seeds) if arguments.seeds else None
-    asked = space.at(arguments.preset, changes, arguments.task, seeds=seeds, samples=arguments.samples)
+    asked = space_at(space, arguments.preset, changes, arguments.task, seeds=seeds, samples=arguments.samples)
     other = f"-{asked.preset}" if asked.preset != space.preset else ""
     return arguments.name or path.stem + other, asked
 

@@ -65,7 +65,8 @@ class SweepProgress:
                 self._lined = time.monotonic()
                 for record in records:
                     if record.state in UNFINISHED:
-                        self.console.print(f"{record.label}: {record.doing}", highlight=False, markup=False)
+                        told = ", ".join(filter(None, (record.doing, compared(record))))
+                        self.console.print(f"{record.label}: {told}", highlight=False, markup=False)
 
     def _tell_ended(self, records: list[TrialRecord], console: Console) -> None:
         for record in records:
@@ -74,11 +75,10 @@ class SweepProgress:
                 console.print(f"{line(record)}; {self.totals()}", highlight=False, markup=False)
 
     def _table(self, records: list[TrialRecord]) -> Table:
-        table = Table("trial", "state", "epoch", "now", box=None)
+        table = Table("trial", "state", "objective", "now", box=None)
         for record in records:
             if record.state in UNFINISHED:
-                epoch = str(record.epoch) if record.epoch else ""
-                table.add_row(escape(record.label), record.state, epoch, escape(record.doing))
+                table.add_row(escape(record.label), record.state, compared(record), escape(record.doing))
         return table
 
     def totals(self) -> str:
@@ -90,9 +90,14 @@ class SweepProgress:
         return f"{ended}/{self.todo} trials, {seconds / 60:.0f} min left"
 
 
+def compared(record: TrialRecord) -> str:
+    """What it has been compared by so far: "31.2 % at epoch 4"."""
+    return "" if record.proxy is None else f"{100 * record.proxy:.1f} % at epoch {record.epoch}"
+
+
 def line(record: TrialRecord) -> str:
     """How a trial ended."""
     value = "" if record.objective is None else f", objective {100 * record.objective:.1f} %"
-    epoch = f" at epoch {record.epoch}" if record.state == "pruned" else ""
+    epoch = f", {compared(record)}" if record.state == "pruned" else ""
     why = next((run["error"] for run in record.runs if run["error"]), "; ".join(record.failures[:1]))
     return f"{record.label}: {record.state}{epoch}{value}, {record.seconds:.0f} s{f' ({why})' if why else ''}"

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from paramcrop.sweeps.space import Space
+from paramcrop.sweeps.space_file import space_at
 from paramcrop.sweeps.trials import config_of, grid, make_trial
 from ray_jobs.prepare import main
 from ray_jobs.prepare_options import parse_arguments
@@ -110,6 +111,6 @@ def test_the_example_spaces_are_valid_and_make_configs() -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", sweeps, re.DOTALL)
     assert len(blocks) == 3
     for block in blocks:
-        space = Space.model_validate(yaml.safe_load(block)).at()
+        space = space_at(Space.model_validate(yaml.safe_load(block)))
         for values in grid(space) or [corner(space)]:
             config_of(space, make_trial(space, values), seed=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 
@@ -16,12 +15,12 @@ class Book:
     """A trial's record, started anew (the time that earlier starts took is kept), written at every change.
 
     Attributes:
-        record: what is written. proxy: the last value that trials were compared by; NaN before.
+        record: what is written.
     """
 
     def __init__(self, folder: Path, trial: Trial, wanted: str) -> None:
         before = read_record(folder, trial.id)
-        self.folder, self.proxy = folder, math.nan
+        self.folder = folder
         self._spent, self._begun, self._written = before.seconds if before else 0.0, time.monotonic(), 0.0
         self.record = TrialRecord(trial.id, trial.label, trial.values, wanted, state="running", started=time.time())
         self._write()
@@ -42,11 +41,14 @@ class Book:
         """The pretraining of a seed ended badly -> ``state``."""
         text = str(error).strip().partition("\n")[0] or type(error).__name__
         found = [run for run in self.record.runs if run["seed"] == seed]
-        self.run(seed, Path(found[0]["folder"]) if found else Path(), state, text)
+        if found:
+            self.run(seed, Path(found[0]["folder"]), state, text)
+        else:  # it was not even given a folder
+            self.record.failures.append(f"seed {seed}: {text}")
         return state
 
     def compared(self, epoch: int, value: float) -> None:
-        self.record.epoch, self.proxy = epoch, value
+        self.record.epoch, self.record.proxy = epoch, value
         self._write()
 
     def end(self, state: str) -> None:

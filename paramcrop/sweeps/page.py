@@ -19,7 +19,8 @@ from paramcrop.presets import show
 from paramcrop.sweeps import shown
 from paramcrop.sweeps.figures import Picture, draw
 from paramcrop.sweeps.record import read_records
-from paramcrop.sweeps.space import Space, read_space
+from paramcrop.sweeps.space import Space
+from paramcrop.sweeps.space_file import read_space
 from paramcrop.sweeps.table import Table, make_table, task_of, tidy_rows
 from paramcrop.sweeps.whole import whole
 

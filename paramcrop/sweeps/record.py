@@ -23,7 +23,8 @@ class TrialRecord:
         doing: what it does now, for people.
         runs: {"seed", "folder", "state", "error"} of its pretrainings, in the order of the seeds.
         results: files of its evaluations. failures: one line each, of evaluations that failed.
-        objective: mean over seeds, or None. epoch: the last that was compared (asha).
+        objective: mean over seeds, or None.
+        epoch, proxy: the last at which it was compared (asha), and by what; 0 and None before.
         started, seconds: when its last start was, by the clock, and how long all its starts took together.
     """
 
@@ -38,6 +39,7 @@ class TrialRecord:
     failures: list[str] = field(default_factory=list)
     objective: float | None = None
     epoch: int = 0
+    proxy: float | None = None
     started: float = 0.0
     seconds: float = 0.0
 

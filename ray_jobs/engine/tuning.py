@@ -24,7 +24,8 @@ from ray.tune.search.optuna import OptunaSearch
 from paramcrop.sweeps.space import Proxy, Space
 from paramcrop.sweeps.study import distributions, drawn_values, make_sampler, storage, study_name, tell
 from ray_jobs.engine.plan import DRIVER_CPUS
-from ray_jobs.engine.trial import Work, run_trial
+from ray_jobs.engine.trial import run_trial
+from ray_jobs.engine.work import Work
 
 RESTARTS = 2  # of a trial whose process died
 QUIET = {

@@ -10,8 +10,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import yaml
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from paramcrop.lines import read_lines
 from paramcrop.results import read_result
@@ -24,10 +27,11 @@ from tests.ray_jobs.commands import ROOT, Command, steps_done
 STEPS = 24
 
 
-def write_space(file: Path, **fields: Any) -> str:
-    """A space of runs of 24 tiny steps, judged by validation on the made-up set."""
+def write_space(file: Path, epochs: int = 0, **fields: Any) -> str:
+    """A space of runs of 24 tiny steps, or of ``epochs`` with four each, judged by validation on the made-up set."""
     settings = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in TINY)}
-    settings |= {"train.max_steps": STEPS, "run.log_every": 1}
+    length = {"train.epochs": epochs, "train.global_batch": 64} if epochs else {"train.max_steps": STEPS}
+    settings |= length | {"run.log_every": 1}
     numbers = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in SMALL)}
     space = {"question": "What comes of it?", "set": settings, "seeds": [0]}
     file.write_text(yaml.safe_dump(space | {"evaluate": {"tasks": ["validation"], "set": numbers}} | fields))
@@ -108,6 +112,33 @@ def test_a_sweep_in_which_much_goes_wrong_ends_and_says_so_and_leaves_nothing_al
         assert told in text, text[-3000:]
     starts = read_lines(Path(first.runs[0]["folder"]) / "history.jsonl")
     assert len([line for line in starts if line["event"] == "workers"]) == 2  # the killed worker's came back
+
+
+@pytest.mark.ray
+def test_a_search_reaches_the_runs_and_hears_how_they_ended_also_of_one_that_was_stopped(tmp_path: Path) -> None:
+    params = {"cropper.lower": {"uniform": [0.0, 0.4]}, "cropper.hidden": {"choice": [8, 16]}}
+    fields = {"search": "tpe", "samples": 3, "scheduler": "asha", "proxy": {"every": 1, "grace": 4}}
+    space = write_space(tmp_path / "mine.yaml", epochs=6, params=params, **fields)
+    command = Command(tmp_path, "../tests/ray_jobs/sweep_and_list.py", "--space", space)
+    command.until(lambda: any(steps_done(folder) for folder in tmp_path.glob("runs/demo-*")))
+    for folder in tmp_path.glob("runs/demo-*"):
+        (folder / "stop").touch()  # as the scheduler does; it compares no trial before epoch 4
+    assert command.wait(400) == 0, command.text[-3000:]
+    assert 'alive: {"actors": [], "groups": []}' in command.text
+    records = read_records(tmp_path / "sweeps" / "mine")
+    assert [record.state for record in records[:2]] == ["pruned", "done"] and len(records) == 3
+    assert read_status(Path(records[0].runs[0]["folder"]))["state"].startswith("stopped@")
+    assert records[1].epoch == 5 and records[1].proxy is not None
+    for record in records:
+        config = yaml.safe_load((Path(record.runs[0]["folder"]) / "config.yaml").read_text())
+        assert {f"cropper.{key}": config["cropper"][key] for key in ("lower", "hidden")} == record.values
+    assert len({record.values["cropper.lower"] for record in records}) == 3
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "sweeps" / "mine" / "study.journal")))
+    (name,) = optuna.get_all_study_names(storage)
+    told = {str(t.params): (t.state.name, t.value) for t in optuna.load_study(study_name=name, storage=storage).trials}
+    names = {"pruned": "PRUNED", "done": "COMPLETE"}
+    expected = {str(r.values): (names[r.state], r.objective if r.state == "done" else None) for r in records}
+    assert told == expected
 
 
 @pytest.mark.ray

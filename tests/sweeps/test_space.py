@@ -9,7 +9,8 @@ import yaml
 
 from paramcrop.errors import ConfigError
 from paramcrop.presets import preset_names
-from paramcrop.sweeps.space import FOLDER, Space, find_space, read_space
+from paramcrop.sweeps.space import Space
+from paramcrop.sweeps.space_file import FOLDER, find_space, read_space, space_at
 from paramcrop.sweeps.trials import Trial, config_of, grid, make_trial, trial_id
 
 SHIPPED = sorted(FOLDER.glob("*.yaml"))
@@ -110,16 +111,16 @@ def test_a_preset_brings_what_differs_with_it_and_the_command_line_wins() -> Non
         evaluate={"tasks": ["finetune"]},
         with_preset={"demo": {"seeds": [5], "set": {"optim.lr": 1.0}, "evaluate": {"tasks": ["knn"]}}},
     )
-    here = asked.at()
+    here = space_at(asked)
     assert (here.seeds, here.set, here.evaluate.tasks) == ((5,), {"optim.lr": 1.0}, ("knn",))
-    there = asked.at("k400_simclr_s3dg", {"optim.lr": 2.0}, ["linear"], seeds=[1, 2])
+    there = space_at(asked, "k400_simclr_s3dg", {"optim.lr": 2.0}, ["linear"], seeds=[1, 2])
     assert (there.seeds, there.set, there.evaluate.tasks) == ((1, 2), {"optim.lr": 2.0}, ("linear",))
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 @pytest.mark.parametrize("preset", [None, *(name for name in preset_names() if name.startswith("k400"))])
 def test_every_shipped_space_makes_configs_with_every_preset(path: Path, preset: str | None) -> None:
-    asked = read_space(path).at(preset)
+    asked = space_at(read_space(path), preset)
     assert yaml.safe_load(yaml.safe_dump(asked.model_dump(mode="json", exclude_none=True)))["question"]
     cells = grid(asked)
     for values in cells:
@@ -130,5 +131,5 @@ def test_every_shipped_space_makes_configs_with_every_preset(path: Path, preset:
 
 def test_the_spaces_that_the_readme_names_are_there() -> None:
     assert {"es_bounds", "scale_ranges", "mlp_depth", "crop_search"} <= {path.stem for path in SHIPPED}
-    lower = [values["cropper.lower"] for values in grid(read_space(find_space("es_bounds")).at())]
+    lower = [values["cropper.lower"] for values in grid(space_at(read_space(find_space("es_bounds"))))]
     assert lower == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]

@@ -11,7 +11,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from paramcrop.sweeps.space import Space, find_space, read_space
+from paramcrop.sweeps.space import Space
+from paramcrop.sweeps.space_file import find_space, read_space, space_at
 from paramcrop.sweeps.study import (
     best,
     distributions,
@@ -71,7 +72,7 @@ def test_no_end_leaves_a_trial_running(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("search", ["random", "tpe"])
 def test_a_search_that_was_cut_off_draws_what_it_would_have_drawn(tmp_path: Path, search: str) -> None:
-    space = read_space(find_space("crop_search")).at(search=search)
+    space = space_at(read_space(find_space("crop_search")), search=search)
 
     def draw(name: str, cuts: tuple[int, ...]) -> list[dict[str, Any]]:
         found = []
@@ -106,7 +107,7 @@ def test_tpe_finds_better_crops_than_random_search_in_as_many_trials() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
     def best_of(search: str, seed: int) -> float:
-        space = read_space(find_space("crop_search")).at(search=search, sampler_seed=seed)
+        space = space_at(read_space(find_space("crop_search")), search=search, sampler_seed=seed)
         study = optuna.create_study(direction="maximize", sampler=make_sampler(space, 0))
         for i in range(40):
             study.sampler = make_sampler(space, i)

@@ -1,0 +1,106 @@
+"""One pretraining of a trial: begun, gone on with or waited for; watched, and compared while it trains."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from paramcrop.checkpoint import NAME, newest_checkpoint, steps_done
+from paramcrop.config import Config
+from paramcrop.data.order import steps_per_epoch
+from paramcrop.errors import LeaseError
+from paramcrop.evaluation.tasks import make_jobs
+from paramcrop.lease import Lease
+from paramcrop.results import read_result
+from paramcrop.runs import is_finished, read_metrics, read_status, run_folder
+from paramcrop.stint import begin, ending
+from paramcrop.sweeps.book import Book
+from paramcrop.sweeps.objective import main_value
+from ray_jobs.engine.evaluators import run_evaluations
+from ray_jobs.engine.train import run_pretraining
+from ray_jobs.engine.work import Work, report
+from ray_jobs.videos import find_videos
+
+POLL = 1.0  # seconds between two looks at a run at work
+WAIT = 2.0  # seconds between two looks at a run that another process has at work
+
+
+def pretrain(config: Config, compared: bool, book: Book, work: Work) -> Path:
+    """Bring one run to its end, or to where it is stopped -> its folder.
+
+    Args:
+        compared: whether its proxies are reported; the first seed's are.
+
+    Raises:
+        ParamCropError, ray.train.TrainingFailedError: it could not.
+    """
+    data, manifest = find_videos(config)
+    folder = run_folder(config, manifest.content_id)
+    steps = config.total_steps(steps_per_epoch(manifest.videos, config.train.global_batch))
+    book.run(config.seed, folder)
+    while not is_finished(folder):
+        try:
+            with Lease(folder, book.doing) as lease:
+                if is_finished(folder):
+                    break
+                begin(folder, config, manifest.content_id, lambda text: None)
+                with ending(folder, steps):
+                    if steps_done(newest_checkpoint(folder)[0])[1] < steps:
+                        job = (config, work.plan, data, manifest, folder, lease.file)
+                        _watched(job, steps, compared, book, work)
+        except LeaseError as held:
+            book.doing(f"seed {config.seed}: waiting: {held}")
+            time.sleep(WAIT)
+            continue
+        if not is_finished(folder):
+            break
+    book.run(config.seed, folder, str(read_status(folder)["state"]))
+    return folder
+
+
+def _watched(job: tuple[Any, ...], steps: int, compared: bool, book: Book, work: Work) -> None:
+    """Train in a thread, and meanwhile say how far it is, and compare; raises what the training raises."""
+    config, folder, raised = job[0], job[4], list[BaseException]()
+
+    def train() -> None:
+        try:
+            run_pretraining(*job)
+        except BaseException as error:
+            raised.append(error)
+
+    thread = Thread(target=train, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(POLL)
+        book.doing(f"seed {config.seed}: pretraining{_done(folder, config.train.epochs, steps)}")
+        if compared and work.proxy and thread.is_alive():
+            _compare(folder, config, book, work)
+    if raised:
+        raise raised[0]
+
+
+def _done(folder: Path, epochs: int, steps: int) -> str:
+    metrics = read_metrics(folder)
+    if not metrics:
+        return " starts"
+    last = metrics[-1]
+    return f", epoch {last['epoch'] + 1}/{epochs}, step {last['step']}/{steps}, loss {last['loss']:.3f}"
+
+
+def _compare(folder: Path, config: Config, book: Book, work: Work) -> None:
+    """Report the newest checkpoint's proxy, if it was not yet and is not the last; a scheduler may then ask to stop."""
+    newest, _ = newest_checkpoint(folder)
+    epoch, _ = steps_done(newest)
+    if newest is None or epoch <= book.record.epoch or epoch >= config.train.epochs or work.proxy is None:
+        return
+    assert newest.name == NAME.format(epoch)
+    jobs = make_jobs(work.proxy, [folder], epoch)
+    failed = run_evaluations(jobs, work.pool, lambda ended, texts: None)
+    results = [result for job in jobs if (result := read_result(job.result_file)) is not None]
+    if failed or not results:
+        book.record.failures += [f"proxy at epoch {epoch}: {error}" for error in failed.values()]
+        return
+    book.compared(epoch, sum(map(main_value, results)) / len(results))
+    report(book, str(folder), "running")

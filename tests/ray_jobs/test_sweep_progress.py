@@ -1,0 +1,76 @@
+"""What a user sees of a sweep while it runs: read from the trials' records alone."""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from paramcrop.sweeps.book import Book
+from paramcrop.sweeps.record import TrialRecord, read_record
+from paramcrop.sweeps.trials import Trial
+from ray_jobs.sweep_progress import SweepProgress, line
+
+
+def book(folder: Path, label: str) -> Book:
+    return Book(folder, Trial({"cropper.layers": label}, label, {}, {}), "wanted")
+
+
+def watched(folder: Path, monkeypatch: pytest.MonkeyPatch, quiet: bool = False, terminal: bool = False) -> str:
+    """One trial of two ends while it is looked at, another is at work, a third was there before."""
+    monkeypatch.setattr("ray_jobs.sweep_progress.POLL", 0.05)
+    monkeypatch.setattr("ray_jobs.sweep_progress.LINE", 0.1)
+    book(folder, "from before").end("done")
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=terminal, width=150, soft_wrap=True)
+    with SweepProgress(folder, 2, 1, console, quiet):
+        first, second = book(folder, "one layer"), book(folder, "two layers")
+        second.record.doing = "seed 0: pretraining, epoch 5/9"
+        second.compared(4, 0.312)
+        first.record.objective = 0.25
+        first.end("done")
+        time.sleep(1.2)
+    return text.getvalue()
+
+
+def test_lines_where_there_is_no_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = watched(tmp_path, monkeypatch)
+    assert text.count("one layer: done, objective 25.0 %, 0 s; 1/2 trials, 0 min left\n") == 1
+    assert "two layers: seed 0: pretraining, epoch 5/9, 31.2 % at epoch 4\n" in text
+    assert "from before" not in text
+
+
+def test_quiet_is_a_line_at_each_trials_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert watched(tmp_path, monkeypatch, quiet=True).splitlines() == [
+        "one layer: done, objective 25.0 %, 0 s; 1/2 trials, 0 min left"
+    ]
+
+
+def test_a_terminal_has_one_line_for_each_trial_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = watched(tmp_path, monkeypatch, terminal=True)
+    for told in ("trial", "objective", "two layers", "31.2 % at epoch 4", "1/2 trials"):
+        assert told in text
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"state": "pruned", "epoch": 4, "proxy": 0.1}, "a: pruned, 10.0 % at epoch 4, 7 s"),
+        ({"state": "diverged", "runs": [{"error": "NaN"}]}, "a: diverged, 7 s (NaN)"),
+        ({"state": "failed", "failures": ["x: y", "z"], "objective": 0.5}, "a: failed, objective 50.0 %, 7 s (x: y)"),
+    ],
+)
+def test_how_a_trial_ended(fields: dict[str, Any], told: str) -> None:
+    assert line(TrialRecord("0", "a", {}, "", seconds=7.0, **fields)) == told
+
+
+def test_a_seed_that_fails_before_it_has_a_folder_is_a_failure_and_no_run(tmp_path: Path) -> None:
+    broken = book(tmp_path, "no data")
+    broken.end(broken.failed(3, "failed", ValueError("no such folder\nand more")))
+    record = read_record(tmp_path, broken.record.id)
+    assert record is not None
+    assert (record.state, record.runs, record.failures) == ("failed", [], ["seed 3: no such folder"])
