@@ -66,11 +66,12 @@ class Recorder:
                 self._lines = {name: Lines(where / f"{name}.jsonl") for name in names}
                 self._board = Board(where / "tensorboard", step)
 
-    def started(self, step: int, epoch: int, passed_over: list[str]) -> None:
+    def started(self, step: int, epoch: int, passed_over: list[str], device: str) -> None:
         """Every start of the workers, for who reads the run's history."""
         with self._writing() as where:
             if where is not None:
                 line = {"event": "workers", "step": step, "epoch": epoch, "workers": dist.world_size()}
+                line["device"] = device
                 append_line(where / "history.jsonl", line | ({"passed_over": passed_over} if passed_over else {}))
 
     def metrics(self, step: int, epoch: int, values: dict[str, float]) -> None:

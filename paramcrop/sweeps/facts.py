@@ -24,7 +24,7 @@ class RunFacts(NamedTuple):
         settings: the resolved ones. data: content id of what it was pretrained on.
         end: name of ``ENDS`` -> its value at the last logged step.
         clips_per_s: median over the logged steps, views through the network.
-        seconds: of training workers, each a process on a CPU or a GPU.
+        seconds: of training workers by what they compute on, "cpu" or "cuda".
         all_known: whether ``seconds`` has them all: how long a start lasted that was killed is not written down.
     """
 
@@ -38,7 +38,7 @@ class RunFacts(NamedTuple):
     data: str
     end: dict[str, float]
     clips_per_s: float | None
-    seconds: float
+    seconds: dict[str, float]
     all_known: bool
 
     @property
@@ -85,12 +85,12 @@ def _settings(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def worker_seconds(history: Sequence[Mapping[str, Any]]) -> tuple[float, bool]:
-    """A run's history -> seconds of its workers from each start to what came next, and whether all are known.
+def worker_seconds(history: Sequence[Mapping[str, Any]]) -> tuple[dict[str, float], bool]:
+    """A run's history -> by device, seconds of its workers from each start to what came next; whether all are known.
 
     Of a start that is followed by another command's, or by nothing, the end is not known; it does not count.
     """
-    total, all_known = 0.0, True
+    total, all_known = dict[str, float](), True
     for i, line in enumerate(history):
         if line["event"] != "workers":
             continue
@@ -98,7 +98,7 @@ def worker_seconds(history: Sequence[Mapping[str, Any]]) -> tuple[float, bool]:
         if after is None or after["event"] == "running":
             all_known = False
         else:
-            total += (after["time"] - line["time"]) * line["workers"]
+            total[line["device"]] = total.get(line["device"], 0.0) + (after["time"] - line["time"]) * line["workers"]
     return total, all_known
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from paramcrop.presets import show
 from paramcrop.results_text import ERRORS, PAIRED, notes, show_difference, show_mean
-from paramcrop.sweeps.facts import ENDS, Spread, agreed, end_of
+from paramcrop.sweeps.facts import ENDS, RunFacts, Spread, agreed, end_of
 from paramcrop.sweeps.table import Cell, Row, Table, Task, named_by_id
 from paramcrop.sweeps.trials import rounded
 
 NOTHING = "-"
+DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 
 
 def show_cell(cell: Cell | None) -> str:
@@ -53,6 +54,15 @@ def show_time(seconds: float, all_known: bool = True) -> str:
     return f"{'' if all_known else '≥ '}{seconds / size:.3g} {unit}"
 
 
+def show_work(runs: Collection[RunFacts]) -> str:
+    """ "3.25 h GPU", "≥ 12 min CPU"."""
+    seconds, all_known = Counter[str](), all(run.all_known for run in runs)
+    for run in runs:
+        seconds.update(run.seconds)
+    told = [f"{show_time(each, all_known)} {DEVICES[device]}" for device, each in seconds.items()]
+    return " + ".join(told) or show_time(0, all_known)
+
+
 def task_lines(table: Table, task: Task) -> list[list[str]]:
     """A head, then a line a trial: every shown metric, the difference to the first row, n of N."""
     main = task.metrics[0]
@@ -79,7 +89,7 @@ def setting_lines(table: Table) -> list[list[str]]:
 
 def trial_lines(table: Table) -> list[list[str]]:
     """A head, then a line a trial: state, seeds, where pretraining ended, what it cost."""
-    cost = ["pretraining, worker-time", "evaluation", "clips/s"]
+    cost = ["pretraining, time x workers", "evaluation", "clips/s"]
     lines = [["", "state", "seeds", *ENDS.values(), *cost]]
     for row in table.rows:
         seeds = ", ".join(str(run.seed) for run in row.runs) or NOTHING
@@ -90,7 +100,7 @@ def trial_lines(table: Table) -> list[list[str]]:
 
 def _cost(row: Row) -> list[str]:
     speeds = [run.clips_per_s for run in row.runs if run.clips_per_s is not None]
-    worked = show_time(sum(r.seconds for r in row.runs), all(r.all_known for r in row.runs)) if row.runs else NOTHING
+    worked = show_work(row.runs) if row.runs else NOTHING
     judged = show_time(sum(r["seconds"] for r in row.results)) if row.results else NOTHING
     return [worked, judged, f"{sum(speeds) / len(speeds):.3g}" if speeds else NOTHING]
 
@@ -106,9 +116,8 @@ def show_total(table: Table) -> str:
     """What all of it cost; a run or result that several trials share counts once."""
     runs = {run.folder: run for row in table.rows for run in row.runs}.values()
     results = {result["eval_id"]: result["seconds"] for row in table.rows for result in row.results}
-    worked = show_time(sum(run.seconds for run in runs), all(run.all_known for run in runs))
     return (
-        f"{len(runs)} pretrainings, {worked} of workers (each a process on a CPU or a GPU); "
+        f"{len(runs)} pretrainings, {show_work(runs)} (time x workers, each on a GPU or its share of a node's CPUs); "
         f"{len(results)} evaluations, {show_time(sum(results.values()))}"
     )
 
@@ -121,7 +130,7 @@ def troubles(table: Table) -> list[str]:
 def all_notes(table: Table) -> list[str]:
     """What the errors mean, and what must be known to compare."""
     lines = [ERRORS, f"differences: {PAIRED}; they say what other videos would have given, not what other seeds would"]
-    if any(run.seconds and not run.all_known for row in table.rows for run in row.runs):
+    if any(not run.all_known for row in table.rows for run in row.runs):
         lines.append("≥: a start that was killed or is still at work does not count")
     if table.space.search != "grid":
         lines.append(

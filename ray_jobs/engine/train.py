@@ -46,7 +46,7 @@ def train_worker(job: dict[str, Any]) -> tuple[str, str] | None:
     resume, passed_over = dist.gather_objects(newest_checkpoint(folder) if dist.rank() == 0 else None)[0]
     epoch, step = steps_done(resume)
     recorder = Recorder(folder, step, held=lambda: newest_lease(lease.parent) == lease)
-    recorder.started(step, epoch, passed_over)
+    recorder.started(step, epoch, passed_over, device.type)
     shard = ray.train.get_dataset_shard("train")
     rows = shard.iter_batches(batch_size=config.batch_per_worker, batch_format="numpy", prefetch_batches=2)
     stream = (to_batch(columns) for columns in rows)

@@ -40,7 +40,7 @@ def made_run(
     folder.mkdir(parents=True)
     write_provenance(folder, config_of(space, make_trial(space, values), seed), DATA)
     write_status(folder, "running")
-    append_line(folder / "history.jsonl", {"event": "workers", "step": 0, "epoch": 0, "workers": 2})
+    append_line(folder / "history.jsonl", {"event": "workers", "step": 0, "epoch": 0, "workers": 2, "device": "cpu"})
     starts = (0.04, 0.87, 3.4)
     lines = []
     for step in range(1, steps + 1):

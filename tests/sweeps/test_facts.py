@@ -7,7 +7,7 @@ import pytest
 
 from paramcrop.runs import write_status
 from paramcrop.sweeps.facts import agreed, end_of, run_facts, worker_seconds
-from paramcrop.sweeps.shown import show_time
+from paramcrop.sweeps.shown import show_time, show_work
 from tests.sweeps.made import DATA, made_run
 from tests.sweeps.test_table import made_space
 
@@ -15,16 +15,17 @@ VALUES = {"cropper.lower": 0.1}
 
 
 def test_workers_time_is_from_each_start_to_what_came_next() -> None:
-    events = [(0, "running", 0), (10, "workers", 2), (40, "workers", 1), (100, "finished", 0)]
-    history = [{"time": at, "event": event, "workers": workers} for at, event, workers in events]
-    assert worker_seconds(history) == (30 * 2 + 60 * 1, True)
-    assert worker_seconds([]) == (0, True)
+    starts = [(10, 2, "cuda"), (40, 1, "cuda"), (60, 4, "cpu")]
+    events = [{"time": at, "event": "workers", "workers": n, "device": device} for at, n, device in starts]
+    history = [{"time": 0, "event": "running"}, *events, {"time": 100, "event": "finished"}]
+    assert worker_seconds(history) == ({"cuda": 30 * 2 + 20 * 1, "cpu": 40 * 4}, True)
+    assert worker_seconds([]) == ({}, True)
 
 
 @pytest.mark.parametrize("after", [[], [{"time": 5000, "event": "running"}]])
 def test_of_a_start_that_was_killed_nobody_knows_how_long_it_lasted(after: list[dict[str, object]]) -> None:
-    history = [{"time": 0, "event": "running"}, {"time": 10, "event": "workers", "workers": 2}, *after]
-    assert worker_seconds(history) == (0, False)
+    history = [{"time": 0, "event": "running"}, {"time": 10, "event": "workers", "workers": 2, "device": "cpu"}, *after]
+    assert worker_seconds(history) == ({}, False)
 
 
 def test_a_run_says_where_it_ended_and_which_it_is(tmp_path: Path) -> None:
@@ -68,6 +69,13 @@ def test_what_settings_agree_in() -> None:
     one, other = {"a": 1, "b": {"c": [1, 2], "d": 0}, "e": 1}, {"a": 1, "b": {"c": [1, 2], "d": 3}, "e": 2}
     assert agreed([one, other]) == {"a": 1, "b": {"c": [1, 2]}}
     assert agreed([one]) == one and agreed([]) == {}
+
+
+def test_work_is_told_by_device(tmp_path: Path) -> None:
+    facts = run_facts({"seed": 0, "folder": str(tmp_path), "state": "", "error": ""})
+    runs = [facts._replace(seconds={"cuda": 7200.0}), facts._replace(seconds={"cpu": 30.0, "cuda": 3600.0})]
+    assert show_work(runs) == "3 h GPU + 30 s CPU"
+    assert show_work([facts._replace(all_known=False)]) == "≥ 0 s"
 
 
 @pytest.mark.parametrize(
