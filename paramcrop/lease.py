@@ -98,6 +98,12 @@ class Lease:
                 os.utime(self.file)
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process that lives works on ``folder``."""
+    holder = newest_lease(folder / "lease")
+    return holder is not None and _lives(holder)
+
+
 def newest_lease(folder: Path) -> Path | None:
     """The file of the process that holds ``folder`` (a lease folder), or held it last."""
     return max(folder.glob("[0-9]*.json"), default=None, key=lambda path: int(path.stem))

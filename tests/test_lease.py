@@ -13,7 +13,7 @@ import pytest
 
 from paramcrop import lease
 from paramcrop.errors import LeaseError
-from paramcrop.lease import Lease, newest_lease
+from paramcrop.lease import Lease, is_held, newest_lease
 
 HOLD = "import sys, time; from pathlib import Path; from paramcrop.lease import Lease\n"
 HOLD += "with Lease(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
@@ -30,14 +30,14 @@ def elsewhere(folder: Path, age: float) -> Path:
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     with Lease(tmp_path) as held:
-        assert newest_lease(held.file.parent) == held.file
+        assert newest_lease(held.file.parent) == held.file and is_held(tmp_path)
         with (
             pytest.raises(LeaseError, match=rf"work on {tmp_path}, but process {os.getpid()} on .* does$"),
             Lease(tmp_path),
         ):
             pass
         assert newest_lease(held.file.parent) == held.file  # the one that was refused took nothing away
-    assert not (tmp_path / "lease").exists()
+    assert not (tmp_path / "lease").exists() and not is_held(tmp_path)
     with Lease(tmp_path):
         pass
 

@@ -6,6 +6,7 @@ import base64
 import re
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ import pyarrow.parquet as pq
 import yaml
 from jinja2 import Environment, StrictUndefined
 
+from paramcrop.lease import is_held
 from paramcrop.presets import show
 from paramcrop.sweeps import shown
 from paramcrop.sweeps.figures import Picture, draw
-from paramcrop.sweeps.record import read_records
+from paramcrop.sweeps.record import UNFINISHED, read_records
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.space_file import read_space
 from paramcrop.sweeps.table import Table, make_table, task_of, tidy_rows
@@ -35,12 +37,15 @@ MARKDOWN = re.compile(r"([\\`*|<])")
 
 
 def read_table(folder: Path) -> Table:
-    """Of a sweep's folder, as it stands.
+    """Of a sweep's folder, as it stands; a trial that says it runs, with no sweep alive, was interrupted.
 
     Raises:
         ConfigError: its space.yaml is not there, or not one.
     """
-    return make_table(read_space(folder / "space.yaml"), read_records(folder))
+    records = read_records(folder)
+    if not is_held(folder):  # killed, it could not say so
+        records = [replace(r, state="interrupted", doing="") if r.state in UNFINISHED else r for r in records]
+    return make_table(read_space(folder / "space.yaml"), records)
 
 
 def write_report(folder: Path) -> list[Path]:

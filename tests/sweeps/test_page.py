@@ -7,8 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from paramcrop.errors import ConfigError
+from paramcrop.lease import Lease
 from paramcrop.sweeps import page
-from paramcrop.sweeps.page import read_table, write_report
+from paramcrop.sweeps.page import make_markdown, read_table, write_report
 from paramcrop.sweeps.record import TrialRecord, write_record
 from paramcrop.sweeps.table import tidy_rows
 from paramcrop.sweeps.trials import grid, make_trial
@@ -127,6 +128,16 @@ def test_files_appear_whole_or_not_at_all(folder: Path, monkeypatch: pytest.Monk
         write_report(folder)
     assert (folder / "index.html").read_bytes() == before
     assert {path.name for path in folder.rglob("*")} == names
+
+
+def test_a_trial_at_work_was_interrupted_if_no_sweep_is_alive(folder: Path) -> None:
+    space = made_space()
+    folder = write_space(folder.parent / "other", space)
+    first = make_trial(space, grid(space)[0])
+    write_record(folder, TrialRecord(first.id, first.label, first.values, "", state="running", doing="step 7"))
+    with Lease(folder):
+        assert "running: step 7" in make_markdown(read_table(folder))
+    assert f"| {first.label} | interrupted |" in make_markdown(read_table(folder))
 
 
 def test_a_folder_without_a_space_is_one_line(tmp_path: Path) -> None:
