@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -165,6 +166,28 @@ def test_a_killed_driver_costs_nothing_that_is_finished(tmp_path: Path) -> None:
     third = run(cut, "--space", space)
     assert "nothing to do: 2 trials are finished" in third.stdout and third.returncode == 0
     print(f"nothing to do: {time.monotonic() - start:.1f} s")
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("evaluating", [False, True])
+def test_ctrl_c_ends_a_sweep_in_one_line_and_the_same_command_goes_on(tmp_path: Path, evaluating: bool) -> None:
+    space = write_space(tmp_path / "mine.yaml", epochs=6, params={"cropper.lower": [0.1, 0.3]})
+    command = Command(tmp_path, "sweep.py", "--space", space)
+    done = "finished" if evaluating else "running"
+    command.until(lambda: any(done in file.read_text() for file in tmp_path.glob("runs/demo-*/status.json")))
+    command.until(lambda: evaluating or any(steps_done(folder) >= 12 for folder in tmp_path.glob("runs/demo-*")))
+    command.process.send_signal(signal.SIGINT)
+    assert command.wait(60) == 130, command.text[-3000:]
+    assert command.text.splitlines()[-1].startswith("interrupted; what is done is kept"), command.text[-3000:]
+    assert "Traceback" not in command.text
+    assert [record.state for record in read_records(tmp_path / "sweeps" / "mine")] == ["interrupted"]
+    (folder,) = tmp_path.glob("runs/demo-*")
+    again = Command(tmp_path, "sweep.py", "--space", space)
+    assert again.wait(400) == 0, again.text[-3000:]
+    assert [record.state for record in read_records(tmp_path / "sweeps" / "mine")] == ["done", "done"]
+    starts = [line["epoch"] for line in read_lines(folder / "history.jsonl") if line["event"] == "workers"]
+    assert starts == [0] if evaluating else len(starts) == 2 and starts[1] >= 2  # it had 12 of 24 steps, 4 an epoch
 
 
 def objectives(home: Path) -> dict[str, list[Any]]:
