@@ -20,6 +20,7 @@ from optuna.storages.journal import JournalFileBackend
 from paramcrop.lines import read_lines
 from paramcrop.results import read_result
 from paramcrop.runs import read_status
+from paramcrop.sweeps.page import read_table
 from paramcrop.sweeps.record import TrialRecord, read_records
 from tests.labelled import SMALL, make_labelled
 from tests.memory import TINY
@@ -181,7 +182,7 @@ def test_ctrl_c_ends_a_sweep_in_one_line_and_the_same_command_goes_on(tmp_path: 
     assert command.wait(60) == 130, command.text[-3000:]
     assert command.text.splitlines()[-1].startswith("interrupted; what is done is kept"), command.text[-3000:]
     assert "Traceback" not in command.text
-    assert [record.state for record in read_records(tmp_path / "sweeps" / "mine")] == ["interrupted"]
+    assert [row.record.state for row in read_table(tmp_path / "sweeps" / "mine").rows] == ["interrupted", "waiting"]
     (folder,) = tmp_path.glob("runs/demo-*")
     again = Command(tmp_path, "sweep.py", "--space", space)
     assert again.wait(400) == 0, again.text[-3000:]
