@@ -87,20 +87,22 @@ def draw_neighbours(job: Job, result: dict[str, Any], out: Path) -> None:
     chosen = _some_queries(result["scores"]["R@1"])
     near = [result["facts"]["nearest"][i][:NEIGHBOURS] for i in chosen]
     train, test = open_split(job.folder, job.train), open_split(job.folder, job.test)
+    labels = {**train.labels, **test.labels}  # a validation's queries are training videos
     frames = middle_frames(job, {result["videos"][i] for i in chosen} | {video for line in near for video in line})
     height, width = next(iter(frames.values())).shape[:2] if frames else (1, 1)
     size = (TILE * (1 + NEIGHBOURS), (TILE * height / width + 0.25) * len(chosen) + 0.4)
     figure, grid = plt.subplots(len(chosen), 1 + NEIGHBOURS, figsize=size, squeeze=False, layout="constrained")
     for line, i, neighbours in zip(grid, chosen, near, strict=True):
         query = result["videos"][i]
-        label = test.labels[query]
+        label = labels[query]
         _frame(line[0], frames.get(query), f"query: {train.classes[label]}", "black")
         for axes, video in zip(line[1:], neighbours, strict=False):
             same = train.labels[video] == label
             _frame(axes, frames.get(video), train.classes[train.labels[video]], RIGHT if same else WRONG)
         for axes in line[1 + len(neighbours) :]:
             axes.axis("off")
-    figure.suptitle(f"{job.dataset}, {job.test}: queries and their nearest of {job.train}", fontsize=9)
+    asking = f"some of {job.train}" if job.how.kind == "validation" else job.test
+    figure.suptitle(f"{job.dataset}, {asking}: queries and their nearest of {job.train}", fontsize=9)
     _save(figure, out)
 
 

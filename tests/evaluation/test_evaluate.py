@@ -15,7 +15,9 @@ from paramcrop.evaluation.evaluate import evaluate
 from paramcrop.evaluation.features import Normalise, clip_outputs
 from paramcrop.evaluation.finetune import Classifier
 from paramcrop.evaluation.job import Job
+from paramcrop.evaluation.pictures import draw_results
 from paramcrop.evaluation.videos import open_split
+from paramcrop.results import write_result
 from tests.labelled import BROKEN, TEST, TRAIN, make_job
 
 CPU = torch.device("cpu")
@@ -53,6 +55,28 @@ def test_every_protocol_gives_rows_that_say_n_of_all(
     if "confusion" in result:
         assert sum(map(sum, result["confusion"])) == TEST - BROKEN
     assert result["protocol"].startswith(f"{protocol}[") and "size=24" in result["protocol"]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "ends"),
+    [
+        ("paper-finetune", {"confusion.png", "classes.png"}),
+        ("frozen-linear-eval", {"confusion.png", "classes.png"}),
+        ("knn", {"confusion.png", "classes.png"}),
+        ("paper-retrieval-10clip", {"neighbours.png"}),
+        ("validation-retrieval", {"neighbours.png"}),  # whose queries are training videos
+    ],
+)
+def test_every_protocol_has_its_pictures(
+    tiny_run: Path, labelled: str, tmp_path: Path, protocol: str, ends: set[str]
+) -> None:
+    epochs = ("epochs=1",) if protocol in ("paper-finetune", "frozen-linear-eval") else ()
+    job = make_job(tiny_run, labelled, protocol, *epochs)
+    kept = replace(job, run=str(tmp_path))
+    write_result(kept.result_file, run(job))
+    drawn = draw_results([kept])
+    assert {path.name.rpartition("-")[2] for path in drawn} == ends
+    assert all(path.parent == tmp_path / "pictures" and path.stat().st_size > 1000 for path in drawn)
 
 
 def test_the_same_evaluation_gives_the_same_figures(tiny_run: Path, labelled: str, tmp_path: Path) -> None:
