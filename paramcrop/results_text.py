@@ -40,4 +40,8 @@ def notes(results: Iterable[tuple[Mapping[str, Any], str | None]]) -> list[str]:
         lines.append(f"note: the run was pretrained, without labels, on this same set ({told})")
     if any(result["protocol"] != result["numbers"]["name"] for result, _ in results):
         lines.append("note: numbers in brackets differ from the named protocol's: not comparable with the paper's")
+    for dataset, classes in {result["dataset"]: len(result["classes"]) for result, _ in results}.items():
+        lines.append(
+            f"note: {dataset} has {classes} classes: by chance, the first guess is right in {100 / classes:.1f} %"
+        )
     return lines

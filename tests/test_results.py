@@ -129,10 +129,11 @@ def test_figures_are_shown_in_percent_with_their_errors() -> None:
 def test_what_must_be_known_to_compare_is_said() -> None:
     def of(subject: str, data: str, protocol: str, split: str | None) -> tuple[dict[str, Any], str | None]:
         told = {"subject": subject, "pretraining_data": data, "content_id": "a", "protocol": protocol}
-        return told | {"numbers": {"name": "knn"}}, split
+        return told | {"numbers": {"name": "knn"}, "dataset": "made-up", "classes": ["a", "b", "c"]}, split
 
-    assert notes([of("run", "b", "knn", None), of("pixels", "a", "knn", None)]) == []
-    same = "note: the run was pretrained, without labels, on this same set"
-    assert notes([of("run", "a", "knn", "train"), of("run", "a", "knn", None)]) == [f"{same} (all videos, train)"]
-    (line,) = notes([of("run", "b", "knn[size=3]", None)])
-    assert line.startswith("note: numbers in brackets differ")
+    chance = "note: made-up has 3 classes: by chance, the first guess is right in 33.3 %"
+    assert notes([of("run", "b", "knn", None), of("pixels", "a", "knn", None)]) == [chance]
+    same = "note: the run was pretrained, without labels, on this same set (all videos, train)"
+    assert notes([of("run", "a", "knn", "train"), of("run", "a", "knn", None)]) == [same, chance]
+    line, last = notes([of("run", "b", "knn[size=3]", None)])
+    assert line.startswith("note: numbers in brackets differ") and last == chance

@@ -54,12 +54,12 @@ def _question(table: Table, tasks: Mapping[str, Measure], folder: Path) -> Itera
         return
     if table.space.show == "curve" and table.space.params:
         _curves(table, tasks, folder / "curve.png")
-        yield Picture(folder / "curve.png", f"Main metrics over the swept setting. {ERRORS}.")
+        yield Picture(folder / "curve.png", f"Main metrics over the swept setting; dotted: chance. {ERRORS}.")
         _curves(table, DISTANCE, folder / "distance.png")
         yield Picture(folder / "distance.png", f"Centre distance of the two crops at the end. {ERRORS}.")
     elif len(table.rows) <= MOST_LABELLED:
         _labelled(table, tasks, folder / "trials.png")
-        told = "Main metrics; the broken line lies at the first trial"
+        told = "Main metrics; the broken line lies at the first trial, a dotted one at chance"
         yield Picture(folder / "trials.png", f"{told}. {ERRORS}.")
 
 
@@ -104,7 +104,7 @@ def _curves(table: Table, measures: Mapping[str, Measure], out: Path) -> None:
         key, name = cell
         over_key(axes, table, key, measures[name])
         title, _, label = name.rpartition("\n")
-        axes.set_title(textwrap.fill(title, WRAP), fontsize=9)
+        axes.set_title(_broken(title), fontsize=9)
         axes.set_ylabel(label)
         if len(axes.get_legend_handles_labels()[1]) > 1:
             axes.legend(fontsize=7)
@@ -123,9 +123,14 @@ def _labelled(table: Table, measures: Mapping[str, Measure], out: Path) -> None:
         name, measure = cell
         by_label(axes, table.rows, measure, labelled=i % across == 0)
         title, _, label = name.rpartition("\n")
-        axes.set_title(textwrap.fill(title, WRAP), fontsize=9)
+        axes.set_title(_broken(title), fontsize=9)
         axes.set_xlabel(label)
     _save(figure, out)
+
+
+def _broken(title: str) -> str:
+    """In lines, between the numbers of a protocol."""
+    return textwrap.fill(title.replace(",", ", "), WRAP)
 
 
 def _across(panels: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import matplotlib
 
@@ -20,6 +20,7 @@ from paramcrop.sweeps.trials import rounded
 MOST_LINES = 6  # over one setting, of a grid of several; more are drawn as points
 WRAP = 34  # characters of a label
 SEEDS: dict[str, Any] = {"marker": ".", "ls": "", "color": "black", "ms": 4, "zorder": 5}
+CHANCE: dict[str, Any] = {"ls": ":", "lw": 1, "color": "black", "alpha": 0.6}
 PAPER: dict[str, Any] = {"marker": "D", "ls": "", "mfc": "none", "mec": "black", "ms": 6, "zorder": 4}
 
 
@@ -32,30 +33,34 @@ class Point(NamedTuple):
     paper: float | None = None
 
 
-Measure: TypeAlias = Callable[[Row], "Point | None"]
+class Measure(NamedTuple):
+    """What a panel shows of each trial, and what a guess would give, if that is known."""
+
+    of: Callable[[Row], Point | None]
+    chance: float | None = None
 
 
 def main_metric(task: Task) -> Measure:
-    """In %."""
+    """In %; by chance, a first guess is right as often as there are classes."""
 
-    def measure(row: Row) -> Point | None:
+    def of(row: Row) -> Point | None:
         cell = row.cells.get((task.name, task.metrics[0]))
         if cell is None:
             return None
         half, paper = (None if v is None else 100 * v for v in (cell.mean.half, cell.paper))
         return Point(100 * cell.mean.value, half, tuple(100 * v for v in cell.mean.values), paper)
 
-    return measure
+    return Measure(of, 100 * task.chance if task.metrics[0].endswith("@1") else None)
 
 
 def at_end(name: str) -> Measure:
     """Of the runs' last logged step."""
 
-    def measure(row: Row) -> Point | None:
+    def of(row: Row) -> Point | None:
         spread: Spread | None = end_of(row.runs, name)
         return Point(*spread) if spread else None
 
-    return measure
+    return Measure(of)
 
 
 def over_key(axes: Axes, table: Table, key: str, measure: Measure) -> None:
@@ -63,7 +68,7 @@ def over_key(axes: Axes, table: Table, key: str, measure: Measure) -> None:
     lines: dict[str, list[tuple[float, Point]]] = {}
     places = places_of(table, key)
     for row in table.rows:
-        point = measure(row)
+        point = measure.of(row)
         if point is not None and key in row.record.values:
             others = {k: v for k, v in row.record.values.items() if k != key}
             name = ", ".join(f"{k.rpartition('.')[2]}={show(rounded(v))}" for k, v in others.items())
@@ -75,6 +80,8 @@ def over_key(axes: Axes, table: Table, key: str, measure: Measure) -> None:
         for i, (name, points) in enumerate(lines.items()):
             shift = apart * (i - (len(lines) - 1) / 2)
             _line(axes, sorted(points, key=lambda p: p[0]), f"C{i}", "-", name, shift)
+    if measure.chance is not None:
+        axes.axhline(measure.chance, **CHANCE)
     _ticks(axes, table.space, key, places)
     axes.set_xlabel(_name(table.space, key))
     axes.grid(alpha=0.3)
@@ -124,7 +131,7 @@ def _name(space: Space, key: str) -> str:
 
 def by_label(axes: Axes, rows: Sequence[Row], measure: Measure, labelled: bool) -> None:
     """A figure of each trial in a line of its own, the first on top; a broken line where the first lies."""
-    points = [measure(row) for row in rows]
+    points = [measure.of(row) for row in rows]
     for y, point in enumerate(points):
         if point is None:
             continue
@@ -135,6 +142,8 @@ def by_label(axes: Axes, rows: Sequence[Row], measure: Measure, labelled: bool) 
         axes.plot(point.value, y, "o", color="C0", zorder=3)
         if point.paper is not None:
             axes.plot(point.paper, y, **PAPER)
+    if measure.chance is not None:
+        axes.axvline(measure.chance, **CHANCE)
     if points and points[0] is not None:
         axes.axvline(points[0].value, color="C0", ls="--", lw=1, alpha=0.6)
     texts = [

@@ -22,7 +22,7 @@ from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import Trial, grid, make_trial
 
 Result = dict[str, Any]
-PER_VIDEO = ("videos", "labels", "scores", "facts", "failed", "classes", "per_class", "confusion")
+PER_VIDEO = ("videos", "labels", "scores", "facts", "failed", "per_class", "confusion")
 
 
 class Cell(NamedTuple):
@@ -44,11 +44,13 @@ class Task(NamedTuple):
     Attributes:
         name: DATASET/LABEL. metrics: those shown, the main one first.
         reference: label of the row that differences are to: the first that has results.
+        chance: of a first guess, 1 / number of classes.
     """
 
     name: str
     metrics: tuple[str, ...]
     reference: str
+    chance: float
 
 
 class Row(NamedTuple):
@@ -140,12 +142,12 @@ def _tasks(space: Space, references: Mapping[str, tuple[str, Sequence[Result]]])
     dataset, protocol, objective = objective_parts(space)
     first, rest = list[Task](), list[Task]()
     for name, (label, results) in references.items():
-        metrics = shown_metrics(results[0])
+        metrics, chance = shown_metrics(results[0]), 1 / len(results[0]["classes"])
         if results[0]["numbers"]["name"] == protocol and dataset in ("", results[0]["dataset"]):
             had = [row["metric"] for row in results[0]["rows"] if row["metric"] == objective]
-            first.append(Task(name, tuple(dict.fromkeys([*had, *metrics])), label))
+            first.append(Task(name, tuple(dict.fromkeys([*had, *metrics])), label, chance))
         else:
-            rest.append(Task(name, tuple(metrics), label))
+            rest.append(Task(name, tuple(metrics), label, chance))
     return (*first, *rest)
 
 

@@ -17,6 +17,7 @@ from paramcrop.sweeps.record import TrialRecord, write_record
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import config_of, make_trial
 
+CLASSES = 8
 DATA, OTHER_DATA = "pretraining-data", "evaluation-data"
 
 
@@ -85,6 +86,7 @@ def made_result(
         "pretraining_seed": seed,
         "pretraining_data": DATA,
         "commit": "c0ffee0123456789",
+        "classes": [f"class {i}" for i in range(CLASSES)],
         "rows": rows,
         "videos": [f"{test}-{i}" for i in range(n)],
         "scores": {metric: list(of) for metric, of in scores.items()},

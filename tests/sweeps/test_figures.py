@@ -49,6 +49,7 @@ def test_a_curve_has_a_point_a_trial_with_its_interval(tmp_path: Path) -> None:
     line = axes.get_lines()[0]
     assert np.asarray(line.get_xdata()).tolist() == [0.0, 0.1, 0.2, 0.3]
     assert np.asarray(line.get_ydata()).tolist() == pytest.approx([100 / 3, 75, 100 / 3, 75])
+    assert np.asarray(axes.get_lines()[-1].get_ydata()).tolist() == [12.5, 12.5]  # chance, of 8 classes
     bars = [segment for bar in axes.containers for segment in bar[2][0].get_segments()]
     half = table.rows[1].cells["made-up/paper-linear", "video@1"].mean.half
     assert len(bars) == 4 and half is not None
@@ -92,10 +93,9 @@ def test_of_too_many_choices_of_the_others_only_points_are_drawn(tmp_path: Path)
         made_trial(tmp_path, space, values, scores({0: RIGHT[0]}))
     table = table_of(tmp_path, space)
     over_lower, over_rate = (drawn_over(table, key).get_lines() for key in params)
-    assert [line.get_linestyle() for line in over_lower] == ["None"] and len(
-        np.asarray(over_lower[0].get_xdata())
-    ) == 14
-    assert [line.get_linestyle() for line in over_rate] == ["-", "-"]
+    assert [line.get_linestyle() for line in over_lower] == ["None", ":"]  # points, and chance
+    assert len(np.asarray(over_lower[0].get_xdata())) == 14
+    assert [line.get_linestyle() for line in over_rate] == ["-", "-", ":"]
     plt.close("all")
 
 
