@@ -119,7 +119,7 @@ def test_a_sweep_in_which_much_goes_wrong_ends_and_says_so_and_leaves_nothing_al
 @pytest.mark.ray
 def test_a_search_reaches_the_runs_and_hears_how_they_ended_also_of_one_that_was_stopped(tmp_path: Path) -> None:
     params = {"cropper.lower": {"uniform": [0.0, 0.4]}, "cropper.hidden": {"choice": [8, 16]}}
-    fields = {"search": "tpe", "samples": 3, "scheduler": "asha", "proxy": {"every": 1, "grace": 4}}
+    fields = {"search": "tpe", "samples": 2, "scheduler": "asha", "proxy": {"every": 1, "grace": 4}}
     space = write_space(tmp_path / "mine.yaml", epochs=6, params=params, **fields)
     command = Command(tmp_path, "../tests/ray_jobs/sweep_and_list.py", "--space", space)
     command.until(lambda: any(steps_done(folder) for folder in tmp_path.glob("runs/demo-*")))
@@ -128,13 +128,13 @@ def test_a_search_reaches_the_runs_and_hears_how_they_ended_also_of_one_that_was
     assert command.wait(400) == 0, command.text[-3000:]
     assert 'alive: {"actors": [], "groups": []}' in command.text
     records = read_records(tmp_path / "sweeps" / "mine")
-    assert [record.state for record in records[:2]] == ["pruned", "done"] and len(records) == 3
+    assert [record.state for record in records] == ["pruned", "done"]
     assert read_status(Path(records[0].runs[0]["folder"]))["state"].startswith("stopped@")
-    assert records[1].epoch == 5 and records[1].proxy is not None
+    assert 1 <= records[1].epoch <= 5 and records[1].proxy is not None  # the last epoch is judged by its evaluations
     for record in records:
         config = yaml.safe_load((Path(record.runs[0]["folder"]) / "config.yaml").read_text())
         assert {f"cropper.{key}": config["cropper"][key] for key in ("lower", "hidden")} == record.values
-    assert len({record.values["cropper.lower"] for record in records}) == 3
+    assert records[0].values != records[1].values
     storage = JournalStorage(JournalFileBackend(str(tmp_path / "sweeps" / "mine" / "study.journal")))
     (name,) = optuna.get_all_study_names(storage)
     told = {str(t.params): (t.state.name, t.value) for t in optuna.load_study(study_name=name, storage=storage).trials}
