@@ -51,7 +51,7 @@ def test_a_row_that_nothing_can_stand_in_for_is_black_and_says_why(shards: tuple
 def cut_or_hang(row: Any, spec: ClipSpec, seed: int, epoch: int, attempt: int) -> Sample:
     """``cut_sample``, with videos that a decoder would hang on or crash at."""
     if row["video"] == b"hang":
-        time.sleep(60)
+        time.sleep(600)
     elif row["video"] == b"crash":
         os.kill(os.getpid(), signal.SIGSEGV)
     return cut_sample(row, spec, seed, epoch, attempt)
@@ -62,11 +62,11 @@ def test_a_video_that_hangs_or_crashes_keeps_its_slot(shards: tuple[str, Manifes
     good = cut_batch(some, SPEC, 0)
     bad = [some[0], some[1] | {"video": b"hang"}, some[2] | {"video": b"crash"}, some[3]]
     start = time.monotonic()
-    with Killable(cut_or_hang, 3.0) as cut:
+    with Killable(cut_or_hang, 10.0) as cut:
         columns = cut_batch(bad, SPEC, 0, lambda epoch, position: bad[position + 1 :], cut)
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 300  # less than it hangs; a busy machine starts three interpreters slowly
     assert columns["error"].tolist() == [
-        *("", "must be read within 3 s, but was not", "the process that read it died of signal SIGSEGV", "")
+        *("", "must be read within 10 s, but was not", "the process that read it died of signal SIGSEGV", "")
     ]
     assert columns["substitute"].tolist() == ["", some[3]["id"], some[3]["id"], ""]
     for i in (0, 3):
