@@ -30,7 +30,7 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> Batch:
         """What the step computes with, on ``device``; jitter stays on the CPU, where it decides which rows to touch."""
-        moved = {n: getattr(self, n).to(device, non_blocking=True) for n in ("video", "cube", "flip", "noise")}
+        moved = {n: getattr(self, n).to(device, non_blocking=True) for n in ("video", "cube", "flip", "noise", "label")}
         return self._replace(**moved)
 
     def rows(self, which: slice) -> Batch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from inspect import signature
 from typing import Any, TypeAlias
@@ -17,6 +17,8 @@ from paramcrop.backbones.s3d import S3D
 from paramcrop.config import BACKBONES, POLICIES, Config
 from paramcrop.cropper import ParamCrop, Ranges
 from paramcrop.data.clips import ClipSpec
+from paramcrop.errors import ConfigError
+from paramcrop.mean_teacher import MeanTeacher
 from paramcrop.methods import MoCo, SimCLR, projector
 from paramcrop.optim import cropper_group, make_optimizer, network_groups
 from paramcrop.policies import DistanceCrops, RandomCrops, WholeClip
@@ -88,14 +90,27 @@ def maker(place: str) -> Callable[..., Any]:
     return found
 
 
-def build_method(config: Config, dtype: torch.dtype) -> nn.Module:
+def build_method(config: Config, dtype: torch.dtype, classes: Sequence[str] = ()) -> nn.Module:
+    """Args:
+    classes: names of the videos' classes; only method=mean_teacher learns them.
+    """
     p, m, backbone = config.projector, config.moco, build_backbone(config)
+    if config.method == "mean_teacher":
+        return build_mean_teacher(config, backbone, classes, dtype)
     head = projector(backbone.features, p.hidden, p.size, p.layers, p.batch_norm)
     makers: dict[str, Callable[[], nn.Module]] = {
         "simclr": lambda: SimCLR(backbone, head, config.simclr.temperature, dtype),
         "moco": lambda: MoCo(backbone, head, m.queue, p.size, m.momentum, m.temperature, m.key_crop_grad, dtype),
     }
     return makers[config.method]()
+
+
+def build_mean_teacher(config: Config, backbone: Backbone, classes: Sequence[str], dtype: torch.dtype) -> MeanTeacher:
+    m, ramp = config.mean_teacher, config.mean_teacher.ramp_up_epochs / config.train.epochs
+    if len(classes) < 2:
+        raise ConfigError(f"method=mean_teacher needs videos of two classes or more, but there are {len(classes)}")
+    head = nn.Linear(backbone.features, len(classes))
+    return MeanTeacher(backbone, head, classes, m.momentum, m.weight, ramp, m.consistency, dtype)
 
 
 def build_optimizer(config: Config, policy: Policy, method: nn.Module) -> Optimizer:

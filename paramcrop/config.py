@@ -64,6 +64,9 @@ class Data(BaseModel):
         (0.65625, 0.875), "side of R's square box, share of the short side, drawn between (not in the paper)"
     )
     shuffle_row_groups: int = _option(8, "row groups whose rows are shuffled together", ge=1)
+    labels: float = _option(
+        1.0, "share of each class's videos whose labels method=mean_teacher learns from (Table 6)", gt=0, le=1
+    )
     max_failed: float = _option(
         0.01, "stop when more than this share of an epoch's samples cannot be decoded", where=True, ge=0, le=1
     )
@@ -175,6 +178,18 @@ class MoCo(BaseModel):
     key_crop_grad: bool = _option(True, "the key view's cropper learns as well (not in the paper)")
 
 
+class MeanTeacher(BaseModel):
+    """Settings of method=mean_teacher; the paper gives none: those of the method's authors on small images."""
+
+    model_config = STRICT
+
+    labelled: float = _option(0.25, "share of each batch that shows its labels (not in the paper)", gt=0, lt=1)
+    momentum: float = _option(0.999, "of the teacher (not in the paper)", ge=0, le=1)
+    consistency: Literal["mse", "kl"] = _option("mse", "what tells the two outputs apart (not in the paper)")
+    weight: float = _option(100.0, "of the consistency; cross-entropy has 1 (not in the paper)", ge=0)
+    ramp_up_epochs: float = _option(5.0, "until the consistency has its weight (not in the paper)", ge=0)
+
+
 class Policies(BaseModel):
     """Crop policies with nothing to learn (Table 1); scales, axes and rotation are those of ``cropper``."""
 
@@ -242,7 +257,9 @@ class Config(BaseModel):
 
     model_config = STRICT
 
-    method: Literal["simclr", "moco"] = _option("simclr", "contrastive framework (Table 5)")
+    method: Literal["simclr", "moco", "mean_teacher"] = _option(
+        "simclr", "contrastive framework (Table 5), or the semi-supervised one (Table 6)"
+    )
     policy: PolicyName = _option("paramcrop", "who chooses the crops (Table 1); none: the whole clip")
     seed: int = _option(0, "of weights, order, windows and every draw", ge=0)
     data: Data = Data()
@@ -252,6 +269,7 @@ class Config(BaseModel):
     projector: Projector = Projector()
     simclr: SimCLR = SimCLR()
     moco: MoCo = MoCo()
+    mean_teacher: MeanTeacher = MeanTeacher()
     policies: Policies = Policies()
     optim: Optim = Optim()
     train: Train = Train()
@@ -276,6 +294,11 @@ class Config(BaseModel):
                 f"moco.queue must be a multiple of train.global_batch, "
                 f"but {self.moco.queue} is not one of {self.train.global_batch}"
             )
+        if self.method == "mean_teacher" and not 0 < self.labelled_rows < self.train.global_batch:
+            raise ValueError(
+                f"mean_teacher.labelled x train.global_batch must be at least 1 and leave 1, "
+                f"but is {self.labelled_rows} of {self.train.global_batch}"
+            )
         if self.cropper.axes == "temporal" and self.cropper.rotation:
             raise ValueError(f"cropper.axes=temporal needs cropper.rotation=0, but that is {self.cropper.rotation}")
         return self
@@ -283,6 +306,11 @@ class Config(BaseModel):
     @property
     def batch_per_worker(self) -> int:
         return self.train.global_batch // self.train.workers
+
+    @property
+    def labelled_rows(self) -> int:
+        """Rows of a global batch that show their labels, besides the epoch's pass over all videos; 0: none does."""
+        return round(self.mean_teacher.labelled * self.train.global_batch) if self.method == "mean_teacher" else 0
 
     @property
     def effective_lr(self) -> float:
@@ -295,9 +323,13 @@ class Config(BaseModel):
         steps = self.train.epochs * steps_per_epoch
         return steps if self.train.max_steps is None else min(steps, self.train.max_steps)
 
-    @property
-    def chance_loss(self) -> float:
-        """The loss of embeddings that say nothing: ln(2B - 1) of B videos, or ln(K + 1) with a queue of K."""
+    def chance_loss(self, classes: int = 0) -> float:
+        """The loss of a network that says nothing: ln(2B - 1) of B videos; ln(K + 1) with a queue of K keys.
+
+        Mean Teacher's is the share of labelled rows times ln(``classes``).
+        """
+        if self.method == "mean_teacher":
+            return self.labelled_rows / self.train.global_batch * math.log(classes)
         return math.log(2 * self.train.global_batch - 1 if self.method == "simclr" else self.moco.queue + 1)
 
 

@@ -1,4 +1,7 @@
-"""Frameworks: two views -> loss. The training loop calls ``forward(view_1, view_2)`` and knows no more of them."""
+"""Contrastive frameworks: two views -> loss. The training loop calls ``forward`` and knows no more of them.
+
+Labels and the share of training done are part of every framework's signature, of no use to these.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,9 @@ class SimCLR(nn.Module):
         super().__init__()
         self.backbone, self.head, self.temperature, self.dtype = backbone, head, temperature, dtype
 
-    def forward(self, view_1: Tensor, view_2: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, view_1: Tensor, view_2: Tensor, label: Tensor | None = None, progress: float = 0.0
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Two views (B, 3, T, H, W) of the same videos -> this rank's loss and its scalars.
 
         Both views pass the network as one batch, so that batch statistics are of both.
@@ -81,7 +86,9 @@ class MoCo(nn.Module):
         self.register_buffer("queue", F.normalize(torch.randn(queue, size), dim=1))  # until keys replace them
         self.register_buffer("place", torch.zeros((), dtype=torch.int64))  # where the next batch of keys goes
 
-    def forward(self, view_1: Tensor, view_2: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, view_1: Tensor, view_2: Tensor, label: Tensor | None = None, progress: float = 0.0
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Two views (B, 3, T, H, W) of the same videos -> this rank's loss and its scalars."""
         self.follow()
         view_2 = view_2 if self.key_crop_grad else view_2.detach()

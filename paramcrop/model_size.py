@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -33,7 +34,7 @@ class ModelSize(NamedTuple):
     dtype: str
 
 
-def model_size(config: Config) -> ModelSize:
+def model_size(config: Config, classes: Sequence[str] = ()) -> ModelSize:
     """Build the model, and trace one worker's step with tensors that have shapes and no content.
 
     Raises:
@@ -41,7 +42,7 @@ def model_size(config: Config) -> ModelSize:
     """
     dtype = network_dtype(config, torch.device("cuda"))
     try:
-        policy, method = build_policy(config), build_method(config, dtype)
+        policy, method = build_policy(config), build_method(config, dtype, classes)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     kept = kept_bytes(method, config.batch_per_worker, view_size(config))
@@ -86,5 +87,5 @@ def kept_bytes(method: nn.Module, batch: int, size: tuple[int, int, int]) -> int
     with FakeTensorMode(allow_non_fake_inputs=True):
         views = [torch.empty(batch, 3, *size, requires_grad=True) for _ in range(2)]
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-            method(*views)
+            method(*views, torch.zeros(batch, dtype=torch.int64), 1.0)
     return sum(storage.nbytes() for storage in kept.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ def pretrain(
     report: Report = lambda metrics: None,
     device: torch.device | None = None,
     resume: Path | None = None,
+    classes: Sequence[str] = (),
 ) -> TwoViews:
     """Train for ``config.train.epochs``, or until a file named ``stop`` lies in the run's folder at an epoch's end.
 
@@ -64,6 +65,7 @@ def pretrain(
         report: called at every checkpoint, on every rank, with the means since the last one (a barrier under Ray).
         resume: the checkpoint to go on from, of a run with the same settings; on the CPU, with as many ranks (one or
             two: more may add in another order), the result is that of a run that was never interrupted, bit for bit.
+        classes: names of the videos' classes, for method=mean_teacher.
 
     Raises:
         NonFiniteLossError: names the step and the ranks.
@@ -72,7 +74,7 @@ def pretrain(
         These are raised on every rank at the same step.
     """
     device = device or torch.device("cpu")
-    model = build_model(config, device)
+    model = build_model(config, device, classes)
     optimizer = build_optimizer(config, model.policy, model.method)
     total = config.total_steps(steps_per_epoch)
     warmup = min(round(config.optim.warmup_epochs * steps_per_epoch), total)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -21,7 +23,7 @@ class TwoViews(nn.Module):
 
     Args:
         policy: (noise (B, 2, m), progress) -> the CropParams of both views.
-        method: (view_1, view_2) -> (loss, scalars).
+        method: (view_1, view_2, label, progress) -> (loss, scalars).
         size: (frames, height, width) of a view; rounding: Eq. 8's.
         mean, std: applied to the views' pixels in [0, 1].
         noise: the distribution of the policy's noise, "normal" or "uniform" over [-1, 1].
@@ -44,7 +46,8 @@ class TwoViews(nn.Module):
     def forward(self, batch: Batch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """-> this rank's loss, and scalars of the loss and of the crops."""
         crops = self.policy(batch.noise, progress)
-        loss, scalars = self.method(*(self.view(batch, i, params) for i, params in enumerate(crops)))
+        views = (self.view(batch, i, params) for i, params in enumerate(crops))
+        loss, scalars = self.method(*views, batch.label, progress)
         return loss, scalars | crop_scalars(crops, batch) | self.policy.telemetry(batch.noise)
 
     def view(self, batch: Batch, i: int, params: CropParams) -> Tensor:
@@ -54,10 +57,10 @@ class TwoViews(nn.Module):
         return (view - self.mean) / self.std
 
 
-def build_model(config: Config, device: torch.device) -> TwoViews:
-    """The model of a config, its weights a function of ``config.seed`` alone, on ``device``."""
+def build_model(config: Config, device: torch.device, classes: Sequence[str] = ()) -> TwoViews:
+    """The model of a config, its weights a function of ``config.seed`` alone, on ``device``; see ``build_method``."""
     torch.manual_seed(config.seed)
-    policy, method = build_policy(config), build_method(config, network_dtype(config, device))
+    policy, method = build_policy(config), build_method(config, network_dtype(config, device), classes)
     a, c = config.augment, config.cropper
     return TwoViews(policy, method, view_size(config), c.rounding, a.mean, a.std, c.noise).to(device)
 

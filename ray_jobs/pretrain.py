@@ -38,14 +38,14 @@ def main(argv: Sequence[str]) -> None:
         return
     start = time.monotonic()
     data, manifest = find_videos(config, lambda text: console.print(text, highlight=False))
-    steps = config.total_steps(steps_per_epoch(manifest.videos, config.train.global_batch))
+    steps = config.total_steps(steps_per_epoch(manifest.videos, config.train.global_batch, config.labelled_rows))
     folder = run_folder(config, manifest.content_id)
     if arguments.fresh and (aside := set_aside(folder)):
         console.print(f"--fresh: what was there is now {aside}", highlight=False)
     if is_finished(folder):
         console.print(f"finished already: {folder} ({steps} steps); --fresh makes it anew", highlight=False)
         return
-    console.print(describe(config, manifest.videos, steps), highlight=False)
+    console.print(describe(config, manifest.videos, steps, manifest.classes), highlight=False)
     if config.data.split is None and len(manifest.splits) > 1:
         told = f"note: pretraining on all videos, those of every split: {', '.join(manifest.splits)}"
         console.print(f"{told}; data.split chooses one", highlight=False)
@@ -64,20 +64,24 @@ def dry_run(config: Config, console: Console) -> None:
     """Print the settings and the figures; counting the model's parameters needs torch, but nothing is computed."""
     import yaml
 
+    from paramcrop.data.synthetic import CLASSES
+
     console.print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), highlight=False, end="")
     videos: int | None
+    classes: Sequence[str] = ()
     if config.data.shards is not None:
         manifest = read_manifest(config.data.shards).select(config.data.split)
-        videos = manifest.videos
+        videos, classes = manifest.videos, manifest.classes
         console.print(f"run id {run_id(config, manifest.content_id)}", highlight=False)
     elif config.train.global_batch <= MADE_UP_VIDEOS:
-        videos = MADE_UP_VIDEOS
+        videos, classes = MADE_UP_VIDEOS, CLASSES
         console.print(f"data: a made-up set of {videos} videos", highlight=False)
     else:
         videos = None
         console.print("data: data.shards must name a folder or URI of shards, but is none", highlight=False)
-    steps = config.total_steps(steps_per_epoch(videos, config.train.global_batch)) if videos else None
-    console.print(describe(config, videos, steps), highlight=False)
+    whole = steps_per_epoch(videos, config.train.global_batch, config.labelled_rows) if videos else None
+    steps = None if whole is None else config.total_steps(whole)
+    console.print(describe(config, videos, steps, classes), highlight=False)
 
 
 def train(

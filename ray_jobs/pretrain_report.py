@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -21,33 +22,43 @@ CONTENTS = {
 }
 
 
-def describe(config: Config, videos: int | None, steps: int | None) -> str:
-    """What a run will do, in the figures that papers disagree on; ``videos``, ``steps``: None if not known yet.
+def describe(config: Config, videos: int | None, steps: int | None, classes: Sequence[str]) -> str:
+    """What a run will do, in the figures that papers disagree on.
+
+    Args:
+        videos, steps: None if not known yet. classes: the videos', which method=mean_teacher learns.
 
     Raises:
         ConfigError: the settings do not make a model.
     """
     t = config.train
-    chance = f"ln(2B-1) = {config.chance_loss:.3f}, B = {t.global_batch} videos"
-    if config.method == "moco":
-        chance = f"ln(K+1) = {config.chance_loss:.3f}, K = {config.moco.queue} keys"
     data = f"{videos} videos, {steps} steps" if videos else "steps"
     return (
         f"{config.method} with {config.backbone.name}, crops by {config.policy}\n"
-        f"{describe_model(config)}\n"
+        f"{describe_model(config, classes)}\n"
         f"{data} of {t.global_batch} videos = {2 * t.global_batch} views, {t.workers} worker(s)\n"
         f"effective learning rate {config.effective_lr:g} ({config.optim.name}; optim.lr {config.optim.lr:g}, "
         f"scaled by {config.optim.lr_scale}), croppers {config.cropper.lr:g}\n"
-        f"loss by chance {chance}"
+        f"loss by chance {describe_chance(config, classes)}"
     )
 
 
-def describe_model(config: Config) -> str:
+def describe_chance(config: Config, classes: Sequence[str]) -> str:
+    """The loss of a network that says nothing, and where it comes from."""
+    batch, value = config.train.global_batch, f"{config.chance_loss(len(classes)):.3f}"
+    if config.method == "moco":
+        return f"ln(K+1) = {value}, K = {config.moco.queue} keys"
+    if config.method == "mean_teacher":
+        return f"L/B ln(C) = {value}, L = {config.labelled_rows} of B = {batch} videos labelled, C = {len(classes)}"
+    return f"ln(2B-1) = {value}, B = {batch} videos"
+
+
+def describe_model(config: Config, classes: Sequence[str]) -> str:
     """Parameters by part, arithmetic of a view, memory of a worker."""
     from paramcrop.build import backbone_settings, view_size  # imports torch
     from paramcrop.model_size import model_size
 
-    size, settings = model_size(config), backbone_settings(config)
+    size, settings = model_size(config, classes), backbone_settings(config)
     told = ", ".join(f"{name} {value}" for name, value in settings.items())
     learned = f"head {size.head:,}, croppers {size.croppers:,}"
     return (

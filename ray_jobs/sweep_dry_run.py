@@ -46,7 +46,7 @@ def describe(sweep: Sweep, cluster: str | None, concurrent: int | None) -> str:
     lines += [f"resources{' (of this machine alone)' if cluster is None else ''}: {plan.arithmetic}"]
     fresh = max(0, (space.samples or 0) - len(sweep.trials)) * len(space.seeds) if space.search != "grid" else 0
     lines.append(_time(sweep, len(left) + fresh, plan.trials))
-    lines.append(_disk(sweep.config, len(left) + fresh))
+    lines.append(_disk(sweep, len(left) + fresh))
     return "\n".join(lines)
 
 
@@ -93,16 +93,17 @@ def _time(sweep: Sweep, runs: int, at_once: int) -> str:
             paces.append((events["finished"] - events["running"]) / last)
     if not paces:
         return "time: not known before one run of this preset is finished here"
-    steps = config.total_steps(steps_per_epoch(sweep.videos.videos, config.train.global_batch))
+    steps = config.total_steps(steps_per_epoch(sweep.videos.videos, config.train.global_batch, config.labelled_rows))
     minutes = median(paces) * steps * runs / at_once / 60
     return (
         f"time: about {minutes:.0f} min for {runs} pretrainings, evaluations come on top ({len(paces)} runs measured)"
     )
 
 
-def _disk(config: Config, runs: int) -> str:
+def _disk(sweep: Sweep, runs: int) -> str:
     """Weights, momentum and what else a checkpoint has: about two float32 numbers a parameter."""
-    size = model_size(config)
+    config = sweep.config
+    size = model_size(config, sweep.videos.classes)
     checkpoints = -(-config.train.epochs // config.run.checkpoint_epochs)
     total = runs * checkpoints * 8 * (size.backbone + size.head + size.croppers)
     return f"disk: about {total / 2**30:.2g} GiB of checkpoints ({runs} runs x {checkpoints})"

@@ -13,7 +13,7 @@ def test_defaults_are_the_papers_settings() -> None:
     assert (c.cropper.spatial_scale, c.cropper.temporal_scale, c.cropper.rotation) == ((0.5, 1), (0.5, 1), 0)
     assert (c.cropper.lower, c.cropper.upper, c.cropper.layers) == (0.2, 0.8, 2)
     assert c.effective_lr == pytest.approx(2.4)
-    assert c.chance_loss == pytest.approx(7.624, abs=1e-3)
+    assert c.chance_loss() == pytest.approx(7.624, abs=1e-3)
 
 
 def test_run_ids_are_these() -> None:

@@ -53,7 +53,7 @@ def test_a_pair_trains(method: str, backbone: str, policy: str, shards: tuple[st
     start = {name: p.detach().clone() for name, p in build_model(config, torch.device("cpu")).named_parameters()}
     model, losses = train(config, decoded(shards[0], build_clip_spec(config)))
     assert len(losses) == STEPS and all(map(math.isfinite, losses))
-    assert losses[0] < 2 * config.chance_loss
+    assert losses[0] < 2 * config.chance_loss()
     assert [name for name, p in model.named_parameters() if torch.equal(p, start[name])] == []
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -13,15 +14,16 @@ from torch import Tensor
 from paramcrop.batch import Batch
 from paramcrop.build import network_dtype
 from paramcrop.data.clips import ClipSpec
-from paramcrop.errors import DataError
+from paramcrop.data.labels import labelled_share
+from paramcrop.errors import CheckpointError, DataError
 from paramcrop.evaluation.features import Normalise, Outputs, clip_outputs, kept_outputs, only, together
 from paramcrop.evaluation.finetune import Classifier, Training, finetune
 from paramcrop.evaluation.heads import choose, normalised, train_heads
 from paramcrop.evaluation.job import Job
 from paramcrop.evaluation.metrics import accuracy_per_class, average_clips, confusion, top_k
 from paramcrop.evaluation.neighbours import cosine, knn_votes, recall_at
-from paramcrop.evaluation.subsets import labelled_share
 from paramcrop.evaluation.videos import LabelledSet, Map, by_shard, held_out, open_split, training_batches
+from paramcrop.evaluation.weights import trained_classifier
 from paramcrop.runs import commit
 
 JITTER = (0.5, 0.5, 0.5, 0.25)  # brightness, contrast, saturation, hue
@@ -67,7 +69,7 @@ def evaluate(job: Job, device: torch.device, mapped: Map, tell: Tell = lambda te
     if job.how.kind == "validation":
         train, test = held_out(train, job.how.held_out, job.how.videos, job.seed)
     kinds = {"finetune": by_finetuning, "heads": by_heads, "knn": by_neighbours}
-    kinds |= {"retrieval": by_retrieval, "validation": by_retrieval}
+    kinds |= {"retrieval": by_retrieval, "validation": by_retrieval, "classifier": by_own_classifier}
     judged = kinds[job.how.kind](job, train, test, where)
     return as_result(job, train, test, judged) | {"seconds": round(time.monotonic() - start, 2)}
 
@@ -98,6 +100,19 @@ def by_finetuning(job: Job, train: LabelledSet, test: LabelledSet, where: Place)
     facts = {"labelled videos": len(chosen), "steps": how.epochs * (len(chosen) // batch)}
     unread = [{"id": video, "reason": reason} for video, reason in sorted(failed.items())]
     return classified(outputs, said.probabilities, unread, facts, {"clip@1": said.clip_correct})
+
+
+def by_own_classifier(job: Job, train: LabelledSet, test: LabelledSet, where: Place) -> Judged:
+    """What a semi-supervised run has itself learned to say."""
+    if job.subject != "run":
+        raise CheckpointError(f"{job.how.name} tests what a run has learned, but {job.subject} has no classifier")
+    network = trained_classifier(job.settings, Path(job.checkpoint), job.how.network, test.classes)
+    normalise = Normalise(job.settings.augment.mean, job.settings.augment.std)
+    outputs = clip_outputs(
+        network.to(where.device), test, job.input, normalise, where.device, where.dtype, where.mapped
+    )
+    said = average_clips(outputs.clips, outputs.label)
+    return classified(outputs, said.probabilities, [], {}, {"clip@1": said.clip_correct})
 
 
 def noting(batches: Iterable[Batch], failed: dict[str, str]) -> Iterator[Batch]:

@@ -125,7 +125,7 @@ def train_step(
     labels = batch.label.to(frames.device)
     with torch.autocast(frames.device.type, dtype, enabled=dtype != torch.float32):
         logits = classifier(frames)
-    loss = F.cross_entropy(logits.float(), labels)
+    loss = F.cross_entropy(logits.float(), labels, ignore_index=-1)  # a black clip, in place of a task of bad videos
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from paramcrop.evaluation.subsets import ranked_by_class
+from paramcrop.data.labels import ranked_by_class
 
 MOMENTUM = 0.9
 BATCH = 256

@@ -28,7 +28,7 @@ class Protocol(BaseModel):
 
     name: str
     version: int = 1
-    kind: Literal["finetune", "heads", "retrieval", "knn", "validation"]
+    kind: Literal["finetune", "heads", "retrieval", "knn", "validation", "classifier"]
     frames: int = _field(32, "of a clip", ge=1)
     stride: int = _field(2, "source frames from one clip frame to the next (not in the paper)", ge=1)
     size: int = _field(224, "side of a clip, pixels", ge=8)
@@ -58,6 +58,7 @@ class Protocol(BaseModel):
     lrs: tuple[float, ...] = _field((0.03, 0.1, 0.3, 1.0, 3.0, 10.0), "learning rates tried")
     weight_decays: tuple[float, ...] = _field((0.0, 1e-5, 1e-4, 1e-3), "weight decays tried")
     held_out: float = _field(0.2, "share of the training videos on which the choice is made", gt=0, lt=1)
+    network: Literal["student", "teacher"] = _field("teacher", "which of a run's two networks is tested")
     videos: int = _field(2000, "training videos of a validation: whole shards, until there are as many", ge=2)
 
     @property
@@ -84,7 +85,10 @@ USED = {
     "retrieval": ("centre", "ranks"),
     "knn": ("neighbours", "temperature"),
     "validation": ("held_out", "videos", "ranks"),
+    "classifier": ("network",),
 }
+# The classifier that a semi-supervised run has learned, as it is, on clips like its views.
+_TRAINED: dict[str, Any] = {"kind": "classifier", "frames": 16, "size": 112, "stride": 3}
 _LINEAR: dict[str, Any] = {"kind": "finetune", "train": "head", "lr": 2e-3}  # the paper's linear fine-tune, "LFT"
 PROTOCOLS = {
     protocol.name: protocol
@@ -99,6 +103,8 @@ PROTOCOLS = {
         Protocol(name="coclr-retrieval-centred", kind="retrieval", size=128, stride=1, test_clips=None, centre=True),
         Protocol(name="frozen-linear-eval", kind="heads"),
         Protocol(name="knn", kind="knn"),
+        Protocol(name="semi-supervised-teacher", network="teacher", **_TRAINED),  # Table 6
+        Protocol(name="semi-supervised-student", network="student", **_TRAINED),
         # To choose settings by: retrieval among training videos alone, cheap enough to be asked while a run trains.
         Protocol(name="validation-retrieval", kind="validation", frames=16, size=112, stride=4, test_clips=2),
     )
@@ -109,6 +115,8 @@ SHORT = {
     "retrieval": "paper-retrieval-10clip",
     "heads": "frozen-linear-eval",
     "validation": "validation-retrieval",
+    "teacher": "semi-supervised-teacher",
+    "student": "semi-supervised-student",
 }
 
 

@@ -9,18 +9,16 @@ from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from paramcrop.batch import Batch, to_batch
 from paramcrop.data.clips import ClipSpec, cut_sample
+from paramcrop.data.labels import ranked_by_class, read_labels
 from paramcrop.data.order import epoch_segments
 from paramcrop.data.reader import read_segment
 from paramcrop.data.samples import cut_batch
 from paramcrop.data.shards import Manifest, Shard, open_folder, read_manifest, read_row_group
 from paramcrop.data.uniform import direct
 from paramcrop.errors import DataError
-from paramcrop.evaluation.subsets import ranked_by_class
 
 TASK_VIDEOS = 8  # videos that one call of the mapped function decodes
 
@@ -64,24 +62,6 @@ def open_split(folder: str, split: str) -> LabelledSet:
         raise DataError(f"{folder}: every video of split {split} must have a class to be evaluated on, but {told}")
     rejected = [{"id": row["id"], "reason": row["reason"]} for row in manifest.rejected_of(split)]
     return LabelledSet(folder, manifest, labels, manifest.classes, rejected)
-
-
-def read_labels(folder: str, manifest: Manifest) -> dict[str, int]:
-    """Video id -> class number, -1 where it has none, in the order stored.
-
-    Raises:
-        DataError: a shard cannot be read.
-    """
-    fs, root = open_folder(folder)
-    labels: dict[str, int] = {}
-    for shard in manifest.shards:
-        try:
-            with fs.open_input_file(f"{root}/{shard.file}") as source:
-                table = pq.ParquetFile(source).read(["id", "label"])
-        except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{folder}/{shard.file} must be readable: {error}") from None
-        labels |= dict(zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True))
-    return labels
 
 
 def split_pairs(manifest: Manifest, wanted: Sequence[str] = ()) -> dict[str, tuple[str, str]]:

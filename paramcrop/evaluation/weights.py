@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -77,6 +77,29 @@ def load_backbone(config: Config, checkpoint: Path) -> Backbone:
     state, _ = load_checkpoint(checkpoint)
     load_strictly(backbone, strip(state["model"], {PREFIX: ""}), str(checkpoint))
     return backbone
+
+
+def trained_classifier(config: Config, checkpoint: Path, network: str, classes: Sequence[str]) -> nn.Module:
+    """The "student" or the "teacher" of a semi-supervised run: clips -> logits, in this order of ``classes``.
+
+    Raises:
+        CheckpointError: the run has learned no classes, or others.
+    """
+    if config.method != "mean_teacher":
+        raise CheckpointError(f"a run must be of method=mean_teacher to be tested as it is, but is of {config.method}")
+    state, _ = load_checkpoint(checkpoint)
+    learned = state["model"]["method._extra_state"]["classes"]
+    if sorted(learned) != sorted(classes):
+        missing, other = sorted(set(classes) - set(learned))[:SHOWN], sorted(set(learned) - set(classes))[:SHOWN]
+        raise CheckpointError(f"a run must know the classes of the videos, but it lacks {missing}, has {other}")
+    backbone = build_backbone(config)
+    head = nn.Linear(backbone.features, len(classes))
+    which = "teacher_" if network == "teacher" else ""
+    load_strictly(backbone, strip(state["model"], {f"method.{which}backbone.": ""}), str(checkpoint))
+    rows = [learned.index(name) for name in classes]
+    named = strip(state["model"], {f"method.{which}head.": ""})
+    load_strictly(head, {name: value[rows] for name, value in named.items()}, str(checkpoint))
+    return nn.Sequential(backbone, head)
 
 
 def random_backbone(config: Config, seed: int) -> Backbone:

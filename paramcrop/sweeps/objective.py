@@ -13,6 +13,7 @@ from paramcrop.sweeps.space import Space
 
 # The first metric of these that a protocol gives is its main one.
 MAIN = {"finetune": "video@1", "heads": "video@1", "knn": "video@1", "retrieval": "R@1", "validation": "R@1"}
+MAIN |= {"classifier": "video@1"}
 
 
 def objective_parts(space: Space) -> tuple[str, str, str]:

@@ -20,7 +20,7 @@ from ray.data import Dataset, ExecutionOptions, ExecutionResources, TaskPoolStra
 
 from paramcrop.data.clips import ClipSpec, cut_sample
 from paramcrop.data.killable import Killable
-from paramcrop.data.order import Segment, epoch_segments, steps_per_epoch
+from paramcrop.data.order import Labelled, Segment, epoch_segments, steps_per_epoch
 from paramcrop.data.reader import following_rows, read_segment
 from paramcrop.data.samples import Cut, Following, cut_batch
 from paramcrop.data.shards import Manifest
@@ -42,14 +42,15 @@ def training_samples(
     window: int,
     task_rows: int,
     timeout: float,
+    labelled: Labelled | None = None,
 ) -> Dataset:
     """Every sample of ``epochs``, in whole global batches, in blocks of exactly ``task_rows`` (a divisor of those).
 
     Columns are ``paramcrop.data.samples.cut_batch``'s. ``timeout`` is a video's, in seconds.
     """
-    rows = steps_per_epoch(manifest.videos, global_batch) * global_batch
-    following = partial(following_rows, folder, manifest, seed, rows, global_batch, window)
-    order = partial(epoch_segments, manifest, seed, rows=rows, window=window)
+    rows = steps_per_epoch(manifest.videos, global_batch, labelled.quota if labelled else 0) * global_batch
+    following = partial(following_rows, folder, manifest, seed, rows, global_batch, window, labelled)
+    order = partial(epoch_segments, manifest, seed, rows=rows, window=window, labelled=labelled)
     # A task a segment. Only the segment's place travels; the task works out what is in it.
     places = [{"epoch": epoch, "segment": i} for epoch in epochs for i in range(len(order(epoch)))]
     encoded = ray.data.from_items(places, override_num_blocks=len(places)).map_batches(

@@ -20,7 +20,8 @@ from paramcrop.batch import to_batch
 from paramcrop.build import build_clip_spec
 from paramcrop.checkpoint import newest_checkpoint, steps_done
 from paramcrop.config import Config
-from paramcrop.data.order import steps_per_epoch
+from paramcrop.data.labels import labelled_rows
+from paramcrop.data.order import Labelled, steps_per_epoch
 from paramcrop.data.shards import Manifest
 from paramcrop.errors import DecodeFailuresError, NonFiniteLossError, ParamCropError, StorageError
 from paramcrop.lease import newest_lease
@@ -51,7 +52,8 @@ def train_worker(job: dict[str, Any]) -> tuple[str, str] | None:
     rows = shard.iter_batches(batch_size=config.batch_per_worker, batch_format="numpy", prefetch_batches=2)
     stream = (to_batch(columns) for columns in rows)
     try:
-        pretrain(config, lambda epoch: islice(stream, steps), steps, recorder, ray.train.report, device, resume)
+        report = ray.train.report
+        pretrain(config, lambda _: islice(stream, steps), steps, recorder, report, device, resume, job["classes"])
     except TOGETHER as error:
         return type(error).__name__, str(error)
     finally:
@@ -72,8 +74,10 @@ def run_pretraining(config: Config, plan: Plan, data: str, manifest: Manifest, f
         ray.train.TrainingFailedError: any other failure.
         KeyboardInterrupt: Ctrl-C; the workers have been stopped.
     """
-    steps = steps_per_epoch(manifest.videos, config.train.global_batch)
+    steps = steps_per_epoch(manifest.videos, config.train.global_batch, config.labelled_rows)
     job = {"config": config.model_dump(), "steps_per_epoch": steps, "threads": plan.threads}
+    job |= {"classes": manifest.classes}
+    labelled = labelled_videos(config, data, manifest)
     failures: Any = {"max_failures": config.train.max_restarts, "controller_failure_limit": CONTROLLER_FAILURES}
     function: Any = train_worker  # what it returns is missing in Ray's types, on both sides
     trainer: Any = TorchTrainer(
@@ -90,7 +94,7 @@ def run_pretraining(config: Config, plan: Plan, data: str, manifest: Manifest, f
             storage_path=str(folder / "ray_train"),
             failure_config=FailureConfig(**failures),
         ),
-        datasets={"train": partial(make_dataset, config, data, manifest, steps, folder)},
+        datasets={"train": partial(make_dataset, config, data, manifest, labelled, steps, folder)},
         dataset_config=DataConfig(execution_options=execution_options(plan.data_cpus), enable_shard_locality=False),
     )
     try:
@@ -104,7 +108,9 @@ def run_pretraining(config: Config, plan: Plan, data: str, manifest: Manifest, f
         raise getattr(errors, name)(text)
 
 
-def make_dataset(config: Config, data: str, manifest: Manifest, steps: int, folder: Path) -> ray.data.Dataset:
+def make_dataset(
+    config: Config, data: str, manifest: Manifest, labelled: Labelled | None, steps: int, folder: Path
+) -> ray.data.Dataset:
     """Called by Ray Train on its controller, at every start of the workers: the epochs that are still to be done."""
     ray.data.DataContext.get_current().execution_no_progress_timeout_s = 4 * 3600  # a long pause is not a fault
     spec = build_clip_spec(config)
@@ -119,7 +125,20 @@ def make_dataset(config: Config, data: str, manifest: Manifest, steps: int, fold
         config.data.shuffle_row_groups,
         rows_per_task(config.batch_per_worker, spec, config.data.task_rows),
         config.data.decode_timeout,
+        labelled,
     )
+
+
+def labelled_videos(config: Config, data: str, manifest: Manifest) -> Labelled | None:
+    """Which videos show their labels, and how many of a batch; None: the method learns from none.
+
+    Raises:
+        DataError: no video has a class.
+    """
+    if not config.labelled_rows:
+        return None
+    rows = labelled_rows(data, manifest, config.data.labels, config.seed)
+    return Labelled(config.train.global_batch, config.labelled_rows, rows)
 
 
 def own_error(error: BaseException) -> ParamCropError | None:

@@ -38,7 +38,7 @@ def pretrain(config: Config, compared: bool, book: Book, work: Work) -> Path:
     """
     data, manifest = find_videos(config)
     folder = run_folder(config, manifest.content_id)
-    steps = config.total_steps(steps_per_epoch(manifest.videos, config.train.global_batch))
+    steps = config.total_steps(steps_per_epoch(manifest.videos, config.train.global_batch, config.labelled_rows))
     book.run(config.seed, folder)
     while not is_finished(folder):
         try:

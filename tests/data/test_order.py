@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from paramcrop.data.order import Segment, epoch_segments, steps_per_epoch
+from paramcrop.data.order import Labelled, Segment, epoch_segments, place_of, steps_per_epoch
 from paramcrop.data.shards import Manifest, Shard
 from paramcrop.errors import ConfigError
 
@@ -59,3 +60,38 @@ def test_steps_per_epoch() -> None:
     assert steps_per_epoch(43, 8) == 5
     with pytest.raises(ConfigError, match="at most the number of videos, 43, but is 64"):
         steps_per_epoch(43, 64)
+
+
+ROWS = {("s0", 1): (0, 6), ("s1", 0): (2,), ("s1", 1): (5,), ("s2", 0): (0, 1, 8)}  # no label in the other groups
+LABELLED = Labelled(batch=8, quota=3, rows=ROWS)
+
+
+@pytest.mark.parametrize("window", [1, 2, 100])
+def test_of_each_batch_so_many_rows_are_labelled_and_the_others_pass_over_all_videos(window: int) -> None:
+    steps = steps_per_epoch(MANIFEST.videos, 8, 3)
+    assert steps == 8  # five new videos a step, of 43
+    segments = epoch_segments(MANIFEST, 0, 1, 8 * steps, window, LABELLED)
+    assert [s.position for s in segments] == [sum(len(t.take) for t in segments[:i]) for i in range(len(segments))]
+    rows, labelled = shown(segments), np.concatenate([s.shown for s in segments])
+    assert labelled.reshape(steps, 8).sum(1).tolist() == [3] * steps
+    assert labelled.reshape(steps, 2, 4).sum(2).min() == 1  # spread: either of two workers has some
+    plain = [row for row, is_labelled in zip(rows, labelled, strict=True) if not is_labelled]
+    assert len(plain) == len(set(plain)) == 40
+    known = {(*place, row) for place, rows in ROWS.items() for row in rows}
+    again = [row for row, is_labelled in zip(rows, labelled, strict=True) if is_labelled]
+    assert set(again) <= known and len(set(again)) >= 5
+    assert [place_of(MANIFEST, 0, 1, 64, position, window, LABELLED) for position in range(64)] == rows
+
+
+def test_a_window_with_few_labels_reads_others_besides() -> None:
+    (first, *_) = epoch_segments(MANIFEST, 0, 1, 64, 1, Labelled(8, 3, {("s2", 0): (0, 1, 8)}))
+    assert ("s2", 0) in first.groups and len(first.groups) <= 2
+
+
+def test_labelled_rows_are_shown_equally_often() -> None:
+    segments = epoch_segments(MANIFEST, 0, 0, 64, 100, LABELLED)
+    labelled = [
+        row for segment in segments for row, is_labelled in zip(segment.take, segment.shown, strict=True) if is_labelled
+    ]
+    counts = [labelled.count(row) for row in set(labelled)]
+    assert len(counts) == 7 and max(counts) - min(counts) <= 1

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 
 from paramcrop.data.clips import ClipSpec
-from paramcrop.data.order import epoch_segments
+from paramcrop.data.labels import labelled_rows
+from paramcrop.data.order import Labelled, epoch_segments
 from paramcrop.data.reader import epoch_batches, read_segment
 from paramcrop.data.shards import Manifest, read_videos
 
@@ -28,3 +29,25 @@ def test_an_epoch_comes_as_whole_global_batches(shards: tuple[str, Manifest]) ->
     batches = list(epoch_batches(folder, manifest, SPEC, 0, 1, global_batch=10, window=1))
     assert [len(b["id"]) for b in batches] == [10] * 4
     np.testing.assert_array_equal(np.concatenate([b["position"] for b in batches]), np.arange(40))
+
+
+def test_labels_are_shown_of_the_labelled_rows_alone(shards: tuple[str, Manifest]) -> None:
+    """A quarter of each class: two of six videos, rounded up."""
+    folder, manifest = shards
+    known = {v.id: v.label for v in read_videos(folder)}
+    rows = labelled_rows(folder, manifest, 0.25, seed=0)
+    assert sum(map(len, rows.values())) == 2 * 8
+    batches = list(epoch_batches(folder, manifest, SPEC, 0, 1, 8, 1, Labelled(8, 2, rows)))
+    assert len(batches) == 48 // 6
+    with_label = [(i, label) for b in batches for i, label in zip(b["id"], b["label"], strict=True) if label >= 0]
+    assert len(with_label) == 2 * len(batches) and all(known[i] == label for i, label in with_label)
+    assert len({i for i, _ in with_label}) <= 16
+    assert {i for b in batches for i in b["id"]} == set(known)
+
+
+def test_a_smaller_share_of_labels_is_part_of_a_larger_one(shards: tuple[str, Manifest]) -> None:
+    def chosen(share: float, seed: int = 0) -> set[tuple[str, int, int]]:
+        return {(*place, row) for place, rows in labelled_rows(*shards, share, seed).items() for row in rows}
+
+    assert chosen(0.1) < chosen(0.5) < chosen(1.0) and len(chosen(1.0)) == 48
+    assert chosen(0.5) != chosen(0.5, seed=1)

@@ -44,7 +44,7 @@ def test_a_row_that_nothing_can_stand_in_for_is_black_and_says_why(shards: tuple
     good = cut_batch(some, SPEC, 0)
     bad = cut_batch([row | {"video": b"garbage"} for row in some], SPEC, 0)
     assert all("decord says" in error for error in bad["error"])
-    assert not bad["video"].any()
+    assert not bad["video"].any() and bad["label"].tolist() == [-1, -1]
     assert {n: (c.shape, c.dtype) for n, c in bad.items()} == {n: (c.shape, c.dtype) for n, c in good.items()}
 
 
@@ -71,6 +71,7 @@ def test_a_video_that_hangs_or_crashes_keeps_its_slot(shards: tuple[str, Manifes
     assert columns["substitute"].tolist() == ["", some[3]["id"], some[3]["id"], ""]
     for i in (0, 3):
         np.testing.assert_array_equal(columns["video"][i], good["video"][i])
+    assert columns["label"].tolist() == [some[i]["label"] for i in (0, 3, 3, 3)]  # of the videos shown
 
 
 def test_place_of_finds_every_row_shown(shards: tuple[str, Manifest]) -> None:
@@ -90,7 +91,7 @@ def test_place_of_finds_every_row_shown(shards: tuple[str, Manifest]) -> None:
 def test_stand_ins_are_the_next_rows_of_the_global_batch(shards: tuple[str, Manifest]) -> None:
     folder, manifest = shards
     shown = [batch["id"].tolist() for batch in epoch_batches(folder, manifest, SPEC, 0, 0, BATCH, WINDOW)]
-    find = partial(following_rows, folder, manifest, 0, len(shown) * BATCH, BATCH, WINDOW, 0)
+    find = partial(following_rows, folder, manifest, 0, len(shown) * BATCH, BATCH, WINDOW, None, 0)
     assert [row["id"] for row in find(BATCH + 3)] == shown[1][4 : 4 + STAND_INS]
     assert [row["id"] for row in find(2 * BATCH - 2)] == [shown[1][-1], *shown[1][: STAND_INS - 1]]  # around its end
 
@@ -106,7 +107,7 @@ def test_a_stand_in_does_not_depend_on_how_a_batch_is_divided(shards: tuple[str,
     failed = [(b["id"][i], b["substitute"][i]) for b in whole for i in range(BATCH) if b["error"][i]]
     assert len(failed) == 2 and all(substitute for _, substitute in failed)
     total = len(whole) * BATCH
-    following = partial(following_rows, folder, manifest, 0, total, BATCH, WINDOW)
+    following = partial(following_rows, folder, manifest, 0, total, BATCH, WINDOW, None)
     encoded = [r for s in epoch_segments(manifest, 0, 0, total, WINDOW) for r in read_segment(folder, s).to_pylist()]
     for size in (1, 4):
         for first in range(0, total, size):
