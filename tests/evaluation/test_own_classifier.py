@@ -1,0 +1,71 @@
+"""What a semi-supervised run has learned to say, tested as it is: student and teacher."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from paramcrop.build import build_clip_spec
+from paramcrop.checkpoint import load_checkpoint
+from paramcrop.data.synthetic import CLASSES
+from paramcrop.errors import CheckpointError
+from paramcrop.evaluation.evaluate import evaluate
+from paramcrop.evaluation.job import Job
+from paramcrop.evaluation.weights import trained_classifier
+from paramcrop.pretrain import pretrain
+from paramcrop.record import Recorder
+from tests.labelled import BROKEN, RUN, TEST, make_job
+from tests.memory import made_clips, memory_batches, tiny_config
+
+CONFIG = tiny_config(*RUN, "method=mean_teacher", "optim.lr=0.1", "mean_teacher.momentum=0.5")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two epochs of two steps, all labels shown."""
+    folder = tmp_path_factory.mktemp("taught")
+    clips = made_clips(16, CONFIG.data.clip_frames, CONFIG.data.clip_size)
+    recorder = Recorder(folder)
+    pretrain(CONFIG, memory_batches(clips, build_clip_spec(CONFIG), 0, 8), 2, recorder, classes=CLASSES)
+    recorder.close()
+    return folder
+
+
+def job(run: Path, folder: str, protocol: str, subject: str = "run") -> Job:
+    made = make_job(run, folder, protocol, subject=subject)
+    return replace(made, config=CONFIG.model_dump(mode="json"))
+
+
+@pytest.mark.parametrize("network", ["student", "teacher"])
+def test_it_says_what_its_network_says(taught: Path, labelled: str, network: str) -> None:
+    result = evaluate(job(taught, labelled, network), CPU, map)
+    assert [row["metric"] for row in result["rows"]] == ["clip@1", "video@1", "video@5", "class mean"]
+    assert all((row["n"], row["of"]) == (TEST - BROKEN, TEST) for row in result["rows"])
+    assert result["protocol"].startswith(f"semi-supervised-{network}[")
+
+
+def test_student_and_teacher_are_two_networks_with_rows_in_the_order_of_the_videos_classes(taught: Path) -> None:
+    checkpoint = taught / "checkpoints" / "epoch=0002"
+    state = load_checkpoint(checkpoint)[0]["model"]
+    student, teacher = (trained_classifier(CONFIG, checkpoint, n, CLASSES) for n in ("student", "teacher"))
+    assert torch.equal(student.get_parameter("1.weight"), state["method.head.weight"])
+    assert torch.equal(teacher.get_parameter("1.weight"), state["method.teacher_head.weight"])
+    assert not torch.equal(student.get_parameter("1.weight"), teacher.get_parameter("1.weight"))
+    assert torch.equal(teacher.get_parameter("0.stem.0.weight"), state["method.teacher_backbone.stem.0.weight"])
+    turned = trained_classifier(CONFIG, checkpoint, "student", CLASSES[::-1])
+    assert torch.equal(turned.get_parameter("1.weight").flip(0), student.get_parameter("1.weight"))
+    with pytest.raises(
+        CheckpointError, match=r"must know the classes of the videos, but it lacks \['other'\], has \['u"
+    ):
+        trained_classifier(CONFIG, checkpoint, "student", ("other", *CLASSES[1:]))
+
+
+def test_who_has_no_classifier_is_told_so(taught: Path, tiny_run: Path, labelled: str) -> None:
+    with pytest.raises(CheckpointError, match="tests what a run has learned, but random-init has no classifier"):
+        evaluate(job(taught, labelled, "teacher", "random-init"), CPU, map)
+    with pytest.raises(CheckpointError, match="must be of method=mean_teacher to be tested as it is, but is of simclr"):
+        evaluate(make_job(tiny_run, labelled, "teacher"), CPU, map)
