@@ -73,6 +73,13 @@ def macs(backbone: nn.Module, size: tuple[int, int, int]) -> int:
     return int(flops.get_total_flops()) // 4
 
 
+def crop_macs(config: Config) -> int:
+    """Multiply-adds of cutting one view: its cropper's MLP, and four for each value that is interpolated."""
+    frames, height, width = view_size(config)
+    weights = sum(p.numel() for p in build_policy(config).parameters() if p.ndim > 1) // 2  # of one of the two
+    return weights + 4 * 3 * frames * height * width
+
+
 def kept_bytes(method: nn.Module, batch: int, size: tuple[int, int, int]) -> int:
     """What a forward pass of two views (batch, 3, *size) keeps for the backward pass, besides the weights."""
     own = {p.untyped_storage()._cdata for p in method.parameters()}

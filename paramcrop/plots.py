@@ -22,13 +22,15 @@ BINS = 40
 LIMITS = {"s_p": (0.0, 1.0), "s_t": (0.0, 1.0), "dx": (-1.0, 1.0), "dy": (-1.0, 1.0), "dt": (-1.0, 1.0)}
 
 
-def plot_figure5(runs: Mapping[str, Sequence[Path]], out: Path) -> None:
+def plot_figure5(runs: Mapping[str, Sequence[Path]], out: Path, frame: str = "crop") -> None:
     """The paper's Figure 5: centre distance (solid) and IoU (dashed) of the two crops over training, a colour a label.
+
+    ``frame`` "crop" measures them in the croppers' clip, "video" in the video that R1 and R2 cut it from (Figure 1b).
 
     Several runs under one label (seeds) are drawn as their mean and range over the steps that all of them logged. With
     more than three labels, centre distance and IoU have a panel each.
     """
-    apart = len(runs) > TOGETHER
+    apart, measured = len(runs) > TOGETHER, {"crop": "crop", "video": "source"}[frame]
     figure, grid = plt.subplots(
         1, 2 if apart else 1, figsize=(11 if apart else 7, 4), squeeze=False, layout="constrained"
     )
@@ -36,8 +38,9 @@ def plot_figure5(runs: Mapping[str, Sequence[Path]], out: Path) -> None:
     right = grid[0, 1] if apart else left.twinx()
     for i, (label, folders) in enumerate(runs.items()):
         style = STYLES[i % len(STYLES)] if apart else "-"
-        _curve(left, folders, "crop_distance", f"C{i}", style, label if apart else f"{label}: centre distance")
-        _curve(right, folders, "crop_iou", f"C{i}", style if apart else "--", label if apart else f"{label}: IoU")
+        first, second = (label, label) if apart else (f"{label}: centre distance", f"{label}: IoU")
+        _curve(left, folders, f"{measured}_distance", f"C{i}", style, first)
+        _curve(right, folders, f"{measured}_iou", f"C{i}", style if apart else "--", second)
     left.set(xlabel="step", ylabel="centre Manhattan distance" + ("" if apart else " (solid)"), ylim=(-0.02, None))
     right.set(ylabel="volume IoU" + ("" if apart else " (dashed)"), ylim=(-0.02, 1.02))
     lines = [*left.get_lines(), *([] if apart else right.get_lines())]

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from itertools import count
 from pathlib import Path
@@ -85,11 +85,12 @@ def is_finished(folder: Path) -> bool:
     return (folder / "checkpoints" / str(status["checkpoint"]) / "meta.json").exists()
 
 
-def write_provenance(folder: Path, config: Config, content_id: str) -> None:
-    """The resolved settings, the identity they give, the commit and the versions that ran."""
+def write_provenance(folder: Path, config: Config, content_id: str, videos: Mapping[str, Any] = {}) -> None:
+    """The resolved settings, the identity they give, what the videos are, the commit and the versions that ran."""
     (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     facts = {"run_id": run_id(config, content_id)} | identity(config, content_id)
-    facts |= {"command": sys.argv, "commit": commit(), "python": sys.version.split()[0], "versions": versions()}
+    facts |= {"videos": dict(videos), "command": sys.argv, "commit": commit()}
+    facts |= {"python": sys.version.split()[0], "versions": versions()}
     _write_json(folder / "provenance.json", facts)  # last: a later start takes it that both are there
 
 

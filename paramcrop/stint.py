@@ -6,18 +6,22 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from paramcrop.config import Config
 from paramcrop.runs import changes, commit, write_provenance, write_status
 
+if TYPE_CHECKING:
+    from paramcrop.data.shards import Manifest
 
-def begin(folder: Path, config: Config, content_id: str, say: Callable[[str], None]) -> None:
+
+def begin(folder: Path, config: Config, manifest: Manifest, say: Callable[[str], None]) -> None:
     """What ran, for the first start; for a later one, what differs from then, which ``say`` is told."""
     (folder / "stop").unlink(missing_ok=True)
     again = (folder / "provenance.json").exists()
     differences = changes(folder, config) if again else []
     if not again:
-        write_provenance(folder, config, content_id)
+        write_provenance(folder, config, manifest.content_id, manifest.about)
     for line in differences:
         say(f"note: {line}")
     write_status(folder, "running", command=sys.argv, commit=commit(), changes=differences)

@@ -16,10 +16,10 @@ from rich.table import Table
 
 from paramcrop.errors import ParamCropError
 from paramcrop.evaluation.job import Job
-from paramcrop.evaluation.paper import published
 from paramcrop.results import Mean, by_seed, means, paired_difference, read_result, shown_metrics
 from paramcrop.results_text import ERRORS, PAIRED, notes, show_difference, show_mean
 from paramcrop.runs import label_runs
+from paramcrop.sweeps.paper import published
 
 LINE = 10.0  # seconds between two lines where there is no terminal
 Found = tuple[Job, Mapping[str, Any]]
@@ -118,5 +118,6 @@ def cell(mean: Mean, paper: str) -> str:
 
 
 def paper(job: Job, metric: str) -> str:
-    value = published(job.settings, job.dataset, job.how.name, metric) if job.subject == "run" else None
-    return "" if value is None else f"{100 * value:.1f}"
+    """What the paper prints for such a run, in %; two numbers where two of its tables differ."""
+    values = published(job.settings, job.dataset, job.how.name, metric) if job.subject == "run" else ()
+    return " / ".join(f"{100 * value:.1f}" for value in values)

@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
         console.print(f"{told}; data.split chooses one", highlight=False)
     console.print(f"run: {folder}", highlight=False)
     with Lease(folder, lambda text: console.print(text, highlight=False)) as lease:
-        begin(folder, config, manifest.content_id, lambda text: console.print(text, highlight=False))
+        begin(folder, config, manifest, lambda text: console.print(text, highlight=False))
         with ending(folder, steps):
             train(config, data, manifest, folder, lease.file, steps, console)
         if (state := read_status(folder)["state"]) != "finished":

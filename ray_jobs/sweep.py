@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,20 +21,34 @@ from paramcrop.lease import Lease
 from paramcrop.runs import home
 from paramcrop.sweeps.record import read_record, write_record
 from ray_jobs.cli import run_command
-from ray_jobs.sweep_options import find_data, find_sweep, parse_arguments
-from ray_jobs.sweep_plan import Sweep, open_sweep
+from ray_jobs.sweep_options import PAPER, find_data, find_sweeps, parse_arguments
+from ray_jobs.sweep_plan import Sweep, open_sweep, raise_failures
 
 
 def main(argv: Sequence[str]) -> None:
     console, start = Console(soft_wrap=True), time.monotonic()
     arguments = parse_arguments(argv, __doc__ or "")
-    name, space = find_sweep(arguments)
-    sweep = open_sweep(home() / "sweeps" / name, space, find_data(arguments))
+    data = find_data(arguments)
+    sweeps = [open_sweep(home() / "sweeps" / name, space, data) for name, space in find_sweeps(arguments, data)]
     if arguments.dry_run:
-        from ray_jobs.sweep_dry_run import describe
+        from ray_jobs.sweep_dry_run import describe, describe_all
 
-        console.print(describe(sweep, arguments.cluster, arguments.concurrent), highlight=False, markup=False)
+        told = describe_all(sweeps) if len(sweeps) > 1 else describe(sweeps[0], arguments.cluster, arguments.concurrent)
+        console.print(told, highlight=False, markup=False)
         return
+    trials = [answer(sweep, arguments, console) for sweep in sweeps]
+    if len(sweeps) > 1:
+        from paramcrop.sweeps.paper_page import write_paper
+
+        for file in write_paper([sweep.folder for sweep in sweeps], home() / "sweeps" / PAPER):
+            console.print(f"  {file}", highlight=False, markup=False)
+    if any(trials):
+        console.print(f"{sum(trials)} trials in {time.monotonic() - start:.0f} s", highlight=False)
+        raise_failures(sweeps)
+
+
+def answer(sweep: Sweep, arguments: Namespace, console: Console) -> int:
+    """Run what is still to be done of a sweep, and report on it -> how many trials that were."""
     with Lease(sweep.folder, lambda text: console.print(text, highlight=False)):
         todo = sweep.todo()
         if todo:
@@ -41,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
     if not todo:
         told = f"nothing to do: {len(sweep.trials)} trials are finished; {sweep.folder / 'index.html'}"
         console.print(told, highlight=False, markup=False)
-        return
+        return 0
     from paramcrop.sweeps.page import read_table, write_report
     from ray_jobs.report import print_table
 
@@ -49,8 +64,7 @@ def main(argv: Sequence[str]) -> None:
     print_table(read_table(sweep.folder), console)
     for file in files:
         console.print(f"  {file}", highlight=False, markup=False)
-    console.print(f"{todo} trials in {time.monotonic() - start:.0f} s", highlight=False)
-    sweep.raise_failures()
+    return todo
 
 
 def run(sweep: Sweep, todo: int, concurrent: int | None, timeout: float, quiet: bool, console: Console) -> None:

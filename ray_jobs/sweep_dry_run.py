@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
@@ -36,7 +37,7 @@ def describe(sweep: Sweep, cluster: str | None, concurrent: int | None) -> str:
     ]
     lines += [f"  {key} = {value}" for key, value in space.set.items()]
     lines += _trials(sweep)
-    lines.append(f"evaluations of each run: {', '.join(f'{name}/{p.label}' for name, p in sweep.asked.tasks)}")
+    lines.append(f"evaluations of the runs: {', '.join(f'{name}/{p.label}' for name, p in sweep.asked.tasks)}")
     lines.append(f"pretrainings: {len(runs)}, of them {len(runs) - len(left)} finished")
     if space.search != "grid":
         lines.append(
@@ -47,6 +48,25 @@ def describe(sweep: Sweep, cluster: str | None, concurrent: int | None) -> str:
     fresh = max(0, (space.samples or 0) - len(sweep.trials)) * len(space.seeds) if space.search != "grid" else 0
     lines.append(_time(sweep, len(left) + fresh, plan.trials))
     lines.append(_disk(sweep, len(left) + fresh))
+    return "\n".join(lines)
+
+
+def describe_all(sweeps: Sequence[Sweep]) -> str:
+    """Of several sweeps: a line each, then what they share."""
+    lines, runs, rows = list[str](), set[Path](), 0
+    for sweep in sweeps:
+        own = {folder for trial in sweep.trials for folder, _ in _runs(sweep, trial)}
+        printed = len(sweep.space.layout.lines) if sweep.space.layout else 0
+        told = f"{printed} rows, " if printed else ""
+        told += (
+            f"{len(sweep.trials)} trials x {len(sweep.space.seeds)} seeds, {len(own - runs)} pretrainings of its own"
+        )
+        lines.append(f"{sweep.folder.name}: {told}; {sweep.space.question}")
+        rows += len(sweep.trials) * len(sweep.space.seeds)
+        runs |= own
+    finished = sum(_state(folder) == "finished" for folder in runs)
+    lines.append(f"pretrainings: {len(runs)} for {rows} trials x seeds, of them {finished} finished")
+    lines.append("--space NAME --dry-run tells the trials, resources, time and disk of each")
     return "\n".join(lines)
 
 

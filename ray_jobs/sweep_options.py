@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,26 @@ import yaml
 
 from paramcrop.errors import ConfigError
 from paramcrop.presets import all_options, parse_override, preset_names
+from paramcrop.sweeps.paper_file import read_paper
+from paramcrop.sweeps.paper_space import DEMO, paper_space, preset_of, with_stand_in
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.space_file import find_space, read_space, space_at
 from ray_jobs.cli import EXIT_CODES, Parser
 from ray_jobs.engine.plan import Node
+from ray_jobs.evaluate_options import SYNTHETIC
+
+PAPER = "paper"  # the name of all that the paper has
 
 
 def parse_arguments(argv: Sequence[str], summary: str) -> argparse.Namespace:
     parser = Parser("sweep.py", description=summary, epilog=EXIT_CODES, formatter_class=argparse.RawTextHelpFormatter)
     add = parser.add_argument
     add(
-        "--space", default="es_bounds", metavar="FILE", help="a file, or the name of a shipped one (default: es_bounds)"
+        "--space",
+        default="es_bounds",
+        metavar="FILE",
+        help="a file, the name of a shipped one, a table or figure of the paper's\n"
+        "(table1 to table14, figure1, figure5 to figure10), or paper: all of them (default: es_bounds)",
     )
     add("--preset", help=f"instead of the space's: {', '.join(preset_names())}")
     add("--name", help="of the sweep's folder below sweeps/ (default: the space's, and the preset's if it is another)")
@@ -44,20 +53,36 @@ def parse_arguments(argv: Sequence[str], summary: str) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def find_sweep(arguments: argparse.Namespace) -> tuple[str, Space]:
-    """The sweep's name, and its space as it is asked for.
+def find_sweeps(arguments: argparse.Namespace, data: Mapping[str, str]) -> list[tuple[str, Space]]:
+    """Each sweep's name, and its space as it is asked for; several for --space paper.
 
     Raises:
         ConfigError: one line that names the file or the option.
     """
-    path = find_space(arguments.space)
-    space = read_space(path)
+    paper = read_paper()
+    entries = paper.entries if paper else {}
+    if arguments.space == PAPER and paper:
+        return [_asked(arguments, paper_space(paper, name), name, data) for name in entries]
+    if arguments.space in entries and paper:
+        return [_asked(arguments, paper_space(paper, arguments.space), arguments.space, data)]
+    path = find_space(arguments.space, entries)
+    return [_asked(arguments, read_space(path), path.stem, data)]
+
+
+def _asked(arguments: argparse.Namespace, space: Space, stem: str, data: Mapping[str, str]) -> tuple[str, Space]:
     known = [key for key, _ in all_options()]
     changes = dict(parse_override(text, known) for text in arguments.overrides)
+    if space.pretrained_on in data:
+        changes["data.shards"] = data[space.pretrained_on]
     seeds = _whole_numbers(arguments.seeds) if arguments.seeds else None
-    asked = space_at(space, arguments.preset, changes, arguments.task, seeds=seeds, samples=arguments.samples)
+    paper, preset = read_paper(), arguments.preset
+    if space.layout and paper:
+        preset = preset_of(paper, space.layout.name, preset)
+    asked = space_at(space, preset, changes, arguments.task, seeds=seeds, samples=arguments.samples)
+    if space.layout and asked.preset == DEMO and not data:
+        asked = with_stand_in(asked, SYNTHETIC)
     other = f"-{asked.preset}" if asked.preset != space.preset else ""
-    return arguments.name or path.stem + other, asked
+    return arguments.name or stem + other, asked
 
 
 def find_data(arguments: argparse.Namespace) -> dict[str, str]:

@@ -13,7 +13,7 @@ from paramcrop.config import Config
 from paramcrop.data.shards import Manifest
 from paramcrop.data.synthetic import cached_dataset
 from paramcrop.errors import ParamCropError
-from paramcrop.evaluation.tasks import Asked, as_pretrained, find_tasks
+from paramcrop.evaluation.tasks import Asked, as_pretrained, find_tasks, only
 from paramcrop.presets import show
 from paramcrop.runs import home
 from paramcrop.sweeps.objective import objective_parts
@@ -67,7 +67,8 @@ class Sweep:
         return open_study(self.folder, self.folder.name, self.space)
 
     def wanted(self, trial: Trial) -> str:
-        tasks = [(self.contents[name], protocol) for name, protocol in self.asked.tasks]
+        asked = only(self.asked, trial.tasks or self.space.evaluate.tasks)
+        tasks = [(self.contents[name], protocol) for name, protocol in asked.tasks]
         return wanted_of(self.space, trial, self.content_id, tasks)
 
     def unfinished(self) -> list[Trial]:
@@ -87,15 +88,16 @@ class Sweep:
             enqueue(study, [trial.values for trial in unfinished[:most]])
         return min(len(unfinished) + fresh, most)
 
-    def raise_failures(self) -> None:
-        """Raises:
-        ParamCropError: a trial has failed.
-        """
-        records = [read_record(self.folder, trial.id) for trial in self.trials]
-        failed = [r for r in records if r is not None and r.state in ("failed", "diverged")]
-        if failed:
-            told = f"{len(failed)} of {len(records)} trials failed, such as {failed[0].label}"
-            raise ParamCropError(f"{told}; the same command tries them again")
+
+def raise_failures(sweeps: Sequence[Sweep]) -> None:
+    """Raises:
+    ParamCropError: a trial of some sweep has failed.
+    """
+    records = [read_record(sweep.folder, trial.id) for sweep in sweeps for trial in sweep.trials]
+    failed = [r for r in records if r is not None and r.state in ("failed", "diverged")]
+    if failed:
+        told = f"{len(failed)} of {len(records)} trials failed, such as {failed[0].label}"
+        raise ParamCropError(f"{told}; the same command tries them again")
 
 
 def write_space(folder: Path, space: Space) -> None:
@@ -114,11 +116,11 @@ def open_sweep(folder: Path, space: Space, data: dict[str, str]) -> Sweep:
     for values in grid(space) or [corner(space)]:  # mistakes come first
         config_of(space, make_trial(space, values), space.seeds[0])
     config = config_of(space, Trial({}, space.preset, {}, {}), space.seeds[0])
-    named = [task.rpartition("/")[0] for task in space.evaluate.tasks if "/" in task]
-    if SYNTHETIC in named or not (data or named):
+    named = [task.rpartition("/")[0] for task in space.tasks if "/" in task]
+    if SYNTHETIC in named or (space.tasks and not (data or named)):
         size = config.data.clip_frames, config.data.clip_size
         data = data | {SYNTHETIC: cached_dataset(home() / "data", *size, MADE_UP, seed=1, test=MADE_UP_TEST)}
-    asked = _asked(space, config, data, space.evaluate.tasks)
+    asked = _asked(space, config, data, space.tasks)
     proxy = _asked(space, config, data, [space.proxy.task], checked=False) if space.scheduler == "asha" else None
     _, videos = find_videos(config)
     return Sweep(folder, space, config, videos, data, content_ids(data), asked, proxy)

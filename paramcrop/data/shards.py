@@ -104,6 +104,11 @@ class Manifest:
         names = sorted({name for shard in self.shards for name in shard.splits})
         return {name: sum(shard.videos for shard in self.shards if name in shard.splits) for name in names}
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a reader of results must know of these videos: which dataset, how many, of how many classes."""
+        return {"dataset": self.settings.get("dataset", ""), "videos": self.videos, "classes": len(self.classes)}
+
     def rejected_of(self, split: str) -> list[dict[str, str]]:
         """What was left out of one split."""
         return [row for row in self.rejected if split in row.get("splits", "").split(",")]

@@ -212,6 +212,7 @@ def as_result(job: Job, train: LabelledSet, test: LabelledSet, judged: Judged) -
         "subject_id": job.subject_id,
         "dataset": job.dataset,
         "content_id": job.content_id,
+        "source": train.manifest.settings.get("dataset", ""),
         "splits": [job.train, job.test],
         "protocol": how.label,
         "version": how.version,

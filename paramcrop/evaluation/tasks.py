@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,6 +72,13 @@ def as_pretrained(config: Config) -> list[str]:
     c = config.cropper
     pace = config.data.clip_frames * config.data.frame_stride * sum(c.temporal_scale) / 2 / c.frames
     return [f"frames={c.frames}", f"size={c.size}", f"stride={max(1, round(pace))}"]
+
+
+def only(asked: Asked, texts: Sequence[str]) -> Asked:
+    """The same, of the tasks that ``texts`` name."""
+    named = {(text.rpartition("/")[0], find_protocol(text.rpartition("/")[2]).name) for text in texts}
+    tasks = (t for t in asked.tasks if {(t[0], t[1].name), ("", t[1].name)} & named)
+    return replace(asked, tasks=tuple(tasks))
 
 
 def make_jobs(asked: Asked, runs: Iterable[Path], epoch: int | None = None) -> list[Job]:

@@ -21,7 +21,8 @@ class RunFacts(NamedTuple):
     """One pretraining; what its folder does not say is empty or None.
 
     Attributes:
-        settings: the resolved ones. data: content id of what it was pretrained on.
+        settings: the resolved ones. data: content id of what it was pretrained on; videos: what
+            that is: dataset, number of videos, of classes.
         end: name of ``ENDS`` -> its value at the last logged step.
         clips_per_s: median over the logged steps, views through the network.
         seconds: of training workers by what they compute on, "cpu" or "cuda".
@@ -36,6 +37,7 @@ class RunFacts(NamedTuple):
     id: str
     commit: str
     data: str
+    videos: dict[str, Any]
     end: dict[str, float]
     clips_per_s: float | None
     seconds: dict[str, float]
@@ -63,6 +65,7 @@ def run_facts(run: Mapping[str, Any]) -> RunFacts:
         id=provenance.get("run_id", ""),
         commit=provenance.get("commit", ""),
         data=provenance.get("data", ""),
+        videos=provenance.get("videos", {}),
         end={name: metrics[-1][name] for name in ENDS if metrics and metrics[-1].get(name) is not None},
         clips_per_s=statistics.median(speeds) if speeds else None,
         seconds=seconds,

@@ -29,6 +29,7 @@ MOST_CURVES = 8  # trials that share Figure 5, or the picture of crops
 ACROSS = 3  # panels side by side
 WRAP = 42  # characters of a title
 DPI = 150
+FRAMES = {"crop": "the croppers' clip", "video": "the video, R1 and R2 included"}
 ERRORS = "± 95 % t-interval of the mean over seeds; with fewer than three, a small dot a seed"
 DISTANCE = {"centre distance at the end": at_end("crop_distance")}
 
@@ -71,13 +72,14 @@ def _training(table: Table, folder: Path) -> Iterator[Picture]:
     if runs and (crops or len(table.rows) <= MOST_CURVES):
         first = dict(list(runs.items())[:MOST_CURVES])
         with whole(folder / "figure5.png") as part:
-            plot_figure5(first, part)
-        told = "Centre distance and IoU of the two crops over training (the paper's Figure 5); mean and range of seeds."
+            plot_figure5(first, part, table.space.frame)
+        told = f"Centre distance and IoU of the two crops over training, in {FRAMES[table.space.frame]}"
+        told += " (as the paper's Figure 5); mean and range of seeds."
         yield Picture(folder / "figure5.png", told)
         kept = {label: folders[0] for label, folders in first.items() if _has_crops(folders[0])}
         if crops and kept:
             with whole(folder / "crops.png") as part:
-                plot_crops(kept, part)
+                plot_crops(kept, part, table.space.videos)
             told = "The crops drawn on frames, at start, middle and end; each trial's first seed."
             yield Picture(folder / "crops.png", told)
 

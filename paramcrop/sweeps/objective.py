@@ -17,18 +17,20 @@ MAIN |= {"classifier": "video@1"}
 
 
 def objective_parts(space: Space) -> tuple[str, str, str]:
-    """(dataset or "" for all, name of the protocol, metric) of the space's objective.
+    """(dataset or "" for all, name of the protocol, metric) of the space's objective; three "" if it has no task.
 
     Raises:
         ConfigError: it names no task of the space.
     """
-    text = space.objective.metric or space.evaluate.tasks[0]
+    if not space.tasks:
+        return "", "", ""
+    text = space.objective.metric or space.tasks[0]
     task, _, metric = text.partition(" ")
     dataset, _, short = task.rpartition("/")
     protocol = find_protocol(short)
-    tasks = [find_protocol(task.rpartition("/")[2]).name for task in space.evaluate.tasks]
+    tasks = [find_protocol(task.rpartition("/")[2]).name for task in space.tasks]
     if protocol.name not in tasks:
-        raise ConfigError(f"objective.metric must be of one of {', '.join(space.evaluate.tasks)}, but is {text!r}")
+        raise ConfigError(f"objective.metric must be of one of {', '.join(space.tasks)}, but is {text!r}")
     return dataset, protocol.name, metric.strip() or MAIN[protocol.kind]
 
 

@@ -7,19 +7,19 @@ import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from paramcrop.lease import is_held
 from paramcrop.presets import show
 from paramcrop.sweeps import shown
 from paramcrop.sweeps.figures import Picture, draw
+from paramcrop.sweeps.filled_view import View, show_both, view
 from paramcrop.sweeps.record import UNFINISHED, read_records
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.space_file import read_space
@@ -81,54 +81,74 @@ def arrow_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
 
 def make_markdown(table: Table) -> str:
     """The tables and the notes."""
-    parts = [f"# {_plain(table.space.question)}", f"{shown.show_counts(table)}. {_plain(_how(table))}"]
+    parts = [f"# {plain(table.space.question)}", f"{shown.show_counts(table)}. {plain(_how(table))}"]
+    parts += markdown_view(view(table), 2)
     for task in table.tasks:
-        parts += [f"## {_plain(task.name)}", _markdown(shown.task_lines(table, task))]
+        parts += [f"## {plain(task.name)}", _markdown(shown.task_lines(table, task))]
     if settings := shown.setting_lines(table):
         parts += ["## Settings", _markdown(settings)]
     parts += ["## Pretraining", _markdown(shown.trial_lines(table)), f"In all {shown.show_total(table)}."]
     told = {"Failed": shown.troubles(table), "Notes": shown.all_notes(table)}
     for title, lines in told.items():
-        parts += [f"## {title}", "\n".join(f"- {_plain(line)}" for line in lines)] if lines else []
+        parts += [f"## {title}", "\n".join(f"- {plain(line)}" for line in lines)] if lines else []
     return "\n\n".join(parts) + "\n"
+
+
+def markdown_view(filled: View, level: int) -> list[str]:
+    """The paper's table, at a heading of so many #; nothing if there is none."""
+    if not filled.lines:
+        return []
+    lines = [["", *filled.columns], *([line.label, *map(show_both, line.cells)] for line in filled.lines)]
+    notes = "\n".join(f"- {plain(note)}" for note in filled.notes)
+    return [f"{'#' * level} {filled.title}: ours, and the paper's in brackets", _markdown(lines), notes]
 
 
 def _how(table: Table) -> str:
     s = table.space
-    seeds, tasks = ", ".join(map(str, s.seeds)), ", ".join(s.evaluate.tasks)
+    seeds, tasks = ", ".join(map(str, s.seeds)), ", ".join(s.tasks) or "nothing"
     return f"Preset {s.preset}, seeds {seeds}, search {s.search}, evaluated by {tasks}."
 
 
 def _markdown(lines: Sequence[Sequence[str]]) -> str:
-    head, *rest = ["| " + " | ".join(map(_plain, line)) + " |" for line in lines]
+    head, *rest = ["| " + " | ".join(map(plain, line)) + " |" for line in lines]
     return "\n".join([head, "|" + " --- |" * len(lines[0]), *rest])
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text that Markdown leaves as it is."""
     return MARKDOWN.sub(r"\\\1", " ".join(text.split())).replace("\\<", "&lt;")
 
 
 def make_page(table: Table, name: str, pictures: Iterable[Picture]) -> str:
     """One HTML file with all that it needs in it."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"data": _data, "task": task_of, "yaml": _yaml}
-    template = environment.from_string((resources.files("paramcrop.sweeps") / TEMPLATE).read_text())
-    return template.render(
-        table=table,
-        space=table.space,
-        name=name,
-        pictures=list(pictures),
-        shown=shown,
-        fixed=shown.fixed_settings(table),
-        asked=_asked(table.space),
-        written=time.strftime("%Y-%m-%d %H:%M"),
+    return (
+        templates()
+        .get_template(TEMPLATE)
+        .render(
+            table=table,
+            filled=view(table),
+            space=table.space,
+            name=name,
+            pictures=list(pictures),
+            shown=shown,
+            fixed=shown.fixed_settings(table),
+            asked=_asked(table.space),
+            written=time.strftime("%Y-%m-%d %H:%M"),
+        )
     )
+
+
+def templates() -> Environment:
+    """Of this folder."""
+    loader = PackageLoader("paramcrop.sweeps", package_path="")
+    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters |= {"data": _data, "task": task_of, "yaml": _yaml}
+    return made
 
 
 def _asked(space: Space) -> dict[str, Any]:
     """What was asked for, as the space says it."""
-    values = space.model_dump(mode="json", exclude_defaults=True, exclude={"question", "with_preset"})
+    values = space.model_dump(mode="json", exclude_defaults=True, exclude={"question", "with_preset", "layout"})
     return {"preset": space.preset, "seeds": list(space.seeds)} | values
 
 

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from paramcrop.sweeps.layout import Layout
+
 STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 SCALAR = (str, int, float, bool, type(None))
 DERIVED = re.compile(r"(?:(?P<number>[\d.]+) *- *)?(?P<key>[A-Za-z_][\w.]*(?:\[\d\])?)")
@@ -63,7 +65,8 @@ class Variant(BaseModel):
     model_config = STRICT
 
     label: str = Field(min_length=1)
-    set: dict[str, Any] = _field({}, "dotted key -> value")
+    set: dict[str, Any] = _field({}, "dotted key -> value; epochs: times the preset's")
+    tasks: tuple[str, ...] = _field((), "instead of the space's evaluate.tasks")
     paper: dict[str, float] = _field({}, "'DATASET/PROTOCOL METRIC' -> the paper's value, in %")
 
 
@@ -72,7 +75,9 @@ class Evaluate(BaseModel):
 
     model_config = STRICT
 
-    tasks: tuple[str, ...] = _field(("validation",), "PROTOCOL (on every set given) or DATASET/PROTOCOL")
+    tasks: tuple[str, ...] = _field(
+        ("validation",), "PROTOCOL (on every set given) or DATASET/PROTOCOL; none: nothing is evaluated"
+    )
     set: dict[str, Any] = _field({}, "numbers of the protocols that differ from the named ones'")
     splits: tuple[int, ...] = _field((), "of sets that have several; none: all")
     seeds: tuple[int, ...] = _field((0,), "of the evaluation", min_length=1)
@@ -127,13 +132,19 @@ class Space(BaseModel):
     preset: str = _field("demo", "pretrain.py's")
     set: dict[str, Any] = _field({}, "dotted key -> value, for every trial")
     epochs: float = _field(1.0, "times the preset's epochs", gt=0)
-    params: dict[str, Swept] = _field({}, "dotted key -> list or range")
+    params: dict[str, Swept] = _field({}, "dotted key (or epochs: times the preset's) -> list or range")
     derived: dict[str, str] = _field({}, "dotted key -> KEY or NUMBER - KEY of a swept one")
     variants: tuple[Variant, ...] = _field((), "instead of params: the rows of a table")
     seeds: tuple[int, ...] = _field((0, 1, 2), "of the pretraining, each trial's", min_length=1)
     evaluate: Evaluate = Evaluate()
     objective: Objective = Objective()
     show: Literal["table", "curve", "crops"] = _field("table", "what the page shows of it")
+    frame: Literal["crop", "video"] = _field(
+        "crop", "where centre distance and IoU are drawn: the croppers' clip, or the video that R1, R2 cut it from"
+    )
+    videos: tuple[int, ...] = _field((0,), "which of a run's four kept clips crops are drawn on", min_length=1)
+    pretrained_on: str = _field("", "one of the sets evaluated on, instead of data.shards")
+    layout: Layout | None = _field(None, "a table of the paper, of which each cell is filled")
     search: Literal["grid", "random", "tpe"] = _field("grid", "how values are chosen")
     samples: int | None = _field(None, "trials of random and tpe", ge=1)
     sampler_seed: int = _field(0, "of random and tpe", ge=0)
@@ -141,6 +152,11 @@ class Space(BaseModel):
     scheduler: Literal["none", "asha"] = _field("none", "asha: stop early what does not look good")
     proxy: Proxy = Proxy()
     with_preset: dict[str, Differs] = _field({}, "preset -> what differs with it")
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """All that some trial is evaluated by, each once."""
+        return tuple(dict.fromkeys((*self.evaluate.tasks, *(task for v in self.variants for task in v.tasks))))
 
     @model_validator(mode="after")
     def _check(self) -> Space:

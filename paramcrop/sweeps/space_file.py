@@ -20,8 +20,11 @@ from paramcrop.sweeps.space import Differs, Space
 FOLDER = Path(__file__).resolve().parents[2] / "search_spaces"
 
 
-def find_space(name: str) -> Path:
+def find_space(name: str, also: Iterable[str] = ()) -> Path:
     """A path, or the name of a shipped one.
+
+    Args:
+        also: other names that would have been right, for the error.
 
     Raises:
         ConfigError: neither.
@@ -29,7 +32,7 @@ def find_space(name: str) -> Path:
     for path in (Path(name).expanduser(), FOLDER / f"{name}.yaml"):
         if path.is_file():
             return path.resolve()
-    known = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    known = sorted({*also, *(path.stem for path in FOLDER.glob("*.yaml"))})
     told = f"a file, or one of {', '.join(known)}" if known else "a file"
     raise ConfigError(f"--space must be {told}, but is {name!r}{nearest(name, known)}")
 
@@ -68,6 +71,8 @@ def space_at(
     values["set"] = space.set | differs.set | (changes or {})
     values["seeds"] = differs.seeds or space.seeds
     values["evaluate"] = evaluate.model_dump() | ({"tasks": tasks} if tasks else {})
+    if tasks:
+        values["variants"] = [variant | {"tasks": ()} for variant in values["variants"]]
     return _validated(values | {k: v for k, v in fields.items() if v is not None}, "the space")
 
 

@@ -16,6 +16,7 @@ from paramcrop.presets import load_config, make_config, show
 from paramcrop.sweeps.space import DERIVED, SCALAR, Space
 
 VARIANT = "variant"  # the key under which a variant's label stands for its settings
+EPOCHS = "epochs"  # the key of a setting that multiplies the preset's epochs
 ELEMENT = re.compile(r"(?P<key>[\w.]+)\[(?P<index>\d)\]")
 
 
@@ -26,12 +27,14 @@ class Trial:
     Attributes:
         values: swept key (or ``VARIANT``) -> value. label: what a table calls it. settings: what it sets.
         paper: "DATASET/PROTOCOL METRIC" -> the paper's value, in %.
+        tasks: its evaluations; none: the space's.
     """
 
     values: dict[str, Any]
     label: str
     settings: dict[str, Any]
     paper: dict[str, float]
+    tasks: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -64,7 +67,7 @@ def make_trial(space: Space, values: Mapping[str, Any]) -> Trial:
         variant = next((v for v in space.variants if v.label == values[VARIANT]), None)
         if variant is None:
             raise ConfigError(f"a variant must be one of the space's, but is {values[VARIANT]!r}")
-        return Trial(dict(values), variant.label, dict(variant.set), dict(variant.paper))
+        return Trial(dict(values), variant.label, dict(variant.set), dict(variant.paper), variant.tasks)
     label = ", ".join(f"{_short(key, space.params)}={show(rounded(value))}" for key, value in values.items())
     derived = {key: _derive(text, values) for key, text in space.derived.items()}
     return Trial(dict(values), label, {**values, **derived}, {})
@@ -82,10 +85,12 @@ def config_of(space: Space, trial: Trial, seed: int) -> Config:
         ConfigError: one line that names the trial and the key.
     """
     flat = flatten(load_config(space.preset).model_dump(mode="json"))
-    flat["train.epochs"] = max(1, round(space.epochs * flat["train.epochs"]))
+    settings = {**space.set, **trial.settings, "seed": seed}
+    times = space.epochs * settings.pop(EPOCHS, 1)
+    flat["train.epochs"] = max(1, round(times * flat["train.epochs"]))
     flat["run.checkpoint_epochs"] = space.proxy.every if space.scheduler == "asha" else 1
     try:
-        for key, value in ({**space.set, **trial.settings, "seed": seed}).items():
+        for key, value in settings.items():
             _put(flat, key, value)
         return make_config(flat)
     except ConfigError as error:

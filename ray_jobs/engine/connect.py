@@ -20,11 +20,13 @@ QUIET = {
 
 
 def connect(ray_logs: bool) -> None:
-    """Join the cluster that RAY_ADDRESS names, a job belongs to, or `ray start` made here; else start one.
+    """Join the cluster that RAY_ADDRESS names, a job belongs to, or `ray start` made here; else start one; once.
 
     Raises:
         ResourceError: such a cluster is named or recorded, but cannot be joined.
     """
+    if ray.is_initialized():
+        return
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     level = logging.INFO if ray_logs else logging.ERROR

@@ -16,7 +16,7 @@ import ray.train
 
 from paramcrop.errors import NonFiniteLossError, ParamCropError
 from paramcrop.evaluation.job import Job
-from paramcrop.evaluation.tasks import make_jobs
+from paramcrop.evaluation.tasks import Asked, make_jobs
 from paramcrop.results import read_result
 from paramcrop.runs import is_finished
 from paramcrop.sweeps.book import Book
@@ -49,17 +49,17 @@ def run_trial(values: dict[str, Any], work: Work) -> None:
             break
         finished.append(folder)
     if state != "pruned":
-        results = _evaluate(finished, book, work)
+        results = _evaluate(finished, work.asked_of(trial), book, work)
         state = "failed" if state == "done" and book.record.failures else state
         book.record.objective = _finite(objective_of(work.space, results))
     book.end(state)
     report(book, "", state)
 
 
-def _evaluate(runs: Sequence[Path], book: Book, work: Work) -> list[dict[str, Any]]:
+def _evaluate(runs: Sequence[Path], asked: Asked, book: Book, work: Work) -> list[dict[str, Any]]:
     """Every evaluation of the runs -> the results there are; those that fail are noted, and lose nothing else."""
     try:
-        jobs = make_jobs(work.asked, runs)
+        jobs = make_jobs(asked, runs)
     except ParamCropError as error:
         book.record.failures.append(str(error))
         return []

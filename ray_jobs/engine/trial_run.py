@@ -45,7 +45,7 @@ def pretrain(config: Config, compared: bool, book: Book, work: Work) -> Path:
             with Lease(folder, book.doing) as lease:
                 if is_finished(folder):
                     break
-                begin(folder, config, manifest.content_id, lambda text: None)
+                begin(folder, config, manifest, lambda text: None)
                 with ending(folder, steps):
                     if steps_done(newest_checkpoint(folder)[0])[1] < steps:
                         job = (config, work.plan, data, manifest, folder, lease.file)

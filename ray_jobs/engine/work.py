@@ -10,7 +10,7 @@ from typing import Any
 
 import ray.tune
 
-from paramcrop.evaluation.tasks import Asked
+from paramcrop.evaluation.tasks import Asked, only
 from paramcrop.sweeps.book import Book
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import Trial
@@ -24,7 +24,7 @@ class Work:
 
     Attributes:
         folder: the sweep's. content_id: of the videos that runs are pretrained on. contents: of those evaluated on.
-        asked: the evaluations of every run. proxy: the one that trials are compared by while they train, if any.
+        asked: the evaluations of all trials. proxy: the one that trials are compared by while they train, if any.
         plan: one trial's share of the cluster. pool: of evaluators, for all.
     """
 
@@ -37,9 +37,14 @@ class Work:
     plan: Plan
     pool: Sequence[Any]
 
+    def asked_of(self, trial: Trial) -> Asked:
+        """The evaluations of a trial's runs."""
+        return only(self.asked, trial.tasks or self.space.evaluate.tasks)
+
     def wanted(self, trial: Trial) -> str:
         """What a trial's record must say for it to be done."""
-        return wanted_of(self.space, trial, self.content_id, [(self.contents[n], p) for n, p in self.asked.tasks])
+        tasks = [(self.contents[name], protocol) for name, protocol in self.asked_of(trial).tasks]
+        return wanted_of(self.space, trial, self.content_id, tasks)
 
 
 def report(book: Book, run: str, state: str) -> None:
