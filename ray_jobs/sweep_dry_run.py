@@ -58,9 +58,8 @@ def describe_all(sweeps: Sequence[Sweep]) -> str:
         own = {folder for trial in sweep.trials for folder, _ in _runs(sweep, trial)}
         printed = len(sweep.space.layout.lines) if sweep.space.layout else 0
         told = f"{printed} rows, " if printed else ""
-        told += (
-            f"{len(sweep.trials)} trials x {len(sweep.space.seeds)} seeds, {len(own - runs)} pretrainings of its own"
-        )
+        seeds = ", ".join(map(str, sweep.space.seeds))
+        told += f"{len(sweep.trials)} trials x seeds {seeds}, {len(own - runs)} new pretrainings"
         lines.append(f"{sweep.folder.name}: {told}; {sweep.space.question}")
         rows += len(sweep.trials) * len(sweep.space.seeds)
         runs |= own

@@ -62,6 +62,8 @@ def made_result(
     numbers: Sequence[str] = (),
     unread: int = 0,
     content_id: str = OTHER_DATA,
+    classes: int = CLASSES,
+    source: str = "",
 ) -> str:
     """An evaluation of one split, of a score a video and metric, as it is kept -> its file.
 
@@ -78,6 +80,7 @@ def made_result(
         "subject": "run",
         "dataset": dataset,
         "content_id": content_id,
+        "source": source,
         "splits": ["train", test],
         "protocol": how.label,
         "version": how.version,
@@ -86,7 +89,7 @@ def made_result(
         "pretraining_seed": seed,
         "pretraining_data": DATA,
         "commit": "c0ffee0123456789",
-        "classes": [f"class {i}" for i in range(CLASSES)],
+        "classes": [f"class {i}" for i in range(classes)],
         "rows": rows,
         "videos": [f"{test}-{i}" for i in range(n)],
         "scores": {metric: list(of) for metric, of in scores.items()},

@@ -13,7 +13,7 @@ from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.space_file import FOLDER, find_space, read_space, space_at
 from paramcrop.sweeps.trials import Trial, config_of, grid, make_trial, trial_id
 
-SHIPPED = sorted(FOLDER.glob("*.yaml"))
+SHIPPED = sorted(path for path in FOLDER.glob("*.yaml") if path.stem != "paper")  # an index: see test_paper.py
 GRID = {"question": "?", "params": {"cropper.lower": [0, 0.1]}}
 SAMPLED = {"question": "?", "params": {"cropper.lr": {"loguniform": [0.001, 0.1]}}, "search": "tpe", "samples": 3}
 
