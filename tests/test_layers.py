@@ -35,8 +35,9 @@ def test_the_library_imports_neither_ray_nor_the_jobs(path: Path) -> None:
 
 def test_only_builders_the_loop_and_what_reads_settings_see_the_config() -> None:
     allowed = {"build.py", "two_views.py", "pretrain.py", "presets.py", "runs.py", "config.py", "model_size.py"}
-    allowed |= {"job.py", "tasks.py", "weights.py", "paper.py"}  # of evaluation: which run it is of
+    allowed |= {"job.py", "tasks.py", "weights.py", "paper.py"}  # which run it is of
     allowed |= {"stint.py", "trials.py", "wanted.py"}  # what is written down of a run; a sweep's trials
+    allowed |= {"filled.py", "cost.py"}  # whether a run is the paper's; what it would cost
     assert {p.name for p in LIBRARY if "paramcrop.config" in imports(p)} <= allowed
 
 

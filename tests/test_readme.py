@@ -13,6 +13,11 @@ from typing import Any
 import pytest
 import yaml
 
+from paramcrop.evaluation.protocols import Protocol
+from paramcrop.presets import all_options
+from paramcrop.sweeps.cost import cost_of
+from paramcrop.sweeps.paper_file import read_paper
+from paramcrop.sweeps.paper_space import paper_space, preset_of
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.space_file import space_at
 from paramcrop.sweeps.trials import config_of, grid, make_trial
@@ -30,6 +35,27 @@ def test_the_two_commands_come_early() -> None:
     commands = [i for i, line in enumerate(lines) if line.startswith("    python3 -m venv .venv && ")]
     assert len(commands) == 2
     assert commands[0] < 25
+
+
+def test_the_cost_of_every_table_is_what_the_arithmetic_gives() -> None:
+    paper = read_paper()
+    assert paper is not None
+    scale = {n: space_at(paper_space(paper, n), preset_of(paper, n, paper.preset)) for n in paper.entries}
+    asked = {f"`{name}`": [space] for name, space in scale.items()} | {"all, shared runs once": [*scale.values()]}
+    asked["all, one seed"] = [space.model_copy(update={"seeds": (0,)}) for space in scale.values()]
+    for name, spaces in asked.items():
+        c = cost_of(spaces)
+        hours = (
+            f"{c.pretraining:.0f} | {c.evaluation:.0f} | {c.decoding:.0f} | {(c.pretraining + c.evaluation) / 192:.1f}"
+        )
+        assert f"| {name} | {c.runs} | {hours} |" in README
+
+
+def test_every_setting_that_the_paper_leaves_open_is_listed() -> None:
+    i = README.index("Settings that the paper gives no value of")
+    listed = re.findall("`([a-z_.]+)`", README[i : README.index("\n\n", i)])
+    fields = [*all_options(), *Protocol.model_fields.items()]
+    assert listed == [name for name, field in fields if "not in the paper" in (field.description or "")]
 
 
 def test_own_loop_example_runs_and_is_short(capsys: pytest.CaptureFixture[str]) -> None:
