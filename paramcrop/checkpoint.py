@@ -6,13 +6,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
 NAME = "epoch={:04d}"
+WITHIN = "-step={:07d}"  # follows the name of one that was taken within the next epoch, before a machine went away
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any], meta: dict[str, Any]) -> None:
@@ -77,10 +78,15 @@ def steps_done(checkpoint: Path | None) -> tuple[int, int]:
     return meta["epoch"], meta["step"]
 
 
-def newest_checkpoint(run: Path) -> tuple[Path | None, list[str]]:
-    """The intact checkpoint of ``run`` with the highest epoch, and why later ones were passed over, a line each."""
+def newest_checkpoint(run: Path, fetch: Callable[[str], None] = lambda name: None) -> tuple[Path | None, list[str]]:
+    """The intact checkpoint of ``run`` with the highest epoch, and why later ones were passed over, a line each.
+
+    Args:
+        fetch: told each checkpoint's name below ``run`` before it is looked at.
+    """
     passed_over = []
     for folder in sorted((run / "checkpoints").glob("epoch=*"), reverse=True):
+        fetch(f"checkpoints/{folder.name}/")
         try:
             read_meta(folder)
         except ValueError as error:

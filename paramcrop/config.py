@@ -245,7 +245,9 @@ class Run(BaseModel):
 
     name: str = _option("pretrain", "first part of the run's folder name", where=True, pattern=r"^[\w.-]+$")
     storage: str | None = _option(
-        None, "folder for runs, shared by all nodes; none: runs/ in $PARAMCROP_HOME or ~/paramcrop", where=True
+        None,
+        "folder for runs that all nodes share, or its URI in a bucket; none: runs/ in $PARAMCROP_HOME or ~/paramcrop",
+        where=True,
     )
     log_every: int = _option(10, "steps between two lines of metrics", where=True, ge=1)
     checkpoint_epochs: int = _option(10, "epochs between two checkpoints; the last is always kept", where=True, ge=1)

@@ -57,6 +57,11 @@ class Lease:
         Thread(target=self._beat, daemon=True).start()
         return self
 
+    @property
+    def place(self) -> str:
+        """Of its file, for ``is_newest``."""
+        return str(self.file)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -72,7 +77,7 @@ class Lease:
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             with self.file.open("x") as file:
-                json.dump(_myself(), file)
+                json.dump(myself(), file)
         except (FileExistsError, FileNotFoundError):  # another was faster, or has let go and taken the folder along
             return False
         others = [path for path in self.folder.glob("[0-9]*.json") if path != self.file]
@@ -98,6 +103,11 @@ class Lease:
                 os.utime(self.file)
 
 
+def is_newest(place: str) -> bool:
+    """Whether the process whose file lies at ``place`` still holds the folder."""
+    return newest_lease(Path(place).parent) == Path(place)
+
+
 def is_held(folder: Path) -> bool:
     """Whether a process that lives works on ``folder``."""
     holder = newest_lease(folder / "lease")
@@ -109,7 +119,8 @@ def newest_lease(folder: Path) -> Path | None:
     return max(folder.glob("[0-9]*.json"), default=None, key=lambda path: int(path.stem))
 
 
-def _myself() -> dict[str, object]:
+def myself() -> dict[str, object]:
+    """What tells this process from all others."""
     return {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid()), "space": _process_space()}
 
 
@@ -130,11 +141,18 @@ def _of_here(fields: dict[str, object]) -> bool:
     return (fields.get("host"), fields.get("space")) == (socket.gethostname(), _process_space())
 
 
+def has_ended(fields: dict[str, object]) -> bool:
+    """Whether a process, as ``myself`` told it, is seen from here to have ended; False: it lives or is elsewhere."""
+    if not _of_here(fields):
+        return False
+    born = _born(int(str(fields["pid"])))
+    return born is None or born != fields["born"]
+
+
 def _lives(lease: Path) -> bool:
     fields = _read(lease)
     if _of_here(fields):
-        born = _born(int(str(fields["pid"])))
-        return born is not None and born == fields["born"]
+        return not has_ended(fields)
     try:
         return _now(lease.parent) - lease.stat().st_mtime < STALE
     except FileNotFoundError:  # it has let go

@@ -56,16 +56,20 @@ def pretrain(
     device: torch.device | None = None,
     resume: Path | None = None,
     classes: Sequence[str] = (),
+    going: Callable[[], bool] = lambda: False,
 ) -> TwoViews:
     """Train for ``config.train.epochs``, or until a file named ``stop`` lies in the run's folder at an epoch's end.
 
     Args:
-        batches: epoch -> this rank's share of its global batches, in order; asked from the first epoch to be done.
+        batches: epoch -> this rank's share of its global batches, in order; asked from the first epoch to be done, of
+            which only those that are left are to be given.
         recorder: keeps metrics, ids, crops and checkpoints (rank 0's writes, the others' do nothing).
         report: called at every checkpoint, on every rank, with the means since the last one (a barrier under Ray).
         resume: the checkpoint to go on from, of a run with the same settings; on the CPU, with as many ranks (one or
             two: more may add in another order), the result is that of a run that was never interrupted, bit for bit.
         classes: names of the videos' classes, for method=mean_teacher.
+        going: whether a machine is about to be taken away; asked with each line of metrics, on every rank. The first
+            time that it is, a checkpoint is taken at once, within the epoch.
 
     Raises:
         NonFiniteLossError: names the step and the ranks.
@@ -79,12 +83,16 @@ def pretrain(
     total = config.total_steps(steps_per_epoch)
     warmup = min(round(config.optim.warmup_epochs * steps_per_epoch), total)
     meter = Meter(2 * config.train.global_batch)
-    epoch, step = load_state(resume, model, optimizer, meter) if resume else (0, 0)
+    epoch, step, drawn = load_state(resume, model, optimizer, meter) if resume else (0, 0, None)
     wrapped = distribute(model, device)
+    told = False
     while step < total:
         torch.manual_seed(epoch_seed(config.seed, epoch))
-        seen: list[list[Row]] = []
-        for batch in meter.timed(batches(epoch), min(steps_per_epoch, total - step)):
+        if drawn is not None:
+            torch.set_rng_state(drawn)
+            drawn = None
+        first, seen = step, list[list[Row]]()
+        for batch in meter.timed(batches(epoch), min((epoch + 1) * steps_per_epoch, total) - step):
             check_order(batch, epoch, step - epoch * steps_per_epoch, config.train.global_batch)
             seen.append(rows_of(batch))
             set_lr(optimizer, step, total, warmup)
@@ -99,7 +107,14 @@ def pretrain(
             if step % config.run.log_every == 0 or step in (1, total):
                 recorder.metrics(step, epoch, reduce_scalars(scalars) | learning_rates(optimizer) | meter.read())
                 check_together(seen, recorder, config.data.max_failed, steps_per_epoch * config.train.global_batch)
-        recorder.samples(epoch * steps_per_epoch, seen)
+                if going() and not told:
+                    told = True
+                    recorder.samples(first, seen)
+                    first, seen = step, []
+                    state = state_of(model, optimizer, meter) | {"drawn": torch.get_rng_state()}
+                    recorder.checkpoint(state, epoch, step, within=True)
+                    report({"epoch": epoch, "step": step})
+        recorder.samples(first, seen)
         epoch += 1
         stop = recorder.stop_asked()
         due = stop or step == total or epoch % config.run.checkpoint_epochs == 0
@@ -118,13 +133,13 @@ def state_of(model: TwoViews, optimizer: Optimizer, meter: Meter) -> dict[str, A
     return {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "meter": meter.state()}
 
 
-def load_state(checkpoint: Path, model: TwoViews, optimizer: Optimizer, meter: Meter) -> tuple[int, int]:
-    """Put a checkpoint's state in place -> the epochs and the steps that are done."""
+def load_state(checkpoint: Path, model: TwoViews, optimizer: Optimizer, meter: Meter) -> tuple[int, int, Tensor | None]:
+    """Put a checkpoint's state in place -> epochs and steps done; of one within an epoch, torch's random state."""
     state, meta = load_checkpoint(checkpoint)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     meter.load_state(state["meter"])
-    return meta["epoch"], meta["step"]
+    return meta["epoch"], meta["step"], state.get("drawn")
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

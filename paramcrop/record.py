@@ -11,9 +11,12 @@ checkpoints/epoch=0060/        state.pt, meta.json
 from __future__ import annotations
 
 import math
+import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,14 +25,17 @@ import torch
 from paramcrop import dist
 from paramcrop.batch import Batch
 from paramcrop.board import Board
-from paramcrop.checkpoint import NAME, save_checkpoint
+from paramcrop.checkpoint import NAME, WITHIN, save_checkpoint
 from paramcrop.cropper import draw_noise
 from paramcrop.geometry import crop_box
 from paramcrop.lines import Lines, append_line, cut_lines
+from paramcrop.mirror import Mirror
 from paramcrop.telemetry import stack_params
 from paramcrop.two_views import TwoViews
 
 PROBE = 4  # videos whose crops are kept
+SEND = 15.0  # seconds between two sendings of metrics
+RECORDED = ("metrics.jsonl", "samples.jsonl", "failures.jsonl", "crops/", "tensorboard/")
 DRAWS = 2048  # crops whose parameters are kept, of the same noise in every run
 
 
@@ -52,10 +58,19 @@ class Recorder:
         folder: the run's.
         step: the last step that counts; what was recorded of later ones is removed, for they are done again.
         held: whether the folder is still this run's to write to; asked before each checkpoint.
+        mirror: of what ``folder`` is a copy, to which all of it is sent; none: of nothing.
     """
 
-    def __init__(self, folder: Path | None, step: int = 0, held: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        step: int = 0,
+        held: Callable[[], bool] = lambda: True,
+        mirror: Mirror | None = None,
+    ) -> None:
         self.folder, self.held, self.trouble = folder, held, ""
+        self._mirror = mirror or Mirror(folder or Path())
+        self._sending, self._sent = Thread(), time.monotonic()
         self._probe: dict[str, Any] = {}
         with self._writing() as where:
             if where is not None:
@@ -72,7 +87,9 @@ class Recorder:
             if where is not None:
                 line = {"event": "workers", "step": step, "epoch": epoch, "workers": dist.world_size()}
                 line["device"] = device
+                self._mirror.fetch("history.jsonl")  # the command has written to it meanwhile
                 append_line(where / "history.jsonl", line | ({"passed_over": passed_over} if passed_over else {}))
+                self._mirror.send("history.jsonl")
 
     def metrics(self, step: int, epoch: int, values: dict[str, float]) -> None:
         with self._writing() as where:
@@ -80,6 +97,7 @@ class Recorder:
                 line = {"step": step, "epoch": epoch} | {k: _significant(v) for k, v in values.items()}
                 self._lines["metrics"].add(line)
                 self._board.add(step, values)
+                self._send_metrics()
 
     def samples(self, first_step: int, seen: list[list[Row]]) -> None:
         """An epoch's rows on this rank -> one line per global step; an exchange, so called on every rank."""
@@ -117,18 +135,38 @@ class Recorder:
                         **probe,
                     )
 
-    def checkpoint(self, state: dict[str, Any], epoch: int, step: int) -> None:
-        """``state`` after ``epoch`` epochs and ``step`` steps."""
+    def checkpoint(self, state: dict[str, Any], epoch: int, step: int, within: bool = False) -> None:
+        """``state`` after ``epoch`` epochs and ``step`` steps; what was recorded of them is sent before it.
+
+        One that is taken ``within`` the next epoch lasts until that has its own.
+        """
+        name = NAME.format(epoch) + (WITHIN.format(step) if within else "")
         with self._writing() as where:
             if where is not None:
                 if not self.held():
                     raise PermissionError("another command has taken this run over")
                 meta = {"epoch": epoch, "step": step, "workers": dist.world_size()}
-                save_checkpoint(where / "checkpoints" / NAME.format(epoch), state, meta)
+                save_checkpoint(where / "checkpoints" / name, state, meta)
+                self._mirror.send(*RECORDED, f"checkpoints/{name}/")
+                self._remove_older(where / "checkpoints", name)
+
+    def _remove_older(self, checkpoints: Path, name: str) -> None:
+        """Those taken within an epoch; and, where a bucket keeps them all, this copy's others."""
+        for older in checkpoints.glob("epoch=*"):
+            within = "-step=" in older.name
+            if older.name != name and (within or self._mirror.uri):
+                shutil.rmtree(older)
+                if within:
+                    self._mirror.remove(f"checkpoints/{older.name}/")
 
     def stop_asked(self) -> bool:
         """Whether someone has put a file named ``stop`` into the run's folder; the same answer on every rank."""
-        return bool(dist.gather_objects(self.folder is not None and (self.folder / "stop").exists())[0])
+        asked = False
+        with self._writing() as where:
+            if where is not None:
+                self._mirror.fetch("stop")
+                asked = (where / "stop").exists()
+        return bool(dist.gather_objects(asked)[0])
 
     def close(self) -> None:
         with self._writing() as where:
@@ -136,6 +174,14 @@ class Recorder:
                 self._board.close()
                 for lines in self._lines.values():
                     lines.close()
+                self._mirror.send(*RECORDED)
+
+    def _send_metrics(self) -> None:
+        """Now and then, and without waiting: for who watches; what does not arrive comes with the checkpoint."""
+        if self._mirror.uri and time.monotonic() - self._sent > SEND and not self._sending.is_alive():
+            self._sent = time.monotonic()
+            self._sending = Thread(target=_quietly, args=(self._mirror,), daemon=True)
+            self._sending.start()
 
     @contextmanager
     def _writing(self) -> Iterator[Path | None]:
@@ -151,6 +197,11 @@ class Recorder:
         for path in (where / "crops").glob("step=*.npz"):
             if int(path.stem.partition("=")[2]) >= step:  # taken before the step of that number
                 path.unlink()
+
+
+def _quietly(mirror: Mirror) -> None:
+    with suppress(OSError):
+        mirror.send("metrics.jsonl", waits=())
 
 
 def _make_probe(batch: Batch) -> dict[str, Any]:

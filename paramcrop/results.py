@@ -23,9 +23,14 @@ def write_result(file: Path, result: Mapping[str, Any]) -> None:
     part = file.with_name(f".{file.name}.{os.getpid()}")
     part.write_text(json.dumps(result))
     part.replace(file)
+    append_rows(file.parent.parent / "results.jsonl", result)
+
+
+def append_rows(file: Path, result: Mapping[str, Any]) -> None:
+    """A line for each metric of a result."""
     told = ("eval_id", "subject", "dataset", "content_id", "splits", "protocol", "version", "seed", "pretraining_seed")
     for row in result["rows"]:
-        append_line(file.parent.parent / "results.jsonl", {name: result[name] for name in (*told, "commit")} | row)
+        append_line(file, {name: result[name] for name in (*told, "commit")} | row)
 
 
 def read_result(file: Path) -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ from paramcrop.config import Config, flatten, identity, run_id, where_fields
 from paramcrop.errors import ConfigError, DataError
 from paramcrop.lease import Lease
 from paramcrop.lines import append_line, read_lines
+from paramcrop.mirror import Mirror, check_writable, folders_in
 
 PACKAGES = ("paramcrop", "torch", "torchvision", "ray", "numpy", "pyarrow", "decord", "av", "pydantic")
 
@@ -34,8 +35,6 @@ def run_folder(config: Config, content_id: str) -> Path:
         ConfigError: ``run.storage`` is not a folder that can be written to.
     """
     storage = home() / "runs" if config.run.storage is None else Path(config.run.storage).expanduser().resolve()
-    if "://" in (config.run.storage or ""):
-        raise ConfigError(f"run.storage must be a folder that all nodes share, but is the URI {config.run.storage!r}")
     name = f"{config.run.name}-{run_id(config, content_id)}"
     try:
         folder = storage / name
@@ -45,6 +44,22 @@ def run_folder(config: Config, content_id: str) -> Path:
     except OSError as error:
         raise ConfigError(f"run.storage must be a folder that can be written to: {storage}: {error.strerror}") from None
     return folder
+
+
+def run_place(config: Config, content_id: str, who: str = "command") -> Mirror:
+    """Where this run lies: ``run_folder``'s, or, if ``run.storage`` is a URI, ``who``'s copy of what lies there.
+
+    Raises:
+        ConfigError, DataError: ``run.storage`` cannot be written to.
+    """
+    storage = (config.run.storage or "").rstrip("/")
+    if "://" not in storage:
+        return Mirror(run_folder(config, content_id))
+    own = run_id(config, content_id)
+    found = [name for name in folders_in(storage) if name.endswith(f"-{own}")]
+    if not found:
+        check_writable(storage)
+    return Mirror.of(f"{storage}/{min(found, default=f'{config.run.name}-{own}')}", who)
 
 
 def set_aside(folder: Path) -> Path | None:

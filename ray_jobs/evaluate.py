@@ -17,6 +17,7 @@ if __name__ == "__main__":  # from a clone that is not installed, and in a job's
 from rich.console import Console
 
 from paramcrop.errors import ParamCropError
+from paramcrop.mirror import mirror_at
 from ray_jobs.cli import run_command
 from ray_jobs.evaluate_options import find_asked, find_data, find_runs, parse_arguments
 
@@ -61,8 +62,9 @@ def main(argv: Sequence[str]) -> None:
     pictures = draw_results([job for job in jobs if job.subject == "run"])
     for path in pictures if len(pictures) <= MOST_LISTED else sorted({path.parent for path in pictures}):
         console.print(f"  {path}", highlight=False, markup=False)
-    for run in runs:
-        console.print(f"  {run / 'results.jsonl'}", highlight=False, markup=False)
+    for place in map(mirror_at, runs):
+        place.send("pictures/")
+        console.print(f"  {place}/results.jsonl", highlight=False, markup=False)
     console.print(f"{len(left) - len(failed)} evaluations in {time.monotonic() - start:.0f} s", highlight=False)
     if failed:
         raise ParamCropError(f"{len(failed)} of {len(jobs)} evaluations failed; the same command tries them again")

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paramcrop.data.synthetic import cached_dataset
-from paramcrop.errors import ConfigError, DataError
+from paramcrop.errors import ConfigError, DataError, ParamCropError
+from paramcrop.mirror import Mirror
 from paramcrop.runs import home, is_finished
 from ray_jobs.cli import EXIT_CODES, Parser
 
@@ -31,7 +32,7 @@ def parse_arguments(argv: Sequence[str], summary: str) -> argparse.Namespace:
         "--run",
         nargs="+",
         metavar="RUN",
-        help="folders of runs, or their names below runs/ (default: the newest demo's)",
+        help="folders or URIs of runs, or their names below runs/ (default: the newest demo's)",
     )
     add(
         "--task",
@@ -105,12 +106,31 @@ def find_runs(arguments: argparse.Namespace) -> list[Path]:
         return [max(finished, key=lambda folder: (folder / "status.json").stat().st_mtime)]
     found = []
     for name in arguments.run:
+        if "://" in name:
+            found.append(_fetched(name))
+            continue
         places = [Path(name).expanduser().resolve(), runs / name]
         place = next((p for p in places if (p / "config.yaml").exists()), None)
         if place is None:
             raise DataError(f"--run must be the folder of a run, but neither {places[0]} nor {places[1]} is one")
         found.append(place)
     return found
+
+
+def _fetched(uri: str) -> Path:
+    """This command's copy of a run that lies in a bucket.
+
+    Raises:
+        DataError: there is none.
+    """
+    place = Mirror.of(uri.rstrip("/"), "command")
+    try:
+        place.fetch(waits=())
+    except (OSError, ParamCropError) as error:
+        raise DataError(f"--run must be the URI of a run, but {uri}: {' '.join(str(error).split())[:200]}") from None
+    if not (place.folder / "config.yaml").exists():
+        raise DataError(f"--run must be the URI of a run, but {uri} has no config.yaml")
+    return place.folder
 
 
 def find_data(arguments: argparse.Namespace, config: Config) -> dict[str, str]:

@@ -18,9 +18,9 @@ from rich.console import Console
 from paramcrop.config import Config, run_id
 from paramcrop.data.order import steps_per_epoch
 from paramcrop.data.shards import Manifest, read_manifest
-from paramcrop.lease import Lease
-from paramcrop.runs import is_finished, read_status, run_folder, set_aside
-from paramcrop.stint import begin, ending
+from paramcrop.mirror import Mirror
+from paramcrop.runs import is_finished, read_status, run_place, set_aside
+from paramcrop.stint import begin, ending, hold
 from ray_jobs.cli import config_parser, parse_config, run_command
 from ray_jobs.pretrain_report import describe, print_ending
 from ray_jobs.progress import RunProgress
@@ -30,34 +30,40 @@ from ray_jobs.videos import MADE_UP_VIDEOS, find_videos
 def main(argv: Sequence[str]) -> None:
     console = Console(soft_wrap=True)
     parser = config_parser("pretrain.py", "Pretrain with ParamCrop on Ray.", preset="demo")
+    told = "with --dry-run: check this launch file (aws.yaml, ...) or list of nodes, and plan for it"
+    parser.add_argument("--cluster", metavar="FILE", help=told)
     parser.add_argument("--fresh", action="store_true", help="make the run anew; what it has left is kept as NAME-ID~1")
     arguments = parser.parse_args(argv)
     config = parse_config(arguments)
     if arguments.dry_run:
         dry_run(config, console)
+        if arguments.cluster:
+            plan_cluster(arguments.cluster, config, console)
         return
     start = time.monotonic()
     data, manifest = find_videos(config, lambda text: console.print(text, highlight=False))
     steps = config.total_steps(steps_per_epoch(manifest.videos, config.train.global_batch, config.labelled_rows))
-    folder = run_folder(config, manifest.content_id)
-    if arguments.fresh and (aside := set_aside(folder)):
+    place = run_place(config, manifest.content_id)
+    folder = place.folder
+    if arguments.fresh and (aside := place.set_aside() if place.uri else set_aside(folder)):
         console.print(f"--fresh: what was there is now {aside}", highlight=False)
+    place.fetch("status.json", "checkpoints/", light=True)
     if is_finished(folder):
-        console.print(f"finished already: {folder} ({steps} steps); --fresh makes it anew", highlight=False)
+        console.print(f"finished already: {place} ({steps} steps); --fresh makes it anew", highlight=False)
         return
     console.print(describe(config, manifest.videos, steps, manifest.classes), highlight=False)
     if config.data.split is None and len(manifest.splits) > 1:
         told = f"note: pretraining on all videos, those of every split: {', '.join(manifest.splits)}"
         console.print(f"{told}; data.split chooses one", highlight=False)
-    console.print(f"run: {folder}", highlight=False)
-    with Lease(folder, lambda text: console.print(text, highlight=False)) as lease:
-        begin(folder, config, manifest, lambda text: console.print(text, highlight=False))
-        with ending(folder, steps):
-            train(config, data, manifest, folder, lease.file, steps, console)
+    console.print(f"run: {place}", highlight=False)
+    with hold(place, lambda text: console.print(text, highlight=False)) as lease:
+        begin(place, config, manifest, lambda text: console.print(text, highlight=False))
+        with ending(place, steps):
+            train(config, data, manifest, place, lease.place, steps, console)
         if (state := read_status(folder)["state"]) != "finished":
-            console.print(f"{state} of {config.train.epochs}, as asked by {folder / 'stop'}; the same command goes on")
+            console.print(f"{state} of {config.train.epochs}, as asked by {place}/stop; the same command goes on")
             return
-    finish(folder, time.monotonic() - start, console)
+        finish(place, time.monotonic() - start, console)
 
 
 def dry_run(config: Config, console: Console) -> None:
@@ -84,13 +90,29 @@ def dry_run(config: Config, console: Console) -> None:
     console.print(describe(config, videos, steps, classes), highlight=False)
 
 
+def plan_cluster(path: str, config: Config, console: Console) -> None:
+    """What a launch file brings, and how this run would divide it.
+
+    Raises:
+        ConfigError, ResourceError: something is to be mended, or the run does not fit.
+    """
+    from ray_jobs.cluster_file import check_cluster, refuse, tell_cluster
+    from ray_jobs.engine.plan import plan_pretraining
+
+    cluster, t = check_cluster(path, config), config.train
+    console.print(tell_cluster(path, cluster), highlight=False, markup=False)
+    plan = plan_pretraining(cluster.nodes, t.workers, t.device, t.cpus_per_worker)
+    console.print(f"resources, with all nodes there: {plan.arithmetic}", highlight=False)
+    refuse(path, cluster)
+
+
 def train(
-    config: Config, data: str, manifest: Manifest, folder: Path, lease: Path, steps: int, console: Console
+    config: Config, data: str, manifest: Manifest, place: Mirror, lease: str, steps: int, console: Console
 ) -> None:
     """Connect to Ray (or start it), divide the cluster, train what is still to be done."""
     from paramcrop.checkpoint import newest_checkpoint, steps_done
 
-    newest, passed_over = newest_checkpoint(folder)
+    newest, passed_over = newest_checkpoint(place.folder, place.fetch)
     for line in passed_over:
         console.print(f"passed over, because it is not whole: {line}", highlight=False)
     _, done = steps_done(newest)
@@ -106,19 +128,21 @@ def train(
     t = config.train
     plan = plan_pretraining(cluster_nodes(), t.workers, t.device, t.cpus_per_worker)
     console.print(f"resources: {plan.arithmetic}", highlight=False)
-    with RunProgress(folder, steps, console):
-        run_pretraining(config, plan, data, manifest, folder, lease)
+    with RunProgress(place, steps, console):
+        run_pretraining(config, plan, data, manifest, place, lease)
 
 
-def finish(folder: Path, seconds: float, console: Console) -> None:
+def finish(place: Mirror, seconds: float, console: Console) -> None:
     """Figures, the table, and where everything lies."""
     from paramcrop.crop_pictures import plot_crops
     from paramcrop.plots import plot_figure5, plot_parameters
 
+    folder = place.folder
     plot_figure5({folder.name: [folder]}, folder / "figure5.png")
     plot_crops({folder.name: folder}, folder / "crops.png", videos=(0, 1))
     plot_parameters(folder, folder / "crop_parameters.png")
-    print_ending(folder, seconds, console)
+    place.send("figure5.png", "crops.png", "crop_parameters.png")
+    print_ending(place, seconds, console)
 
 
 if __name__ == "__main__":

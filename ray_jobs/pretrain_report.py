@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from paramcrop.config import Config
+from paramcrop.mirror import Mirror
 from paramcrop.runs import read_metrics
 
 CONTENTS = {
@@ -82,8 +82,9 @@ def memory(size: int) -> str:
     return f"{size / 2**30:.3g} GiB" if size >= 2**30 else f"{size / 2**20:.3g} MiB"
 
 
-def print_ending(folder: Path, seconds: float, console: Console) -> None:
+def print_ending(place: Mirror, seconds: float, console: Console) -> None:
     """The table of start, middle and end, and where everything lies."""
+    folder = place.folder
     metrics = read_metrics(folder)
     rows = {"start": metrics[0], "middle": metrics[len(metrics) // 2], "end": metrics[-1]}
     table = Table(title=f"{folder.name}: {metrics[-1]['step']} steps in {seconds:.0f} s")
@@ -99,4 +100,4 @@ def print_ending(folder: Path, seconds: float, console: Console) -> None:
         table.add_row(name, str(m["step"]), *figures, f"{m['clips_per_s']:.3g}", f"{m['data_wait']:.0%}")
     console.print(table)
     for name, text in CONTENTS.items():
-        console.print(f"  {folder / name}  {text}", highlight=False)
+        console.print(f"  {place}/{name}  {text}", highlight=False)

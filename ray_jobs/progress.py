@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from pathlib import Path
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -12,17 +12,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from paramcrop.lines import read_lines
+from paramcrop.mirror import Mirror
 from paramcrop.runs import read_metrics
 
 POLL = 0.5  # seconds
+FETCH = 5.0  # seconds between two looks into a bucket
 LINE = 10.0  # seconds between two lines where there is no terminal
 
 
 class RunProgress:
-    """Context manager: follows ``folder``'s metrics until it is left."""
+    """Context manager: follows the metrics of the run at ``place`` until it is left."""
 
-    def __init__(self, folder: Path, total: int, console: Console) -> None:
-        self.folder, self.total, self.console = folder, total, console
+    def __init__(self, place: Mirror, total: int, console: Console) -> None:
+        self.place, self.folder, self.total, self.console = place, place.folder, total, console
+        self._fetched = 0.0
         self._done = threading.Event()
         self._told = len(self._starts()) + 1  # the first start of its workers needs no word
         follow = self._bar if console.is_terminal else self._lines
@@ -83,6 +86,10 @@ class RunProgress:
         return [line for line in read_lines(self.folder / "history.jsonl") if line["event"] == "workers"]
 
     def _last(self) -> dict[str, Any] | None:
+        if self.place.uri and time.monotonic() - self._fetched > FETCH:
+            self._fetched = time.monotonic()
+            with suppress(OSError):
+                self.place.fetch("metrics.jsonl", "history.jsonl", waits=())
         lines = read_metrics(self.folder)
         return lines[-1] if lines else None
 

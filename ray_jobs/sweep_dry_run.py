@@ -14,8 +14,8 @@ from paramcrop.model_size import model_size
 from paramcrop.runs import home, read_status
 from paramcrop.sweeps.record import read_record
 from paramcrop.sweeps.trials import Trial, config_of
+from ray_jobs.cluster_file import check_cluster, tell_cluster
 from ray_jobs.engine.plan import Node, plan_sweep
-from ray_jobs.sweep_options import read_cluster
 from ray_jobs.sweep_plan import Sweep
 from ray_jobs.videos import find_videos
 
@@ -25,7 +25,8 @@ def describe(sweep: Sweep, cluster: str | None, concurrent: int | None) -> str:
     ConfigError, ResourceError: the cluster's file is wrong, or no trial fits it.
     """
     space = sweep.space
-    nodes = read_cluster(cluster) if cluster else [Node(os.cpu_count() or 1)]
+    checked = check_cluster(cluster, sweep.config) if cluster else None
+    nodes = checked.nodes if checked else [Node(os.cpu_count() or 1)]
     t = sweep.config.train
     plan = plan_sweep(nodes, t.workers, t.device, t.cpus_per_worker, concurrent)
     runs = {folder: config for trial in sweep.trials for folder, config in _runs(sweep, trial)}
@@ -48,6 +49,8 @@ def describe(sweep: Sweep, cluster: str | None, concurrent: int | None) -> str:
     fresh = max(0, (space.samples or 0) - len(sweep.trials)) * len(space.seeds) if space.search != "grid" else 0
     lines.append(_time(sweep, len(left) + fresh, plan.trials))
     lines.append(_disk(sweep, len(left) + fresh))
+    if cluster and checked:
+        lines.append(tell_cluster(cluster, checked))
     return "\n".join(lines)
 
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from paramcrop.errors import ConfigError
 from paramcrop.presets import all_options, parse_override, preset_names
@@ -16,7 +13,6 @@ from paramcrop.sweeps.paper_space import DEMO, paper_space, preset_of, with_stan
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.space_file import find_space, read_space, space_at
 from ray_jobs.cli import EXIT_CODES, Parser
-from ray_jobs.engine.plan import Node
 from ray_jobs.evaluate_options import SYNTHETIC
 
 PAPER = "paper"  # the name of all that the paper has
@@ -46,7 +42,11 @@ def parse_arguments(argv: Sequence[str], summary: str) -> argparse.Namespace:
     add("--samples", type=int, help="instead of the space's; more than before goes on from before")
     add("--concurrent", type=int, metavar="N", help="trials at once (default: planned)")
     add("--timeout", type=float, default=60.0, help="seconds a video may take to decode (default: 60)")
-    add("--cluster", metavar="FILE", help="with --dry-run: plan for its nodes, a YAML list of {cpus, gpus, count}")
+    add(
+        "--cluster",
+        metavar="FILE",
+        help="with --dry-run: check this launch file, or list of {cpus, gpus, count}, and plan for it",
+    )
     add("--quiet", action="store_true", help="a line at each trial's end, nothing else")
     add("--dry-run", action="store_true", help="print trials, runs, resources, time and disk; do nothing")
     add("overrides", nargs="*", metavar="key=value", help="settings of every trial, over the space's")
@@ -94,21 +94,6 @@ def find_data(arguments: argparse.Namespace) -> dict[str, str]:
             raise ConfigError(f"--data must be NAME=FOLDER, but is {text!r}")
         data[name] = folder if "://" in folder else str(Path(folder).expanduser().resolve())
     return data
-
-
-def read_cluster(path: str) -> list[Node]:
-    """Raises:
-    ConfigError: it is not a list of nodes.
-    """
-    try:
-        values: Any = yaml.safe_load(Path(path).expanduser().read_text())
-        nodes = [(Node(float(one["cpus"]), float(one.get("gpus", 0))), int(one.get("count", 1))) for one in values]
-    except OSError as error:
-        raise ConfigError(f"--cluster must be a readable file: {path}: {error.strerror}") from None
-    except (yaml.YAMLError, TypeError, KeyError, ValueError, AttributeError):
-        expected = "a YAML list of nodes such as {cpus: 16, gpus: 8, count: 2}"
-        raise ConfigError(f"--cluster must be {expected}, but {path} is not") from None
-    return [node for node, count in nodes for _ in range(count)]
 
 
 def _whole_numbers(text: str) -> list[int]:

@@ -227,3 +227,39 @@ def test_a_checkpoint_is_replaced_whole(tmp_path: Path) -> None:
         assert json.loads((folder / "meta.json").read_text())["bytes"] == (folder / "state.pt").stat().st_size
         assert torch.load(folder / "state.pt", weights_only=True)["x"].item() == value
     assert [path.name for path in tmp_path.iterdir()] == ["epoch=0001"]
+
+
+def test_a_machine_that_is_taken_away_costs_no_step(tmp_path: Path, whole: Any) -> None:
+    """It is told so within the second epoch of two steps; the run goes on from there elsewhere."""
+    config = tiny_config(*SETTINGS, "run.log_every=1")
+    reference = tmp_path / "reference"
+    run(reference, config)
+    moved, give = tmp_path / "moved", batches(config)
+    asked, reports = list[int](), list[dict[str, float]]()
+
+    def going() -> bool:
+        asked.append(1)
+        return len(asked) >= 3
+
+    def until_it_is_gone(epoch: int) -> Iterator[Batch]:
+        for i, batch in enumerate(give(epoch)):
+            if epoch * STEPS + i == 3:
+                raise CutOff
+            yield batch
+
+    with pytest.raises(CutOff):
+        pretrain(config, until_it_is_gone, STEPS, Recorder(moved), reports.append, going=going)
+    newest, _ = newest_checkpoint(moved)
+    assert newest is not None and newest.name == "epoch=0001-step=0000003" and read_meta(newest)["step"] == 3
+    assert reports[-1] == {"epoch": 1, "step": 3}
+
+    def the_rest(epoch: int) -> Iterator[Batch]:
+        for i, batch in enumerate(give(epoch)):
+            if epoch * STEPS + i >= 3:
+                yield batch
+
+    recorder = Recorder(moved, 3)
+    pretrain(config, the_rest, STEPS, recorder, resume=newest)
+    recorder.close()
+    assert left(moved) == left(reference)
+    assert not list((moved / "checkpoints").glob("*-step=*"))

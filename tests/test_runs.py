@@ -85,8 +85,6 @@ def test_storage_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"run\.storage must be a folder that can be written to"):
         run_folder(load_config("demo", None, [f"run.storage={tmp_path}/file/below"]), "data")
-    with pytest.raises(ConfigError, match="must be a folder that all nodes share, but is the URI"):
-        run_folder(load_config("demo", None, ["run.storage=s3://bucket"]), "data")
 
 
 def test_what_ran_can_be_told_afterwards(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ class Job:
         checkpoint, epoch: the run's, that is evaluated.
         dataset: its name. folder: of its shards. content_id: of what is in it. train, test: the splits.
         protocol: its fields. seed: of the head, the order, the part of the labels, and of random-init's weights.
+        uri: of what ``run`` is a copy, if of anything.
         weights, prefixes: the foreign checkpoint's file, and beginnings of its names as (old, new).
     """
 
@@ -52,6 +53,7 @@ class Job:
     seed: int
     weights: str = ""
     prefixes: tuple[tuple[str, str], ...] = ()
+    uri: str = ""
 
     @property
     def settings(self) -> Config:

@@ -12,6 +12,7 @@ from paramcrop.config import Config
 from paramcrop.data.shards import Manifest, read_manifest
 from paramcrop.errors import ConfigError
 from paramcrop.evaluation.protocols import Protocol, find_protocol, numbers
+from paramcrop.mirror import mirror_at
 from paramcrop.presets import nearest
 
 if TYPE_CHECKING:
@@ -125,4 +126,5 @@ def _of_run(asked: Asked, run: Path, manifests: Mapping[str, Manifest], epoch: i
                         seed=seed,
                         weights=asked.weights if subject == "weights" else "",
                         prefixes=asked.prefixes if subject == "weights" else (),
+                        uri=mirror_at(run).uri,
                     )

@@ -16,6 +16,7 @@ from paramcrop.build import Backbone, build_backbone
 from paramcrop.checkpoint import load_checkpoint, newest_checkpoint
 from paramcrop.config import Config, flatten
 from paramcrop.errors import CheckpointError
+from paramcrop.mirror import mirror_at
 from paramcrop.presets import make_config
 
 SHOWN = 3  # names in an error
@@ -55,14 +56,14 @@ def pick_checkpoint(run: Path, epoch: int | None = None) -> tuple[Path, int]:
         CheckpointError: there is none.
     """
     if epoch is None:
-        newest, passed_over = newest_checkpoint(run)
+        newest, passed_over = newest_checkpoint(run, mirror_at(run).fetch)
         if newest is None:
             told = "; ".join(passed_over) or "it has none"
             raise CheckpointError(f"a run must have a checkpoint to be evaluated, but {run}: {told}")
         return newest, int(json.loads((newest / "meta.json").read_text())["epoch"])
     folder = run / "checkpoints" / f"epoch={epoch:04d}"
     if not (folder / "meta.json").exists():
-        kept = ", ".join(str(int(p.name.partition("=")[2])) for p in sorted(folder.parent.glob("epoch=*")))
+        kept = ", ".join(str(int(p.name.partition("=")[2])) for p in sorted(folder.parent.glob("epoch=????")))
         raise CheckpointError(f"--epoch must be one of the checkpoints' of {run}, {kept or 'none'}, but is {epoch}")
     return folder, epoch
 

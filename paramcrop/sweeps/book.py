@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from paramcrop.mirror import Mirror
 from paramcrop.sweeps.record import TrialRecord, read_record, write_record
 from paramcrop.sweeps.trials import Trial
 
@@ -31,10 +32,11 @@ class Book:
         if time.monotonic() - self._written >= SECONDS:
             self._write()
 
-    def run(self, seed: int, folder: Path, state: str = "", error: str = "") -> None:
+    def run(self, seed: int, place: Mirror, state: str = "", error: str = "") -> None:
         """How the pretraining of a seed stands."""
         others = [run for run in self.record.runs if run["seed"] != seed]
-        self.record.runs = [*others, {"seed": seed, "folder": str(folder), "state": state, "error": error}]
+        told = {"seed": seed, "folder": str(place.folder), "uri": place.uri, "state": state, "error": error}
+        self.record.runs = [*others, told]
         self._write()
 
     def failed(self, seed: int, state: str, error: BaseException) -> str:
@@ -42,7 +44,7 @@ class Book:
         text = str(error).strip().partition("\n")[0] or type(error).__name__
         found = [run for run in self.record.runs if run["seed"] == seed]
         if found:
-            self.run(seed, Path(found[0]["folder"]), state, text)
+            self.run(seed, Mirror(Path(found[0]["folder"]), found[0]["uri"]), state, text)
         else:  # it was not even given a folder
             self.record.failures.append(f"seed {seed}: {text}")
         return state

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+from paramcrop.mirror import Mirror
 
 UNFINISHED = ("waiting", "running")
 
@@ -21,7 +24,8 @@ class TrialRecord:
         wanted: hash of all that was asked of it; a trial that is done for another is not done for this.
         state: waiting, running, interrupted, done, pruned (stopped early), diverged (the loss not finite), failed.
         doing: what it does now, for people.
-        runs: {"seed", "folder", "state", "error"} of its pretrainings, in the order of the seeds.
+        runs: {"seed", "folder", "uri", "state", "error"} of its pretrainings, in the order of the seeds; of one that
+            lies in a bucket, ``folder`` is a copy that one machine has.
         results: files of its evaluations. failures: one line each, of evaluations that failed.
         objective: mean over seeds, or None.
         epoch, proxy: the last at which it was compared (asha), and by what; 0 and None before.
@@ -62,7 +66,19 @@ def read_record(folder: Path, trial: str) -> TrialRecord | None:
         values = json.loads(record_file(folder, trial).read_text())
     except (OSError, ValueError):
         return None
-    return TrialRecord(**{f.name: values[f.name] for f in fields(TrialRecord) if f.name in values})
+    return fetched(TrialRecord(**{f.name: values[f.name] for f in fields(TrialRecord) if f.name in values}))
+
+
+def fetched(record: TrialRecord) -> TrialRecord:
+    """With this machine's own copies of the runs that lie in a bucket, for who reads them."""
+    for run in record.runs:
+        if run.get("uri"):
+            place, there = Mirror.of(run["uri"], "reader"), run["folder"]
+            with suppress(OSError):
+                place.fetch(waits=())
+            run["folder"] = str(place.folder)
+            record.results = [file.replace(f"{there}/", f"{place.folder}/") for file in record.results]
+    return record
 
 
 def read_records(folder: Path) -> list[TrialRecord]:

@@ -6,10 +6,13 @@ features shard by shard, fine-tuning epoch by epoch, a result as one file. So an
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -22,7 +25,9 @@ from paramcrop.errors import LeaseError, ParamCropError, ResourceError
 from paramcrop.evaluation.evaluate import evaluate
 from paramcrop.evaluation.job import Job
 from paramcrop.lease import Lease
-from paramcrop.results import read_result, write_result
+from paramcrop.lines import read_lines
+from paramcrop.mirror import Mirror
+from paramcrop.results import append_rows, read_result, write_result
 from ray_jobs.engine.plan import EvaluationPlan
 
 RETRIES = 3  # of a task or a job whose process died
@@ -41,10 +46,12 @@ class Evaluator:
 
     def evaluate(self, job: Job) -> tuple[str, str] | None:
         """Evaluate and keep the result -> (class, text) of an error of ours; any other is raised."""
-        if read_result(job.result_file) is not None:
-            return None
+        place = Mirror.of(job.uri, f"evaluator-{os.getpid()}") if job.uri else Mirror(Path(job.run))
         try:
-            self._hold_and_evaluate(job)
+            job = _on_this_node(job, place)
+            if read_result(job.result_file) is None:
+                self._hold_and_evaluate(job)
+                place.send("features/", f"evaluations/{job.eval_id}.json")
         except ParamCropError as error:
             return type(error).__name__, str(error)
         return None
@@ -76,6 +83,16 @@ class Evaluator:
                 yield ray.get(waiting.popleft())
         while waiting:
             yield ray.get(waiting.popleft())
+
+
+def _on_this_node(job: Job, place: Mirror) -> Job:
+    """The same job of this process's own copy of the run, which has the checkpoint and the features kept so far."""
+    if not place.uri:
+        return job
+    name = Path(job.checkpoint).name
+    place.fetch()
+    place.fetch("features/", f"checkpoints/{name}/")
+    return replace(job, run=str(place.folder), checkpoint=str(place.folder / "checkpoints" / name))
 
 
 def _call(function: Callable[..., Any], item: Any, timeout: float) -> Any:
@@ -131,7 +148,20 @@ def run_evaluations(
             if (error := _outcome(ref)) is not None:
                 failed[job.eval_id] = error
         tell(ended, _said([actor for actor, _ in working.values()]))
+    for run, uri in {(job.run, job.uri) for job in jobs if job.uri}:
+        gather_results(Mirror(Path(run), uri))
     return failed
+
+
+def gather_results(place: Mirror) -> None:
+    """Fetch what the evaluators of any node found out of a run, and send its rows."""
+    place.fetch("evaluations/")
+    rows = place.folder / "results.jsonl"
+    known = {line["eval_id"] for line in read_lines(rows)}
+    for file in sorted((place.folder / "evaluations").glob("*.json")):
+        if file.stem not in known and (result := read_result(file)) is not None:
+            append_rows(rows, result)
+    place.send("results.jsonl")
 
 
 def _outcome(ref: Any) -> ParamCropError | None:

@@ -43,16 +43,23 @@ def training_samples(
     task_rows: int,
     timeout: float,
     labelled: Labelled | None = None,
+    skip: int = 0,
 ) -> Dataset:
     """Every sample of ``epochs``, in whole global batches, in blocks of exactly ``task_rows`` (a divisor of those).
 
-    Columns are ``paramcrop.data.samples.cut_batch``'s. ``timeout`` is a video's, in seconds.
+    Columns are ``paramcrop.data.samples.cut_batch``'s. ``timeout`` is a video's, in seconds. The first ``skip`` samples
+    of the first epoch are left out.
     """
     rows = steps_per_epoch(manifest.videos, global_batch, labelled.quota if labelled else 0) * global_batch
     following = partial(following_rows, folder, manifest, seed, rows, global_batch, window, labelled)
     order = partial(epoch_segments, manifest, seed, rows=rows, window=window, labelled=labelled)
     # A task a segment. Only the segment's place travels; the task works out what is in it.
-    places = [{"epoch": epoch, "segment": i} for epoch in epochs for i in range(len(order(epoch)))]
+    places = [
+        {"epoch": epoch, "segment": i, "skip": max(0, skip - segment.position if epoch == epochs[0] else 0)}
+        for epoch in epochs
+        for i, segment in enumerate(order(epoch))
+        if epoch > epochs[0] or segment.position + len(segment.take) > skip
+    ]
     encoded = ray.data.from_items(places, override_num_blocks=len(places)).map_batches(
         partial(_read, folder=folder, order=order),
         batch_size=1,
@@ -90,8 +97,8 @@ def row_bytes(spec: ClipSpec) -> int:
 
 
 def _read(batch: dict[str, np.ndarray], folder: str, order: Callable[[int], list[Segment]]) -> pa.Table:
-    (epoch,), (segment,) = batch["epoch"], batch["segment"]
-    return read_segment(folder, order(int(epoch))[segment])
+    (epoch,), (segment,), (skip,) = batch["epoch"], batch["segment"], batch["skip"]
+    return read_segment(folder, order(int(epoch))[segment]).slice(int(skip))
 
 
 def _decode(table: pa.Table, spec: ClipSpec, seed: int, following: Following, timeout: float) -> dict[str, Any]:

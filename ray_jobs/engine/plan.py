@@ -50,7 +50,7 @@ def plan_pretraining(nodes: Sequence[Node], workers: int, device: str = "auto", 
     """
     total_cpus, total_gpus = sum(n.cpus for n in nodes), sum(n.gpus for n in nodes)
     gpu = device == "cuda" or (device == "auto" and total_gpus >= workers)
-    worker_cpus = cpus or (1.0 if gpu else max(int(45 * total_cpus / workers) / 100, 0.01))
+    worker_cpus = cpus or (1.0 if gpu else _cpu_share(nodes, total_cpus, workers))
     data_cpus = round(total_cpus - workers * worker_cpus, 2)
     arithmetic = (
         f"{len(nodes)} node(s), {total_cpus:g} CPUs, {total_gpus:g} GPUs = "
@@ -94,13 +94,16 @@ def plan_evaluations(nodes: Sequence[Node], actors: int | None = None, device: s
     share = math.floor(100 * min(1.0, total_gpus / actors)) / 100 if gpu else 0.0
     if gpu and share < 1:
         share = 1 / math.ceil(1 / share)  # a whole number of them fits on each GPU
-    cpus = 1.0 if gpu else max(int(45 * total_cpus / actors) / 100, 0.01)
+    cpus = 1.0 if gpu else _cpu_share(nodes, total_cpus, actors)
     left = round(total_cpus - actors * cpus, 2)
     each = f"{cpus:g} CPU{f', {share:.3g} GPU' if gpu else ''}"
     arithmetic = (
         f"{len(nodes)} node(s), {total_cpus:g} CPUs, {total_gpus:g} GPUs = "
         f"{actors} evaluator(s) x ({each}) + {left:g} CPUs for decoding"
     )
+    room = actors if gpu else sum(_fitting(node, cpus, gpu=False) for node in nodes)
+    if room < actors:
+        raise ResourceError(f"--evaluators {actors} must fit the nodes, but only {room} do: {arithmetic}")
     if left < 1:
         raise ResourceError(f"one CPU must be left for decoding, but {arithmetic}; lower --evaluators")
     threads, ahead = max(1, round(cpus)), max(2, math.ceil(2 * left / actors))
@@ -134,7 +137,7 @@ def plan_sweep(
         return _plan_gpu_sweep(nodes, workers, cpus or 1.0, trials)
     trials = trials or max(1, int(total_cpus // (CPUS_PER_TRIAL * workers)))
     each = total_cpus / trials - DRIVER_CPUS
-    worker_cpus = cpus or max(int(45 * each / workers) / 100, 0.01)
+    worker_cpus = cpus or _cpu_share(nodes, each, workers)
     data_cpus = round(each - workers * worker_cpus, 2)
     told = f"{workers} worker(s) x ({worker_cpus:g} CPU) + {data_cpus:g} CPUs for decoding + {DRIVER_CPUS} CPU"
     arithmetic = f"{_told(nodes)} = {trials} trial(s) at once x ({told}); its evaluator takes their place"
@@ -177,6 +180,12 @@ def _check_sweep(
         raise ResourceError(
             f"each trial must have one CPU left for decoding, but {arithmetic}; lower --concurrent or train.workers"
         )
+
+
+def _cpu_share(nodes: Sequence[Node], cpus: float, processes: int) -> float:
+    """What each of so many processes takes of ``cpus``, 45 % in all; and lies on one node: at most nine tenths of it."""
+    largest = max((node.cpus for node in nodes), default=0.0)
+    return max(int(min(45 * cpus / processes, 90 * largest)) / 100, 0.01)
 
 
 def _told(nodes: Sequence[Node]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from math import ceil
@@ -16,7 +17,7 @@ from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from paramcrop import dist, errors
-from paramcrop.batch import to_batch
+from paramcrop.batch import Batch, to_batch
 from paramcrop.build import build_clip_spec
 from paramcrop.checkpoint import newest_checkpoint, steps_done
 from paramcrop.config import Config
@@ -24,9 +25,10 @@ from paramcrop.data.labels import labelled_rows
 from paramcrop.data.order import Labelled, steps_per_epoch
 from paramcrop.data.shards import Manifest
 from paramcrop.errors import DecodeFailuresError, NonFiniteLossError, ParamCropError, StorageError
-from paramcrop.lease import newest_lease
+from paramcrop.mirror import Mirror
 from paramcrop.pretrain import pretrain
 from paramcrop.record import Recorder
+from paramcrop.stint import still_held
 from ray_jobs.engine.ingest import execution_options, rows_per_task, training_samples
 from ray_jobs.engine.plan import Plan
 
@@ -40,20 +42,20 @@ def train_worker(job: dict[str, Any]) -> tuple[str, str] | None:
     It is returned, not raised, for Ray Train would start the workers again, to the same end.
     """
     config, steps = Config.model_validate(job["config"]), job["steps_per_epoch"]
-    folder, lease = Path(job["folder"]), Path(job["lease"])
     device = get_device()
     if device.type == "cpu":  # more threads than cores that are free, and they wait for each other
         torch.set_num_threads(config.train.threads or job["threads"])
-    resume, passed_over = dist.gather_objects(newest_checkpoint(folder) if dist.rank() == 0 else None)[0]
+    place = Mirror.of(job["uri"], f"worker-{dist.rank()}") if job["uri"] else Mirror(Path(job["folder"]))
+    resume, passed_over = find_checkpoint(place)
     epoch, step = steps_done(resume)
-    recorder = Recorder(folder, step, held=lambda: newest_lease(lease.parent) == lease)
+    recorder = Recorder(place.folder, step, partial(still_held, job["lease"]), place)
     recorder.started(step, epoch, passed_over, device.type)
     shard = ray.train.get_dataset_shard("train")
     rows = shard.iter_batches(batch_size=config.batch_per_worker, batch_format="numpy", prefetch_batches=2)
     stream = (to_batch(columns) for columns in rows)
     try:
-        report = ray.train.report
-        pretrain(config, lambda _: islice(stream, steps), steps, recorder, report, device, resume, job["classes"])
+        given = partial(_next, stream, steps)
+        pretrain(config, given, steps, recorder, ray.train.report, device, resume, job["classes"], about_to_go)
     except TOGETHER as error:
         return type(error).__name__, str(error)
     finally:
@@ -61,13 +63,38 @@ def train_worker(job: dict[str, Any]) -> tuple[str, str] | None:
     return None
 
 
-def run_pretraining(config: Config, plan: Plan, data: str, manifest: Manifest, folder: Path, lease: Path) -> None:
+def _next(stream: Iterator[Batch], steps: int, epoch: int) -> Iterator[Batch]:
+    """At most an epoch of what comes: the stream goes on where the run does."""
+    return islice(stream, steps)
+
+
+def about_to_go() -> bool:
+    """Whether a node with a worker has been told that it will be taken away; asked on every rank."""
+    return ray.train.get_preemption_info() is not None
+
+
+def find_checkpoint(place: Mirror) -> tuple[Path | None, list[str]]:
+    """The newest intact one, which rank 0 finds for all, and those it passed over."""
+    name, passed_over = None, list[str]()
+    if dist.rank() == 0:
+        place.fetch()
+        newest, passed_over = newest_checkpoint(place.folder, place.fetch)
+        name = newest.name if newest else None
+    name, passed_over = dist.gather_objects((name, passed_over))[0]
+    if name is None:
+        return None, passed_over
+    if dist.rank():
+        place.fetch(f"checkpoints/{name}/")
+    return place.folder / "checkpoints" / name, passed_over
+
+
+def run_pretraining(config: Config, plan: Plan, data: str, manifest: Manifest, place: Mirror, lease: str) -> None:
     """Train, from the newest intact checkpoint if there is one, and wait for the end.
 
     Workers that die are started again, from the newest checkpoint, ``train.max_restarts`` times.
 
     Args:
-        data: folder or URI of shards. folder: the run's, absolute, seen by every node. lease: this process's, of it.
+        data: folder or URI of shards. place: the run's, seen by every node. lease: the place of this process's, of it.
 
     Raises:
         ParamCropError: what a worker raised, if it is one of ours.
@@ -82,7 +109,7 @@ def run_pretraining(config: Config, plan: Plan, data: str, manifest: Manifest, f
     function: Any = train_worker  # what it returns is missing in Ray's types, on both sides
     trainer: Any = TorchTrainer(
         function,
-        train_loop_config=job | {"folder": str(folder), "lease": str(lease)},
+        train_loop_config=job | {"folder": str(place.folder), "uri": place.uri, "lease": lease},
         scaling_config=ScalingConfig(
             num_workers=plan.workers,
             use_gpu=plan.use_gpu,
@@ -90,11 +117,11 @@ def run_pretraining(config: Config, plan: Plan, data: str, manifest: Manifest, f
         ),
         torch_config=TorchConfig(timeout_s=600),
         run_config=RunConfig(  # a name of its own: Ray Train would go on from its own idea of where this run stands
-            name=f"{lease.stem}-{os.getpid()}",
-            storage_path=str(folder / "ray_train"),
+            name=f"{Path(lease).stem}-{os.getpid()}",
+            storage_path=f"{place.uri}/ray_train" if place.uri else str(place.folder / "ray_train"),
             failure_config=FailureConfig(**failures),
         ),
-        datasets={"train": partial(make_dataset, config, data, manifest, labelled, steps, folder)},
+        datasets={"train": partial(make_dataset, config, data, manifest, labelled, steps, place)},
         dataset_config=DataConfig(execution_options=execution_options(plan.data_cpus), enable_shard_locality=False),
     )
     try:
@@ -109,12 +136,14 @@ def run_pretraining(config: Config, plan: Plan, data: str, manifest: Manifest, f
 
 
 def make_dataset(
-    config: Config, data: str, manifest: Manifest, labelled: Labelled | None, steps: int, folder: Path
+    config: Config, data: str, manifest: Manifest, labelled: Labelled | None, steps: int, place: Mirror
 ) -> ray.data.Dataset:
     """Called by Ray Train on its controller, at every start of the workers: the epochs that are still to be done."""
     ray.data.DataContext.get_current().execution_no_progress_timeout_s = 4 * 3600  # a long pause is not a fault
     spec = build_clip_spec(config)
-    done, _ = steps_done(newest_checkpoint(folder)[0])
+    place = Mirror.of(place.uri, "controller") if place.uri else place
+    place.fetch()
+    done, step = steps_done(newest_checkpoint(place.folder, place.fetch)[0])
     return training_samples(
         data,
         manifest,
@@ -126,6 +155,7 @@ def make_dataset(
         rows_per_task(config.batch_per_worker, spec, config.data.task_rows),
         config.data.decode_timeout,
         labelled,
+        (step - done * steps) * config.train.global_batch,
     )
 
 

@@ -34,22 +34,22 @@ def run_trial(values: dict[str, Any], work: Work) -> None:
         os.environ.setdefault(name, value)
     trial = make_trial(work.space, decode(work.space, values))
     book = Book(work.folder, trial, work.wanted(trial))
-    state, finished = "done", list[Path]()
+    state, done = "done", list[Path]()
     for seed in work.space.seeds:
         try:
-            folder = pretrain(config_of(work.space, trial, seed), seed == work.space.seeds[0], book, work)
+            place = pretrain(config_of(work.space, trial, seed), seed == work.space.seeds[0], book, work)
         except NonFiniteLossError as error:
             state = book.failed(seed, "diverged", error)
             break
         except (ParamCropError, ray.train.TrainingFailedError) as error:
             state = book.failed(seed, "failed", error)
             break
-        if not is_finished(folder):
+        if not is_finished(place.folder):
             state = "pruned" if work.proxy else book.failed(seed, "failed", ParamCropError("stopped, as asked"))
             break
-        finished.append(folder)
+        done.append(place.folder)
     if state != "pruned":
-        results = _evaluate(finished, work.asked_of(trial), book, work)
+        results = _evaluate(done, work.asked_of(trial), book, work)
         state = "failed" if state == "done" and book.record.failures else state
         book.record.objective = _finite(objective_of(work.space, results))
     book.end(state)

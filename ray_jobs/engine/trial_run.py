@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from pathlib import Path
+from contextlib import suppress
 from threading import Thread
 from typing import Any
 
@@ -12,10 +13,10 @@ from paramcrop.config import Config
 from paramcrop.data.order import steps_per_epoch
 from paramcrop.errors import LeaseError
 from paramcrop.evaluation.tasks import make_jobs
-from paramcrop.lease import Lease
+from paramcrop.mirror import Mirror
 from paramcrop.results import read_result
-from paramcrop.runs import is_finished, read_metrics, read_status, run_folder
-from paramcrop.stint import begin, ending
+from paramcrop.runs import is_finished, read_metrics, read_status, run_place
+from paramcrop.stint import begin, ending, hold
 from paramcrop.sweeps.book import Book
 from paramcrop.sweeps.objective import main_value
 from ray_jobs.engine.evaluators import run_evaluations
@@ -27,8 +28,8 @@ POLL = 1.0  # seconds between two looks at a run at work
 WAIT = 2.0  # seconds between two looks at a run that another process has at work
 
 
-def pretrain(config: Config, compared: bool, book: Book, work: Work) -> Path:
-    """Bring one run to its end, or to where it is stopped -> its folder.
+def pretrain(config: Config, compared: bool, book: Book, work: Work) -> Mirror:
+    """Bring one run to its end, or to where it is stopped -> where it lies.
 
     Args:
         compared: whether its proxies are reported; the first seed's are.
@@ -37,32 +38,37 @@ def pretrain(config: Config, compared: bool, book: Book, work: Work) -> Path:
         ParamCropError, ray.train.TrainingFailedError: it could not.
     """
     data, manifest = find_videos(config)
-    folder = run_folder(config, manifest.content_id)
+    place = run_place(config, manifest.content_id, f"trial-{os.getpid()}")
     steps = config.total_steps(steps_per_epoch(manifest.videos, config.train.global_batch, config.labelled_rows))
-    book.run(config.seed, folder)
-    while not is_finished(folder):
+    book.run(config.seed, place)
+    while not finished(place):
         try:
-            with Lease(folder, book.doing) as lease:
-                if is_finished(folder):
+            with hold(place, book.doing) as lease:
+                if finished(place):
                     break
-                begin(folder, config, manifest, lambda text: None)
-                with ending(folder, steps):
-                    if steps_done(newest_checkpoint(folder)[0])[1] < steps:
-                        job = (config, work.plan, data, manifest, folder, lease.file)
+                begin(place, config, manifest, lambda text: None)
+                with ending(place, steps):
+                    if steps_done(newest_checkpoint(place.folder, place.fetch)[0])[1] < steps:
+                        job = (config, work.plan, data, manifest, place, lease.place)
                         _watched(job, steps, compared, book, work)
         except LeaseError as held:
             book.doing(f"seed {config.seed}: waiting: {held}")
             time.sleep(WAIT)
             continue
-        if not is_finished(folder):
+        if not finished(place):
             break
-    book.run(config.seed, folder, str(read_status(folder)["state"]))
-    return folder
+    book.run(config.seed, place, str(read_status(place.folder)["state"]))
+    return place
+
+
+def finished(place: Mirror) -> bool:
+    place.fetch()
+    return is_finished(place.folder)
 
 
 def _watched(job: tuple[Any, ...], steps: int, compared: bool, book: Book, work: Work) -> None:
     """Train in a thread, and meanwhile say how far it is, and compare; raises what the training raises."""
-    config, folder, raised = job[0], job[4], list[BaseException]()
+    config, place, raised = job[0], job[4], list[BaseException]()
 
     def train() -> None:
         try:
@@ -74,33 +80,37 @@ def _watched(job: tuple[Any, ...], steps: int, compared: bool, book: Book, work:
     thread.start()
     while thread.is_alive():
         thread.join(POLL)
-        book.doing(f"seed {config.seed}: pretraining{_done(folder, config.train.epochs, steps)}")
+        book.doing(f"seed {config.seed}: pretraining{_done(place, config.train.epochs, steps)}")
         if compared and work.proxy and thread.is_alive():
-            _compare(folder, config, book, work)
+            _compare(place, config, book, work)
     if raised:
         raise raised[0]
 
 
-def _done(folder: Path, epochs: int, steps: int) -> str:
-    metrics = read_metrics(folder)
+def _done(place: Mirror, epochs: int, steps: int) -> str:
+    with suppress(OSError):
+        place.fetch("metrics.jsonl", waits=())
+    metrics = read_metrics(place.folder)
     if not metrics:
         return " starts"
     last = metrics[-1]
     return f", epoch {last['epoch'] + 1}/{epochs}, step {last['step']}/{steps}, loss {last['loss']:.3f}"
 
 
-def _compare(folder: Path, config: Config, book: Book, work: Work) -> None:
+def _compare(place: Mirror, config: Config, book: Book, work: Work) -> None:
     """Report the newest checkpoint's proxy, if it was not yet and is not the last; a scheduler may then ask to stop."""
-    newest, _ = newest_checkpoint(folder)
+    place.fetch("checkpoints/", light=True)
+    newest, _ = newest_checkpoint(place.folder, place.fetch)
     epoch, _ = steps_done(newest)
     if newest is None or epoch <= book.record.epoch or epoch >= config.train.epochs or work.proxy is None:
         return
-    assert newest.name == NAME.format(epoch)
-    jobs = make_jobs(work.proxy, [folder], epoch)
+    if newest.name != NAME.format(epoch):  # taken within an epoch
+        return
+    jobs = make_jobs(work.proxy, [place.folder], epoch)
     failed = run_evaluations(jobs, work.pool, lambda ended, texts: None)
     results = [result for job in jobs if (result := read_result(job.result_file)) is not None]
     if failed or not results:
         book.record.failures += [f"proxy at epoch {epoch}: {error}" for error in failed.values()]
         return
     book.compared(epoch, sum(map(main_value, results)) / len(results))
-    report(book, str(folder), "running")
+    report(book, str(place), "running")

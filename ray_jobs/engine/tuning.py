@@ -21,6 +21,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from paramcrop.data.shards import open_folder
 from paramcrop.sweeps.space import Proxy, Space
 from paramcrop.sweeps.study import distributions, drawn_values, make_sampler, storage, study_name, tell
 from ray_jobs.engine.plan import DRIVER_CPUS
@@ -79,9 +80,16 @@ class AskToStop(ASHAScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         decision: str = super().on_trial_result(tune_controller, trial, result)
         if decision == TrialScheduler.STOP and result["state"] == "running":
-            (Path(result["run"]) / "stop").touch()
+            ask_to_stop(result["run"])
             return str(TrialScheduler.CONTINUE)
         return decision
+
+
+def ask_to_stop(run: str) -> None:
+    """By a file in a run's folder, or in the bucket that has it."""
+    fs, root = open_folder(run)
+    with fs.open_output_stream(f"{root}/stop") as file:
+        file.write(b"")
 
 
 def make_scheduler(proxy: Proxy, mode: str, epochs: int) -> ASHAScheduler:

@@ -50,6 +50,14 @@ def test_evaluators_take_a_gpu_each_or_a_whole_share_of_one() -> None:
     assert plan_evaluations(nodes, device="cpu").gpus == 0
 
 
+def test_no_process_is_larger_than_a_node() -> None:
+    """Small nodes: 45 % of all their CPUs would fit on none of them, and be waited for in vain."""
+    nodes = [Node(1), Node(2), Node(2)]
+    assert plan_pretraining(nodes, 1).worker_cpus == plan_evaluations(nodes).cpus == 1.8
+    with pytest.raises(ResourceError, match="--evaluators 2 must fit the nodes, but only 1 do"):
+        plan_evaluations([Node(4), *[Node(1)] * 5], 2)
+
+
 def test_evaluators_that_leave_nothing_to_decode_with_are_refused() -> None:
     with pytest.raises(ResourceError, match=r"one CPU must be left for decoding, but .*; lower --evaluators"):
         plan_evaluations([Node(4, 4)], 4)

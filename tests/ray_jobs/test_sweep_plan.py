@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from paramcrop.mirror import Mirror
 from paramcrop.runs import write_status
 from paramcrop.sweeps.book import Book
 from paramcrop.sweeps.space import Space
@@ -41,7 +42,7 @@ def carry_out(sweep: Sweep, state: str = "done") -> list[dict[str, Any]]:
         folder = sweep.folder.parent / f"run-{trial.id}"
         folder.mkdir(exist_ok=True)
         write_status(folder, "finished")
-        book.run(0, folder, "finished")
+        book.run(0, Mirror(folder), "finished")
         book.end(state)
         search.on_trial_complete(str(i), {"state": state, "objective": 0.5})
         asked.append(trial.values)

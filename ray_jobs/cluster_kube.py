@@ -1,0 +1,195 @@
+"""KubeRay's manifests (ray.io/v1): strict models of the fields that ours use, their nodes, and what is left open."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from paramcrop.errors import ConfigError
+from ray_jobs.engine.plan import Node
+
+STRICT = ConfigDict(extra="forbid", populate_by_name=True)
+DRAIN = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"  # what Ray waits for tasks and checkpoints when it is told to go
+GRACE = 30  # seconds between Ray's wait and the pod's end
+
+
+class Resources(BaseModel):
+    model_config = STRICT
+    limits: dict[str, str | int] = {}
+    requests: dict[str, str | int] = {}
+
+
+class Variable(BaseModel):
+    model_config = STRICT
+    name: str
+    value: str | None = None
+    valueFrom: dict[str, Any] | None = None
+
+
+class Container(BaseModel):
+    model_config = STRICT
+    name: str
+    image: str
+    env: list[Variable] = []
+    envFrom: list[dict[str, Any]] = []
+    resources: Resources = Resources()
+    volumeMounts: list[dict[str, Any]] = []
+
+
+class PodSpec(BaseModel):
+    model_config = STRICT
+    containers: list[Container] = Field(min_length=1)
+    serviceAccountName: str | None = None
+    terminationGracePeriodSeconds: int | None = None
+    tolerations: list[dict[str, Any]] = []
+    nodeSelector: dict[str, str] = {}
+    volumes: list[dict[str, Any]] = []
+
+
+class Template(BaseModel):
+    model_config = STRICT
+    spec: PodSpec
+    metadata: dict[str, Any] = {}
+
+
+class HeadGroup(BaseModel):
+    model_config = STRICT
+    rayStartParams: dict[str, str] = {}
+    serviceType: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
+    template: Template
+
+
+class WorkerGroup(BaseModel):
+    model_config = STRICT
+    groupName: str
+    replicas: int = 0
+    minReplicas: int = 0
+    maxReplicas: int
+    rayStartParams: dict[str, str] = {}
+    template: Template
+
+
+class AuthOptions(BaseModel):
+    model_config = STRICT
+    mode: Literal["token", "disabled"]
+    secretName: str | None = None
+
+
+class NetworkPolicy(BaseModel):
+    model_config = STRICT
+    mode: Literal["DenyAll", "DenyAllIngress", "DenyAllEgress"]
+
+
+class AutoscalerOptions(BaseModel):
+    model_config = STRICT
+    idleTimeoutSeconds: int | None = None
+    version: Literal["v1", "v2"] | None = None
+
+
+class ClusterSpec(BaseModel):
+    model_config = STRICT
+    rayVersion: str
+    enableInTreeAutoscaling: bool = False
+    autoscalerOptions: AutoscalerOptions | None = None
+    authOptions: AuthOptions | None = None
+    networkPolicy: NetworkPolicy | None = None
+    headGroupSpec: HeadGroup
+    workerGroupSpecs: list[WorkerGroup] = []
+
+
+class JobSpec(BaseModel):
+    model_config = STRICT
+    entrypoint: str
+    submissionMode: Literal["K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode"] = "K8sJobMode"
+    runtimeEnvYAML: str | None = None
+    shutdownAfterJobFinishes: bool = False
+    ttlSecondsAfterFinished: int | None = None
+    activeDeadlineSeconds: int | None = None
+    backoffLimit: int = 0
+    rayClusterSpec: ClusterSpec
+
+
+class Manifest(BaseModel):
+    model_config = STRICT
+    apiVersion: Literal["ray.io/v1"]
+    kind: Literal["RayCluster", "RayJob"]
+    metadata: dict[str, Any]
+    spec: dict[str, Any]
+
+
+def parse(document: Any, path: str) -> tuple[ClusterSpec, JobSpec | None]:
+    """Raises:
+    ConfigError: one line that names the field.
+    """
+    try:
+        manifest = Manifest.model_validate(document)
+        if manifest.kind == "RayCluster":
+            return ClusterSpec.model_validate(manifest.spec), None
+        job = JobSpec.model_validate(manifest.spec)
+        return job.rayClusterSpec, job
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        message = str(first["msg"])
+        told = "is not a field" if first["type"] == "extra_forbidden" else message[:1].lower() + message[1:]
+        raise ConfigError(f"{path}: {place}: {told}") from None
+
+
+def kube_nodes(documents: list[Any], path: str) -> list[Node]:
+    """At most: every head, and ``maxReplicas`` of every group."""
+    nodes = list[Node]()
+    for document in documents:
+        cluster, _ = parse(document, path)
+        head = cluster.headGroupSpec
+        nodes.append(_node(head.template, head.rayStartParams.get("num-cpus")))
+        nodes += [_node(group.template) for group in cluster.workerGroupSpecs for _ in range(group.maxReplicas)]
+    return nodes
+
+
+def kube_problems(documents: list[Any]) -> Iterator[str]:
+    """What is wrong, a line each."""
+    for document in documents:
+        cluster, job = parse(document, "the manifest")
+        if cluster.authOptions is None or cluster.authOptions.mode != "token":
+            yield "authOptions.mode must be token: who reaches the job API runs code"
+        if cluster.networkPolicy is None or cluster.networkPolicy.mode == "DenyAllEgress":
+            yield "networkPolicy.mode must be DenyAllIngress or DenyAll: nobody outside needs to reach a pod"
+        if cluster.headGroupSpec.serviceType != "ClusterIP":
+            yield f"headGroupSpec.serviceType must be ClusterIP, but {cluster.headGroupSpec.serviceType} opens ports"
+        idle = cluster.autoscalerOptions and cluster.autoscalerOptions.idleTimeoutSeconds
+        if cluster.enableInTreeAutoscaling and not idle:
+            yield "autoscalerOptions.idleTimeoutSeconds must be set, for a pod that does nothing costs as much"
+        for group in cluster.workerGroupSpecs:
+            yield from _group(group)
+        yield from _secrets(cluster)
+        if job is not None and not job.shutdownAfterJobFinishes:
+            yield "shutdownAfterJobFinishes must be true: the cluster costs until it is gone"
+
+
+def _group(group: WorkerGroup) -> Iterator[str]:
+    spec, name = group.template.spec, f"group {group.groupName}"
+    if not group.minReplicas <= group.replicas <= group.maxReplicas:
+        yield f"{name}: minReplicas <= replicas <= maxReplicas must hold"
+    variables = {v.name: v.value for c in spec.containers for v in c.env}
+    drain = variables.get(DRAIN)
+    wait, grace = float(drain or 30), spec.terminationGracePeriodSeconds or 30
+    if wait < 60:
+        yield f"{name}: {DRAIN} must leave a checkpoint its time, 60 or more, but is {wait:g}"
+    if grace < wait + GRACE:
+        told = f"must be {GRACE} more than {DRAIN}, {wait:g}, but is {grace}"
+        yield f"{name}: terminationGracePeriodSeconds {told}"
+
+
+def _secrets(cluster: ClusterSpec) -> Iterator[str]:
+    templates = [cluster.headGroupSpec.template, *(group.template for group in cluster.workerGroupSpecs)]
+    for variable in (v for t in templates for c in t.spec.containers for v in c.env):
+        if variable.value is not None and re.search(r"(SECRET|TOKEN|PASSWORD|ACCESS_KEY)", variable.name):
+            yield f"{variable.name} must come from a secret (valueFrom), but its value lies in the manifest"
+
+
+def _node(template: Template, cpus: str | None = None) -> Node:
+    limits = template.spec.containers[0].resources.limits
+    return Node(float(cpus or str(limits.get("cpu", 1))), float(str(limits.get("nvidia.com/gpu", 0))))
