@@ -234,6 +234,10 @@ class Train(BaseModel):
     workers: int = _option(1, "training processes", where=True, ge=1)
     device: Literal["auto", "cpu", "cuda"] = _option("auto", "auto: GPUs if the cluster has one per worker", where=True)
     cpus_per_worker: float | None = _option(None, "CPUs reserved per worker; none: planned", where=True, gt=0)
+    data_cpus: float | None = _option(None, "CPUs that must be left to decode with; none: one", where=True, ge=1)
+    wait_minutes: float = _option(
+        0.0, "minutes to wait for workers' nodes and data_cpus, on a cluster that grows when asked", where=True, ge=0
+    )
     max_restarts: int = _option(3, "times that workers which died are started again by themselves", where=True, ge=0)
     threads: int | None = _option(None, "torch threads per CPU worker; none: its CPUs", where=True, ge=1)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 if __name__ == "__main__":  # from a clone that is not installed, and in a job's working_dir
@@ -22,6 +23,7 @@ from paramcrop.mirror import Mirror
 from paramcrop.runs import is_finished, read_status, run_place, set_aside
 from paramcrop.stint import begin, ending, hold
 from ray_jobs.cli import config_parser, parse_config, run_command
+from ray_jobs.engine.plan import Node, Plan, plan_pretraining
 from ray_jobs.pretrain_report import describe, print_ending
 from ray_jobs.progress import RunProgress
 from ray_jobs.videos import MADE_UP_VIDEOS, find_videos
@@ -97,13 +99,16 @@ def plan_cluster(path: str, config: Config, console: Console) -> None:
         ConfigError, ResourceError: something is to be mended, or the run does not fit.
     """
     from ray_jobs.cluster_file import check_cluster, refuse, tell_cluster
-    from ray_jobs.engine.plan import plan_pretraining
 
-    cluster, t = check_cluster(path, config), config.train
+    cluster = check_cluster(path, config)
     console.print(tell_cluster(path, cluster), highlight=False, markup=False)
-    plan = plan_pretraining(cluster.nodes, t.workers, t.device, t.cpus_per_worker)
-    console.print(f"resources, with all nodes there: {plan.arithmetic}", highlight=False)
+    console.print(f"resources, with all nodes there: {plan_of(config, cluster.nodes).arithmetic}", highlight=False)
     refuse(path, cluster)
+
+
+def plan_of(config: Config, nodes: list[Node]) -> Plan:
+    t = config.train
+    return plan_pretraining(nodes, t.workers, t.device, t.cpus_per_worker, t.data_cpus or 1)
 
 
 def train(
@@ -120,16 +125,15 @@ def train(
         console.print(f"going on from {newest.name}, step {done} of {steps}", highlight=False)
     if done == steps:
         return
-    from ray_jobs.engine.connect import cluster_nodes, connect
-    from ray_jobs.engine.plan import plan_pretraining
+    from ray_jobs.engine.connect import connect
+    from ray_jobs.engine.grow import planned
     from ray_jobs.engine.train import run_pretraining
 
     connect(config.run.ray_logs)
-    t = config.train
-    plan = plan_pretraining(cluster_nodes(), t.workers, t.device, t.cpus_per_worker)
-    console.print(f"resources: {plan.arithmetic}", highlight=False)
-    with RunProgress(place, steps, console):
-        run_pretraining(config, plan, data, manifest, place, lease)
+    with planned(config, partial(plan_of, config), lambda text: console.print(text, highlight=False)) as plan:
+        console.print(f"resources: {plan.arithmetic}", highlight=False)
+        with RunProgress(place, steps, console):
+            run_pretraining(config, plan, data, manifest, place, lease)
 
 
 def finish(place: Mirror, seconds: float, console: Console) -> None:

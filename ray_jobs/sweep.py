@@ -69,30 +69,35 @@ def answer(sweep: Sweep, arguments: Namespace, console: Console) -> int:
 
 def run(sweep: Sweep, todo: int, concurrent: int | None, timeout: float, quiet: bool, console: Console) -> None:
     """Connect to Ray (or start it), divide the cluster, run what is still to be done."""
-    from ray_jobs.engine.connect import cluster_nodes, connect
+    from ray_jobs.engine.connect import connect
     from ray_jobs.engine.evaluators import end_pool, make_pool
-    from ray_jobs.engine.plan import plan_sweep
+    from ray_jobs.engine.grow import planned
+    from ray_jobs.engine.plan import Node, SweepPlan, plan_sweep
     from ray_jobs.engine.tuning import run_trials
     from ray_jobs.engine.work import Work
     from ray_jobs.sweep_progress import SweepProgress
 
     connect(ray_logs=False)
     t = sweep.config.train
-    plan = plan_sweep(cluster_nodes(), t.workers, t.device, t.cpus_per_worker, concurrent)
-    console.print(f"{sweep.space.question}\nsweep: {sweep.folder}\nresources: {plan.arithmetic}", highlight=False)
-    pool = make_pool(plan.evaluation, timeout, todo)
-    work = Work(
-        sweep.space, sweep.folder, sweep.content_id, sweep.contents, sweep.asked, sweep.proxy, plan.pretraining, pool
-    )
-    hours = sweep.space.budget.hours
-    deadline = None if hours is None else time.monotonic() + 3600 * hours
-    try:
-        with SweepProgress(sweep.folder, todo, plan.trials, console, quiet):
-            run_trials(work, todo, plan.trials, t.epochs, deadline)
-    except KeyboardInterrupt:
-        end_running(sweep, "interrupted")
-        raise
-    end_pool(pool)
+
+    def plan_of(nodes: list[Node]) -> SweepPlan:
+        return plan_sweep(nodes, t.workers, t.device, t.cpus_per_worker, concurrent)
+
+    with planned(sweep.config, plan_of, lambda text: console.print(text, highlight=False)) as plan:
+        told = f"{sweep.space.question}\nsweep: {sweep.folder}\nresources: {plan.arithmetic}"
+        console.print(told, highlight=False, markup=False)
+        pool = make_pool(plan.evaluation, timeout, todo)
+        given = sweep.space, sweep.folder, sweep.content_id, sweep.contents, sweep.asked, sweep.proxy
+        work = Work(*given, plan.pretraining, pool)
+        hours = sweep.space.budget.hours
+        deadline = None if hours is None else time.monotonic() + 3600 * hours
+        try:
+            with SweepProgress(sweep.folder, todo, plan.trials, console, quiet):
+                run_trials(work, todo, plan.trials, t.epochs, deadline)
+        except KeyboardInterrupt:
+            end_running(sweep, "interrupted")
+            raise
+        end_pool(pool)
     end_running(sweep, "failed", "its process died, again and again")
 
 

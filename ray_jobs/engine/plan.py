@@ -39,11 +39,13 @@ class Plan:
         return self.worker_gpus > 0
 
 
-def plan_pretraining(nodes: Sequence[Node], workers: int, device: str = "auto", cpus: float | None = None) -> Plan:
+def plan_pretraining(
+    nodes: Sequence[Node], workers: int, device: str = "auto", cpus: float | None = None, decoding: float = 1.0
+) -> Plan:
     """Divide ``nodes`` between training and decoding.
 
     A GPU worker takes one GPU and one CPU. CPU workers share 45% of all CPUs (0.9 of 2), so that decoding always has
-    one; that is bookkeeping, not a limit on threads. ``cpus`` sets a worker's CPUs by hand.
+    one; that is bookkeeping, not a limit on threads. ``cpus`` sets a worker's CPUs by hand; ``decoding`` must be left.
 
     Raises:
         ResourceError: the workers do not fit, or nothing is left to decode with; the message shows the sum.
@@ -59,9 +61,10 @@ def plan_pretraining(nodes: Sequence[Node], workers: int, device: str = "auto", 
     room = sum(_fitting(node, worker_cpus, gpu) for node in nodes)
     if room < workers:
         raise ResourceError(f"train.workers={workers} must fit the cluster, but only {room} do: {arithmetic}")
-    if data_cpus < 1:
+    if data_cpus < decoding:
+        least = "one CPU" if decoding == 1 else f"{decoding:g} CPUs"
         raise ResourceError(
-            f"one CPU must be left for decoding, but {arithmetic}; lower train.workers or train.cpus_per_worker"
+            f"{least} must be left for decoding, but {arithmetic}; lower train.workers or train.cpus_per_worker"
         )
     return Plan(workers, worker_cpus, float(gpu), data_cpus, arithmetic)
 
@@ -183,7 +186,7 @@ def _check_sweep(
 
 
 def _cpu_share(nodes: Sequence[Node], cpus: float, processes: int) -> float:
-    """What each of so many processes takes of ``cpus``, 45 % in all; and lies on one node: at most nine tenths of it."""
+    """What each of so many processes takes of ``cpus``: 45 % in all, and at most nine tenths of the node it lies on."""
     largest = max((node.cpus for node in nodes), default=0.0)
     return max(int(min(45 * cpus / processes, 90 * largest)) / 100, 0.01)
 

@@ -12,6 +12,12 @@ def test_two_cpus_are_0_9_for_the_worker_and_the_rest_for_data() -> None:
     assert plan.arithmetic == "1 node(s), 2 CPUs, 0 GPUs = 1 worker(s) x (0.9 CPU) + 1.1 CPUs for decoding"
 
 
+def test_what_must_be_left_to_decode_with_is_asked_for() -> None:
+    assert plan_pretraining([Node(16, 4), Node(64)], 4, decoding=76).data_cpus == 76
+    with pytest.raises(ResourceError, match="77 CPUs must be left for decoding, but 2 node"):
+        plan_pretraining([Node(16, 4), Node(64)], 4, decoding=77)
+
+
 def test_two_workers_share_two_cpus() -> None:
     plan = plan_pretraining([Node(2)], 2)
     assert (plan.worker_cpus, plan.data_cpus) == (0.45, 1.1)
