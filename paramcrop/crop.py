@@ -1,8 +1,8 @@
 """Applying a crop to pixels: Eq. 8 in time, bilinear in space.
 
 With c = d = 0 in Eq. 3 the crop is separable. Time picks whole frames, so the frames a crop needs are gathered first,
-still uint8, and only those are turned to float, augmented and resampled. Space is one small matrix per axis (one 2-D
-warp where the crop is rotated).
+still uint8, and only those are turned to float, augmented and resampled, all planes of a sample by one grid. Backward
+is derived by hand: the video takes no gradient, so a grid's and the frame numbers' are all that is computed.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ ROUNDINGS: dict[str, Callable[[Tensor], Tensor]] = {"round": torch.round, "floor
 
 
 def to_float(frames: Tensor) -> Tensor:
-    """uint8 -> float32 in [0, 1]; floating point as it is."""
-    return frames.float() / 255 if frames.dtype == torch.uint8 else frames
+    """uint8 -> float32 in [0, 1], laid out plane by plane; floating point as it is."""
+    if frames.dtype != torch.uint8:
+        return frames
+    planes = torch.empty(frames.shape, device=frames.device)  # one pass for type and layout
+    return planes.copy_(frames).mul_(1 / 255)
 
 
 def crop_cube(
@@ -57,19 +60,18 @@ def crop_cube(
     with torch.autocast(video.device.type, enabled=False):  # coordinates do not survive 8 bits of mantissa
         matrix = affine_matrix(params)
         t = round_time(frame_positions(matrix, size[0], video.shape[2]), rounding)  # (B, n)
-        index = t.detach().nan_to_num().long()  # croppers gone NaN show in the pixels and the loss, not as a bad index
-        view = resample(prepare(gather_frames(video, index)), matrix, size[1:], params.theta is not None)
-        if not t.requires_grad:
-            return view
+        index = t.detach().nan_to_num().long()  # croppers gone NaN show in pixels and loss, not as a bad index
+        frames = prepare(gather_frames(video, index)).to(matrix.dtype)
+        grid = image_grid(matrix, size[1:])
 
-        def slope() -> Tensor:  # d view / d t, in units of one frame
+        def rise() -> tuple[Tensor, Tensor]:
+            """(B, C, n, H, W) and (B, n): each frame's next less its last, and how far apart these are."""
             after, before = (index + 1).clamp(max=video.shape[2] - 1), (index - 1).clamp(min=0)
-            gap = (after - before).clamp(min=1)[:, None, :, None, None]
-            rise = prepare(gather_frames(video, after)) - prepare(gather_frames(video, before))
-            return resample(rise / gap, matrix.detach(), size[1:], params.theta is not None)
+            change = prepare(gather_frames(video, after)) - prepare(gather_frames(video, before))
+            return change.to(matrix.dtype), (after - before).clamp(min=1)
 
-        differentiable: Tensor = _TimeDerivative.apply(view, t, slope)
-        return differentiable
+        view: Tensor = _Resample.apply(frames, grid, t, rise)
+        return view
 
 
 def frame_positions(matrix: Tensor, n: int, frames: int) -> Tensor:
@@ -85,53 +87,51 @@ def round_time(t: Tensor, rounding: str = "round") -> Tensor:
 
 
 def gather_frames(video: Tensor, index: Tensor) -> Tensor:
-    """(B, C, T, H, W) and frame numbers (B, n) -> (B, C, n, H, W)."""
+    """(B, C, T, H, W) and frame numbers (B, n) -> (B, C, n, H, W), of the same layout in memory."""
     rows = torch.arange(len(video), device=video.device)[:, None]
+    stored = video.permute(0, 2, 3, 4, 1)
+    if stored.is_contiguous():  # as clips come: whole frames are copied
+        return stored[rows, index].permute(0, 4, 1, 2, 3)
     return video.transpose(1, 2)[rows, index].transpose(1, 2)
 
 
-def resample(frames: Tensor, matrix: Tensor, size: tuple[int, int], rotated: bool) -> Tensor:
-    """Bilinear resampling in the image plane: (B, C, n, H, W) -> (B, C, n, *size)."""
-    return _warp(frames, matrix, size) if rotated else _scale(frames, matrix, size)
+def image_grid(matrix: Tensor, size: tuple[int, int]) -> Tensor:
+    """Eq. 3 and 4 in the image plane: where the pixels of a view lie in its source -> (B, *size, 2), x and y."""
+    return F.affine_grid(matrix[:, :2][..., [0, 1, 3]], [len(matrix), 1, *size], align_corners=False)
 
 
-def _scale(frames: Tensor, matrix: Tensor, size: tuple[int, int]) -> Tensor:
-    y, x = pixel_centres(size[0], matrix), pixel_centres(size[1], matrix)
-    zeros_x, zeros_y = torch.zeros_like(x), torch.zeros_like(y)
-    x = map_to_source(matrix, torch.stack([x, zeros_x, zeros_x], -1))[..., 0]  # (B, w)
-    y = map_to_source(matrix, torch.stack([zeros_y, y, zeros_y], -1))[..., 1]  # (B, h)
-    (b, c, n, height, width), (h, w) = frames.shape, size
-    across, down = bilinear_weights(x, width), bilinear_weights(y, height)
-    # One product per axis and sample: a broadcast over frames would copy the weights for each of them.
-    wide = frames.to(matrix.dtype).reshape(b, c * n * height, width) @ across.mT
-    columns = wide.view(b, c * n, height, w).transpose(1, 2).reshape(b, height, c * n * w)
-    return (down @ columns).view(b, h, c * n, w).transpose(1, 2).reshape(b, c, n, h, w)
+def resample(frames: Tensor, grid: Tensor) -> Tensor:
+    """Bilinear resampling in the image plane: (B, C, n, H, W) at (B, h, w, 2) -> (B, C, n, h, w)."""
+    sampled = F.grid_sample(frames.flatten(1, 2), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return sampled.view(*frames.shape[:3], *grid.shape[1:3])
 
 
-def bilinear_weights(coordinates: Tensor, n: int) -> Tensor:
-    """Weights of n pixels at each coordinate: (B, m) -> (B, m, n), rows summing to 1, at most two not zero."""
-    centres = torch.arange(n, device=coordinates.device, dtype=coordinates.dtype)
-    return (1 - (to_pixels(coordinates, n)[..., None] - centres).abs()).clamp(min=0)
+class _Resample(torch.autograd.Function):
+    """``resample``, with a gradient for the grid, and for ``t`` (B, n): <grad, d view / d t> per output frame.
 
-
-def _warp(frames: Tensor, matrix: Tensor, size: tuple[int, int]) -> Tensor:
-    b, c, n, h, w = frames.shape
-    grid = F.affine_grid(matrix[:, :2][..., [0, 1, 3]], [b, 1, *size], align_corners=False)  # (B, h', w', 2)
-    plane = frames.to(matrix.dtype).reshape(b, c * n, h, w)
-    warped = F.grid_sample(plane, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return warped.view(b, c, n, *size)
-
-
-class _TimeDerivative(torch.autograd.Function):
-    """Passes ``view`` on and gives ``t`` (B, n) the gradient <grad, d view / d t> per output frame."""
+    d view / d t is ours to define at a whole frame: the central difference of the two neighbouring frames (one-sided
+    at the ends). ``rise`` gives it, asked in the backward pass alone.
+    """
 
     @staticmethod
-    def forward(ctx: Any, view: Tensor, t: Tensor, slope: Callable[[], Tensor]) -> Tensor:
-        ctx.slope = slope
-        return view.view_as(view)
+    def forward(ctx: Any, frames: Tensor, grid: Tensor, t: Tensor, rise: Callable[[], tuple[Tensor, Tensor]]) -> Tensor:
+        ctx.rise = rise
+        finite = grid.nan_to_num()
+        ctx.save_for_backward(frames, finite)
+        view = resample(frames, finite)
+        view[..., 0, 0] += 0 * grid[:, None, None, 0, 0, 0]  # croppers gone NaN must show in the loss; see crop_cube
+        return view
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor | None, Tensor | None, None]:
+        frames, grid = ctx.saved_tensors
         (grad,) = grads
-        with torch.no_grad(), torch.autocast(grad.device.type, enabled=False):
-            return grad, (grad * ctx.slope()).sum((1, 3, 4)), None
+        of_grid = of_t = None
+        with torch.autocast(grad.device.type, enabled=False):
+            if ctx.needs_input_grad[1]:
+                planes = grad.flatten(1, 2), frames.flatten(1, 2)
+                of_grid = torch.ops.aten.grid_sampler_2d_backward(*planes, grid, 0, 1, False, [False, True])[1]
+            if ctx.needs_input_grad[2]:
+                change, gap = ctx.rise()
+                of_t = (grad * resample(change, grid)).sum((1, 3, 4)) / gap
+        return None, of_grid, of_t, None

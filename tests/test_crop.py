@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from paramcrop.crop import bilinear_weights, crop_cube, frame_positions, resample, round_time
+from paramcrop.crop import crop_cube, frame_positions, gather_frames, round_time, to_float
 from paramcrop.geometry import CropParams, affine_matrix
 
 SHAPES = [((8, 12, 14), (4, 7, 9)), ((64, 16, 12), (16, 12, 16)), ((5, 9, 9), (5, 9, 9))]
@@ -74,8 +74,8 @@ def test_gradcheck_in_space(rotated: bool) -> None:
     frames = torch.rand(2, 1, 2, 6, 5, dtype=torch.float64)
 
     def space(s_p: Tensor, theta: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
-        params = CropParams(s_p, torch.ones_like(s_p), theta if rotated else None, dx, dy, torch.zeros_like(s_p))
-        return resample(frames, affine_matrix(params), (4, 3), rotated)
+        params = CropParams(s_p, torch.ones(2), theta if rotated else None, dx, dy, torch.zeros(2))
+        return crop_cube(frames, params, (2, 4, 3))
 
     p = random_params(2, True)
     assert p.theta is not None
@@ -141,10 +141,30 @@ def test_geometry_stays_in_float32_under_autocast() -> None:
     torch.testing.assert_close(view, crop_cube(video, params, (4, 8, 8)))
 
 
-def test_weights_are_bilinear() -> None:
-    weights = bilinear_weights(torch.tensor([[-1.0, 0.0, 0.3]]), 4)
-    torch.testing.assert_close(weights.sum(-1), torch.ones(1, 3))
-    assert (weights > 0).sum(-1).tolist() == [[1, 2, 2]]
+def test_croppers_that_are_not_numbers_show_in_the_view() -> None:
+    params = random_params(2, False, torch.float32)
+    broken = params._replace(dx=params.dx + torch.tensor([0.0, torch.nan]))
+    view = crop_cube(torch.rand(2, 3, 8, 16, 16), broken, (4, 8, 8))
+    assert view[0].isfinite().all() and not view[1].isfinite().all()
+    view.sum().backward()
+
+
+def test_a_clip_is_read_alike_however_it_lies_in_memory() -> None:
+    stored = torch.randint(0, 256, (3, 9, 8, 10, 3), dtype=torch.uint8)  # as clips come: channels last
+    video, index = stored.permute(0, 4, 1, 2, 3), torch.tensor([[0, 8], [3, 3], [7, 1]])
+    frames = gather_frames(video, index)
+    assert torch.equal(frames, gather_frames(video.contiguous(), index))
+    assert all(torch.equal(frames[b, :, i], video[b, :, index[b, i]]) for b in range(3) for i in range(2))
+    planes = to_float(frames)
+    assert planes.is_contiguous() and planes.dtype == torch.float32
+    torch.testing.assert_close(planes, frames.double() / 255, check_dtype=False)
+    assert to_float(planes) is planes
+
+
+def test_a_policy_with_nothing_to_learn_has_no_backward_pass() -> None:
+    params = random_params(2, False, torch.float32)
+    drawn = {name: value.detach() for name, value in params._asdict().items() if value is not None}
+    assert not crop_cube(torch.rand(2, 3, 8, 16, 16), CropParams(theta=None, **drawn), (4, 8, 8)).requires_grad
 
 
 def test_batch_mismatch_is_one_clear_line() -> None:
