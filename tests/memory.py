@@ -69,15 +69,19 @@ class MetricsInMemory(Recorder):
 
 
 def on_two_ranks(function: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:
-    """Run ``function(*arguments)`` (a module's own) on two gloo processes -> what each returned."""
-    spawn(_rank, (function, str(folder), arguments), nprocs=2)
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    return on_ranks(2, function, folder, *arguments)
 
 
-def _rank(rank: int, function: Callable[..., Any], folder: str, arguments: tuple[Any, ...]) -> None:
+def on_ranks(ranks: int, function: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:
+    """Run ``function(*arguments)`` (a module's own) on so many gloo processes -> what each returned."""
+    spawn(_rank, (ranks, function, str(folder), arguments), nprocs=ranks)
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(ranks)]
+
+
+def _rank(rank: int, ranks: int, function: Callable[..., Any], folder: str, arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    td.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    td.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
     torch.save(function(*arguments), f"{folder}/rank{rank}.pt")
     td.destroy_process_group()
     os._exit(0)  # gloo's threads outlive the group, and now and then one aborts the process at the interpreter's end

@@ -1,0 +1,67 @@
+"""`python -m tests.benchmarks [NAME ...] [--device cuda] [--out DIR]`: speed beside a peer and a limit, in one run.
+
+Without a name: all that are short, under 15 minutes on 2 cores. Each prints a table; a JSON of the same lies in DIR.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import platform
+import time
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from paramcrop.runs import commit, home
+from tests.benchmarks.timing import Report
+
+SHORT = ("startup", "crop", "augment", "retrieval", "backbones", "decode", "step", "scale")
+LONG = ("epochs", "growth", "trials")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"short: {', '.join(SHORT)}\nlong: {', '.join(LONG)}")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--out", type=Path, default=home() / "benchmarks", help="folder of the JSON files")
+    arguments = parser.parse_args()
+    console = Console(soft_wrap=True)
+    for name in arguments.names or SHORT:
+        start = time.monotonic()
+        report = importlib.import_module(f"tests.benchmarks.{name}").run(arguments.device)
+        console.print(as_table(report))
+        for note in report.notes:
+            console.print(f"  {note}", highlight=False, markup=False)
+        file = keep(report, name, arguments.device, arguments.out)
+        console.print(f"  {file} ({time.monotonic() - start:.0f} s)\n", highlight=False)
+
+
+def as_table(report: Report) -> Table:
+    more = list(dict.fromkeys(key for line in report.lines for key in line.more))
+    table = Table("", report.unit, *more, title=report.title, title_justify="left")
+    for line in report.lines:
+        table.add_row(line.name, f"{line.value:.4g}", *(told(line.more.get(key)) for key in more))
+    return table
+
+
+def told(value: object) -> str:
+    return "" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def keep(report: Report, name: str, device: str, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    chip = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
+    facts = {"name": name, "device": chip, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    facts |= {"commit": commit(), "unit": report.unit, "notes": report.notes}
+    lines = [{"name": line.name, "value": line.value} | line.more for line in report.lines]
+    file = folder / f"{name}-{device}.json"
+    file.write_text(json.dumps(facts | {"lines": lines}, indent=1))
+    return file
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""Scale on paper: what 8 to 512 GPUs need, from times that are measured here, and where it stops scaling.
+
+A step of n workers takes the longest of its parts that overlap (network, decoding) and then those that do not: the
+gather of embeddings and the all-reduce of gradients. Decoding runs where its CPUs are: a decoded video has 6.29 MB at
+the paper's sizes, an encoded one a tenth or less, so on other nodes it costs their network, and the trainer's.
+
+On CPUs, the same arithmetic is held against steps of 1, 2 and 4 processes of this machine.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as td
+
+from paramcrop.build import build_clip_spec, build_optimizer
+from paramcrop.checkpoint import save_checkpoint
+from paramcrop.config import Config
+from paramcrop.data.clips import cut_sample
+from paramcrop.presets import load_config
+from paramcrop.pretrain import train_step
+from paramcrop.two_views import build_model, distribute
+from tests.benchmarks.decode import made_shards, rows_of
+from tests.benchmarks.timing import Line, Report
+from tests.memory import made_clips, memory_batches, on_ranks, tiny_config
+
+H100 = 560.0  # clips/s of a GPU, S3D-G, bfloat16, ready tensors: measured
+NETWORK = 12.5e9  # bytes/s of a node: 100 Gbit/s
+NVLINK = 200e9  # bytes/s that an all-reduce gets within a node
+LATENCY = 30e-6  # seconds of one hop of a collective
+GPUS_A_NODE, CPUS_A_GPU_NODE, CPUS_A_CPU_NODE = 8, 192, 64
+BATCH, DECODED = 1024, 2 * 64 * 128 * 128 * 3
+CORES = os.cpu_count() or 1
+
+
+class Measured(NamedTuple):
+    """Seconds: of a core, to decode a video; of a step's parts on this machine; of a checkpoint. Bytes: of a model."""
+
+    decode: float
+    checkpoint: float
+    parameters: int
+    encoded: int
+
+
+def measure() -> Measured:
+    config = load_config("k400_simclr_s3dg")
+    spec, model = build_clip_spec(config), build_model(load_config("k400_simclr_s3dg"), torch.device("cpu"))
+    with made_shards(8) as (folder, _), tempfile.TemporaryDirectory() as place:
+        rows = rows_of(folder)
+        cut_sample(rows[0], spec, 0, 0)
+        start = time.perf_counter()
+        for row in rows:
+            cut_sample(row, spec, 0, 0)
+        decode = (time.perf_counter() - start) / len(rows)
+        state = {"model": model.state_dict(), "momentum": {n: p.clone() for n, p in model.named_parameters()}}
+        start = time.perf_counter()
+        save_checkpoint(Path(place) / "epoch=0001", state, {"epoch": 1, "step": 1})
+        checkpoint = time.perf_counter() - start
+    parameters = sum(p.numel() for p in model.parameters())
+    return Measured(decode, checkpoint, parameters, sum(len(row["video"]) for row in rows) // len(rows))
+
+
+class Step(NamedTuple):
+    """Seconds of a step of all workers, part by part, and what its data costs."""
+
+    network: float
+    reduce: float
+    gather: float
+    decode_cpus: float
+
+    @property
+    def seconds(self) -> float:
+        return self.network + self.reduce + self.gather
+
+
+def step_of(gpus: int, m: Measured, batch: int = BATCH) -> Step:
+    """Of ``gpus``, with as many CPUs decoding as keep them busy.
+
+    The batch is fixed, so each worker's share shrinks: below about 16 clips a GPU is no longer kept busy, which is
+    taken as a floor under its time.
+    """
+    clips = 2 * batch / gpus
+    network = max(clips, 16) / H100
+    nodes = max(1, gpus // GPUS_A_NODE)
+    bandwidth = NVLINK if nodes == 1 else NETWORK
+    reduce = 2 * 4 * m.parameters / bandwidth + 2 * gpus**0.5 * LATENCY
+    gather = 2 * batch * 128 * 4 / bandwidth + gpus**0.5 * LATENCY
+    seconds = network + reduce + gather
+    return Step(network, reduce, gather, batch * m.decode / seconds)
+
+
+def run(device: str) -> Report:
+    m = measure()
+    lines = []
+    alone = 0.0
+    for gpus in (8, 16, 32, 64, 128, 256, 512):
+        step = step_of(gpus, m)
+        rate = 2 * BATCH / step.seconds
+        alone = alone or rate / gpus
+        nodes = gpus / GPUS_A_NODE
+        cpu_nodes = max(0.0, step.decode_cpus - nodes * (CPUS_A_GPU_NODE - GPUS_A_NODE)) / CPUS_A_CPU_NODE
+        videos = rate / 2 / nodes  # a second and GPU node
+        lines.append(
+            Line(
+                f"{gpus} GPUs",
+                rate,
+                {
+                    "of linear": rate / gpus / alone,
+                    "CPUs decoding": round(step.decode_cpus),
+                    "CPU nodes besides": round(cpu_nodes + 0.499),
+                    "store, GB/s a GPU node": videos * DECODED / 1e9,
+                    "encoded, MB/s in all": rate / 2 * m.encoded / 1e6,
+                    "network if all is decoded elsewhere": videos * DECODED / NETWORK,
+                },
+            )
+        )
+    notes = [
+        f"measured here: decoding {1000 * m.decode:.0f} ms of a core a video (two windows), {m.encoded / 1e3:.0f} kB "
+        f"encoded, {DECODED / 1e6:.2f} MB decoded; a checkpoint of {m.parameters / 1e6:.1f}M parameters {m.checkpoint:.2f} s",
+        f"taken: {H100:.0f} clips/s a GPU (measured on an H100), {NETWORK / 1e9:g} GB/s of network a node, 1024 videos a step",
+        "a GPU node has CPUs for about two thirds of its own decoding: the rest belongs on CPU nodes, whose network carries "
+        "it; it stops scaling where a worker's share of the fixed batch no longer fills its GPU (128 and beyond)",
+        *checked(),
+    ]
+    return Report("clips/s of S3D-G at the paper's sizes, on paper", "clips/s", lines, notes)
+
+
+def checked() -> list[str]:
+    """The arithmetic beside steps of 1, 2 and 4 processes here: clips/s predicted and measured."""
+    found = {ranks: rates(ranks) for ranks in (1, 2, 4)}
+    one = found[1]["step"]
+    notes = []
+    for ranks, parts in found.items():
+        shared = max(1.0, ranks / CORES)  # processes take turns on the cores
+        predicted = one / ranks * shared + parts["reduce"] + parts["gather"]
+        told = f"{ranks} process(es) on {CORES} cores: predicted {1000 * predicted:.0f} ms a step"
+        notes.append(f"{told}, measured {1000 * parts['step']:.0f} ms ({parts['step'] / predicted:.2f} of it)")
+    return notes
+
+
+def rates(ranks: int) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        if ranks == 1:
+            return _steps()
+        return dict(on_ranks(ranks, _steps, Path(folder))[0])
+
+
+def _config() -> Config:
+    return tiny_config("train.global_batch=32", "backbone.width=16", "cropper.size=32", "backbone.norm=group")
+
+
+def _steps(steps: int = 8) -> dict[str, float]:
+    """Seconds of a step, of its all-reduce and of its gather, on this rank."""
+    from paramcrop import dist
+    from paramcrop.batch import shard_batch
+
+    torch.set_num_threads(1)
+    config, cpu = _config(), torch.device("cpu")
+    model = build_model(config, cpu)
+    optimizer, wrapped = build_optimizer(config, model.policy, model.method), distribute(model, cpu)
+    clips = made_clips(32, config.data.clip_frames, config.data.clip_size)
+    batch = next(memory_batches(clips, build_clip_spec(config), 0, 32)(0))
+    part = shard_batch(batch, dist.rank(), dist.world_size())
+    found: dict[str, Any] = {}
+    for step in range(steps + 2):
+        if step == 2:
+            start = time.perf_counter()
+        train_step(wrapped, part, optimizer, 0.0)
+    found["step"] = (time.perf_counter() - start) / steps
+    gradient = torch.zeros(sum(p.numel() for p in model.parameters()))
+    found["reduce"] = _timed(lambda: td.all_reduce(gradient)) if dist.world_size() > 1 else 0.0
+    z = torch.zeros(len(part.id), config.projector.size)
+    found["gather"] = _timed(lambda: dist.gather(z)) * 2 if dist.world_size() > 1 else 0.0
+    return found
+
+
+def _timed(way: Any, times: int = 5) -> float:
+    way()
+    start = time.perf_counter()
+    for _ in range(times):
+        way()
+    return (time.perf_counter() - start) / times

@@ -1,0 +1,68 @@
+"""Where a trial's time goes besides training and evaluating: four small trials of a real sweep, part by part."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+from paramcrop.lines import read_lines
+from paramcrop.runs import read_metrics
+from paramcrop.sweeps.record import read_records
+from tests.benchmarks.timing import Line, Report
+
+ROOT = Path(__file__).resolve().parents[2]
+TRIALS, STEPS = 4, 560  # of about 100 s each
+
+
+def run(device: str) -> Report:
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        lower = [0.05 * i for i in range(TRIALS)]
+        space = {
+            "question": "?",
+            "params": {"cropper.lower": lower},
+            "seeds": [0],
+            "set": {"train.max_steps": STEPS, "train.epochs": 200},
+        }
+        (home / "space.yaml").write_text(
+            yaml.safe_dump(space | {"evaluate": {"tasks": ["retrieval"], "as_pretrained": True}})
+        )
+        command = [sys.executable, str(ROOT / "ray_jobs" / "sweep.py"), "--space", str(home / "space.yaml"), "--quiet"]
+        start = time.time()
+        subprocess.run(command, check=True, env=os.environ | {"PARAMCROP_HOME": folder, "RAY_ADDRESS": "local"})
+        end = time.time()
+        records = read_records(home / "sweeps" / "space")
+        parts = [_parts(Path(r.runs[0]["folder"]), r.started, r.started + r.seconds) for r in records]
+    names = list(parts[0])
+    lines = [Line(name, sum(part[name] for part in parts) / TRIALS, {}) for name in names]
+    trial = sum(r.seconds for r in records)
+    busy = sum(part["training steps"] + part["evaluating"] for part in parts)
+    lines.append(Line("a trial, whole", trial / TRIALS, {"of it training and evaluating": busy / trial}))
+    lines.append(Line("the command, whole", end - start, {"of it training and evaluating": busy / (end - start)}))
+    return Report(
+        "a trial's time, s (mean of four)", "s", lines, ["bar: 0.85 of the command is training and evaluating"]
+    )
+
+
+def _parts(run: Path, begun: float, ended: float) -> dict[str, float]:
+    """Seconds: from the trial's start to its run's, to the workers', to the first step, to the last, to the run's end."""
+    history = read_lines(run / "history.jsonl")
+    at = {line["event"]: line["time"] for line in history}
+    metrics = read_metrics(run)
+    steps = sum(1 for _ in metrics)
+    clips = [m["clips_per_s"] for m in metrics[1:]]
+    training = 64 * STEPS / (sum(clips) / len(clips)) if steps > 1 else 0.0
+    whole = at["finished"] - at["workers"]
+    return {
+        "the trial's own start": at["running"] - begun,
+        "Ray Train's start: controller, workers": at["workers"] - at["running"],
+        "first batch, last checkpoint, Ray Train's end": whole - training,
+        "training steps": training,
+        "evaluating": ended - at["finished"],
+    }
