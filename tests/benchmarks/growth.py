@@ -81,6 +81,5 @@ def run(device: str) -> Report:
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=120)
     plt.close(figure)
-    return Report(
-        "growth: level or falling is linear or better", "us", [l for g in groups.values() for l in g], [str(file)]
-    )
+    lines = [line for group in groups.values() for line in group]
+    return Report("growth: level or falling is linear or better", "us", lines, [str(file)])

@@ -121,10 +121,12 @@ def run(device: str) -> Report:
         )
     notes = [
         f"measured here: decoding {1000 * m.decode:.0f} ms of a core a video (two windows), {m.encoded / 1e3:.0f} kB "
-        f"encoded, {DECODED / 1e6:.2f} MB decoded; a checkpoint of {m.parameters / 1e6:.1f}M parameters {m.checkpoint:.2f} s",
-        f"taken: {H100:.0f} clips/s a GPU (measured on an H100), {NETWORK / 1e9:g} GB/s of network a node, 1024 videos a step",
-        "a GPU node has CPUs for about two thirds of its own decoding: the rest belongs on CPU nodes, whose network carries "
-        "it; it stops scaling where a worker's share of the fixed batch no longer fills its GPU (128 and beyond)",
+        f"encoded, {DECODED / 1e6:.2f} MB decoded; a checkpoint of {m.parameters / 1e6:.1f}M parameters "
+        f"{m.checkpoint:.2f} s",
+        f"taken: {H100:.0f} clips/s a GPU (measured on an H100), {NETWORK / 1e9:g} GB/s of network a node, "
+        f"{BATCH} videos a step",
+        "decoding that a GPU node's own CPUs cannot do belongs on CPU nodes, whose network carries what they decode; "
+        "it stops scaling where a worker's share of the fixed batch no longer fills its GPU (128 and beyond)",
         *checked(),
     ]
     return Report("clips/s of S3D-G at the paper's sizes, on paper", "clips/s", lines, notes)

@@ -51,7 +51,7 @@ def run(device: str) -> Report:
 
 
 def _parts(run: Path, begun: float, ended: float) -> dict[str, float]:
-    """Seconds: from the trial's start to its run's, to the workers', to the first step, to the last, to the run's end."""
+    """Seconds, part by part, by what the run and the trial wrote down."""
     history = read_lines(run / "history.jsonl")
     at = {line["event"]: line["time"] for line in history}
     metrics = read_metrics(run)
