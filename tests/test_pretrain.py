@@ -15,8 +15,9 @@ from paramcrop.checkpoint import load_checkpoint, newest_checkpoint
 from paramcrop.config import Config
 from paramcrop.errors import DecodeFailuresError, NonFiniteLossError
 from paramcrop.lines import read_lines
+from paramcrop.loop_checks import check_failures, check_order
 from paramcrop.optim import set_lr
-from paramcrop.pretrain import check_failures, check_order, pretrain, train_step
+from paramcrop.pretrain import pretrain, train_step
 from paramcrop.record import Recorder
 from paramcrop.runs import read_metrics
 from paramcrop.two_views import build_model, distribute
