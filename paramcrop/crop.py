@@ -16,6 +16,8 @@ from torch import Tensor
 
 from paramcrop.geometry import CropParams, affine_matrix, map_to_source, pixel_centres, to_pixels
 
+SPAN = 2  # frames at a time in the backward pass through time: what is alive at once there
+Rise = Callable[[slice], tuple[Tensor, Tensor]]
 ROUNDINGS: dict[str, Callable[[Tensor], Tensor]] = {"round": torch.round, "floor": torch.floor}
 
 
@@ -64,9 +66,9 @@ def crop_cube(
         frames = prepare(gather_frames(video, index)).to(matrix.dtype)
         grid = image_grid(matrix, size[1:])
 
-        def rise() -> tuple[Tensor, Tensor]:
-            """(B, C, n, H, W) and (B, n): each frame's next less its last, and how far apart these are."""
-            after, before = (index + 1).clamp(max=video.shape[2] - 1), (index - 1).clamp(min=0)
+        def rise(span: slice) -> tuple[Tensor, Tensor]:
+            """(B, C, n, H, W) and (B, n) of some output frames: their next less their last, how far apart these are."""
+            after, before = (index[:, span] + 1).clamp(max=video.shape[2] - 1), (index[:, span] - 1).clamp(min=0)
             change = prepare(gather_frames(video, after)) - prepare(gather_frames(video, before))
             return change.to(matrix.dtype), (after - before).clamp(min=1)
 
@@ -106,15 +108,21 @@ def resample(frames: Tensor, grid: Tensor) -> Tensor:
     return sampled.view(*frames.shape[:3], *grid.shape[1:3])
 
 
+def along_time(grad: Tensor, grid: Tensor, change: Tensor, gap: Tensor) -> Tensor:
+    """<grad, d view / d t> per frame: (B, C, n, h, w), (B, h, w, 2), (B, C, n, H, W), (B, n) -> (B, n)."""
+    slope: Tensor = torch.linalg.vecdot(grad, resample(change, grid))
+    return slope.sum((1, 3)) / gap
+
+
 class _Resample(torch.autograd.Function):
     """``resample``, with a gradient for the grid, and for ``t`` (B, n): <grad, d view / d t> per output frame.
 
     d view / d t is ours to define at a whole frame: the central difference of the two neighbouring frames (one-sided
-    at the ends). ``rise`` gives it, asked in the backward pass alone.
+    at the ends). ``rise`` gives it, asked in the backward pass alone, for few frames at a time.
     """
 
     @staticmethod
-    def forward(ctx: Any, frames: Tensor, grid: Tensor, t: Tensor, rise: Callable[[], tuple[Tensor, Tensor]]) -> Tensor:
+    def forward(ctx: Any, frames: Tensor, grid: Tensor, t: Tensor, rise: Rise) -> Tensor:
         ctx.rise = rise
         finite = grid.nan_to_num()
         ctx.save_for_backward(frames, finite)
@@ -132,6 +140,6 @@ class _Resample(torch.autograd.Function):
                 planes = grad.flatten(1, 2), frames.flatten(1, 2)
                 of_grid = torch.ops.aten.grid_sampler_2d_backward(*planes, grid, 0, 1, False, [False, True])[1]
             if ctx.needs_input_grad[2]:
-                change, gap = ctx.rise()
-                of_t = (grad * resample(change, grid)).sum((1, 3, 4)) / gap
+                spans = [slice(i, i + SPAN) for i in range(0, grad.shape[2], SPAN)]
+                of_t = torch.cat([along_time(grad[:, :, span], grid, *ctx.rise(span)) for span in spans], 1)
         return None, of_grid, of_t, None
