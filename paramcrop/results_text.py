@@ -7,7 +7,8 @@ from typing import Any
 
 from paramcrop.results import Difference, Mean
 
-ERRORS = "in %, ± 95 % over pretraining seeds (from three on), [standard error that the test set's size alone gives]"
+SPREAD = "± 95 % over pretraining seeds (from three on)"
+ERRORS = f"in %, {SPREAD}, [standard error that the test set's size alone gives]"
 PAIRED = "paired by video, ± 95 % over videos"
 
 

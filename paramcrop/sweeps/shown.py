@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from paramcrop.presets import show
-from paramcrop.results_text import ERRORS, PAIRED, notes, show_difference, show_mean
+from paramcrop.results_text import ERRORS, PAIRED, SPREAD, notes, show_difference, show_mean
 from paramcrop.sweeps.facts import ENDS, RunFacts, Spread, agreed, end_of
 from paramcrop.sweeps.table import Cell, Row, Table, Task, named_by_id
 from paramcrop.sweeps.trials import rounded
@@ -129,7 +129,8 @@ def troubles(table: Table) -> list[str]:
 
 def all_notes(table: Table) -> list[str]:
     """What the errors mean, and what must be known to compare."""
-    lines = [ERRORS, f"differences: {PAIRED}; they say what other videos would have given, not what other seeds would"]
+    differences = f"differences: {PAIRED}; they say what other videos would have given, not what other seeds would"
+    lines = [ERRORS, differences] if table.space.tasks else [SPREAD]
     if any(not run.all_known for row in table.rows for run in row.runs):
         lines.append("≥: a start that was killed or is still at work does not count")
     if table.space.search != "grid":
