@@ -93,7 +93,8 @@ def gather_frames(video: Tensor, index: Tensor) -> Tensor:
     rows = torch.arange(len(video), device=video.device)[:, None]
     stored = video.permute(0, 2, 3, 4, 1)
     if stored.is_contiguous():  # as clips come: whole frames are copied
-        return stored[rows, index].permute(0, 4, 1, 2, 3)
+        frames: Tensor = stored.flatten(0, 1).index_select(0, (rows * stored.shape[1] + index).flatten())
+        return frames.reshape(*index.shape, *stored.shape[2:]).permute(0, 4, 1, 2, 3)
     return video.transpose(1, 2)[rows, index].transpose(1, 2)
 
 
