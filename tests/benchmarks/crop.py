@@ -108,6 +108,6 @@ def run(device: str) -> Report:
     notes = [
         told,
         f"greatest difference to the peer: {apart:.1e} of pixels in [0, 1]",
-        "MB: beyond the output; bar 4 x, 1/4",
+        "MB: at most at once, beyond the output; bars: 4 times as fast, 1/4 of the memory",
     ]
     return Report("crop, ms a sample: forward and backward", "ms", lines, notes)

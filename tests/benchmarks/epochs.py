@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from tests.benchmarks.decode import BATCH, CORES, SPEC, bare, made_shards, rows_of
+from tests.benchmarks.decode import BATCH, CORES, SPEC, bare, made_shards, quiet_ray, rows_of
 from tests.benchmarks.timing import Line, Report
 
 EPOCHS, VIDEOS = 20, 256
@@ -30,7 +30,7 @@ def run(device: str) -> Report:
 
     from ray_jobs.engine.ingest import execution_options, rows_per_task, training_samples
 
-    ray.init(num_cpus=CORES, log_to_driver=False, logging_level=40, include_dashboard=False)
+    quiet_ray(CORES)
     try:
         with made_shards(VIDEOS) as (folder, manifest):
             limit = bare(rows_of(folder))

@@ -94,10 +94,13 @@ def job(config: Config, folder: str, device: str) -> float:
     """``ray_jobs/pretrain.py``: Ray Data, Ray Train, metrics and checkpoint; clips/s from the second step on."""
     with tempfile.TemporaryDirectory() as runs:
         options = [f"data.shards={folder}", f"run.storage={runs}", f"train.device={device}"]
+        options += [f"train.threads={os.cpu_count()}"]  # as many as torch gives the bare loop
         options += [f"train.global_batch={config.train.global_batch}", f"train.max_steps={STEPS + 1}"]
-        command = [sys.executable, str(ROOT / "ray_jobs" / "pretrain.py"), "--preset", "k400_simclr_s3dg", "--quiet"]
+        command = [sys.executable, str(ROOT / "ray_jobs" / "pretrain.py"), "--preset", "k400_simclr_s3dg"]
         environment = os.environ | {"RAY_ADDRESS": "local"}
-        subprocess.run([*command, *options, f"run.log_every={STEPS + 1}"], check=True, env=environment)
+        subprocess.run(
+            [*command, *options, f"run.log_every={STEPS + 1}"], check=True, env=environment, stdout=subprocess.DEVNULL
+        )
         (metrics,) = Path(runs).rglob("metrics.jsonl")
         return float(read_metrics(metrics.parent)[-1]["clips_per_s"])
 
