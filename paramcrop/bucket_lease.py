@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow.fs
 
 from paramcrop.data.shards import open_folder
-from paramcrop.errors import LeaseError
+from paramcrop.errors import DataError, LeaseError
 from paramcrop.lease import HEARTBEAT, STALE, has_ended, myself
 from paramcrop.mirror import patiently
 
@@ -85,15 +85,15 @@ class BucketLease:
         while not self._ended.wait(HEARTBEAT):
             try:
                 self._beat()
-            except OSError:  # the store is away for a moment
+            except (OSError, DataError):  # the store is away for a moment
                 continue
         self._let_go()  # a beat may have come after the end
 
     def _let_go(self) -> None:
-        fs, path = open_folder(self.place)
         try:
+            fs, path = open_folder(self.place)
             fs.delete_file(path)
-        except OSError:  # gone, or the store is away: it counts as gone soon
+        except (OSError, DataError):  # gone, or the store is away: it counts as gone soon
             return
 
     def _remove_others(self) -> None:

@@ -54,7 +54,7 @@ def answer(sweep: Sweep, arguments: Namespace, console: Console) -> int:
         if todo:
             run(sweep, todo, arguments.concurrent, arguments.timeout, arguments.quiet, console)
     if not todo:
-        told = f"nothing to do: {len(sweep.trials)} trials are finished; {sweep.folder / 'index.html'}"
+        told = f"nothing to do; finished trials: {len(sweep.trials)}; {sweep.folder / 'index.html'}"
         console.print(told, highlight=False, markup=False)
         return 0
     from paramcrop.sweeps.page import read_table, write_report

@@ -47,6 +47,8 @@ def test_where_fields() -> None:
             "train.workers",
             "train.device",
             "train.cpus_per_worker",
+            "train.data_cpus",
+            "train.wait_minutes",
             "train.max_restarts",
             "train.threads",
         ),

@@ -141,7 +141,7 @@ def open_folder(folder: str) -> tuple[pa.fs.FileSystem, str]:
     try:
         return pa.fs.FileSystem.from_uri(folder) if "://" in folder else _local(folder)
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{folder}: a data folder must be a local path or a URI pyarrow can open: {error}") from error
+        raise DataError(f"{folder}: a folder must be a local path or a URI that pyarrow can open: {error}") from error
 
 
 def _local(folder: str) -> tuple[pa.fs.FileSystem, str]:

@@ -58,6 +58,7 @@ class Entry(BaseModel):
     videos: tuple[int, ...] = (0,)
     preset: str = ""  # instead of the paper's
     pretrained_on: str = ""  # one of the sets that are evaluated on, instead of the preset's
+    demo_epochs: float = 1.0  # times the demo preset's, for a question about lengths: the cap of steps ends them alike
     sizes: dict[str, tuple[str, str]] = {}  # row -> what is printed of parameters and arithmetic
     besides: tuple[str, ...] = ()  # tasks that fill no cell
     unnamed: bool = False  # the copy of the paper at hand does not name the methods of cited rows

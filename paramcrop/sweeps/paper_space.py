@@ -22,7 +22,8 @@ def paper_space(paper: Paper, name: str) -> Space:
     seeds = entry.seeds or base.seeds
     demo = base.with_preset.get(DEMO, Differs())
     evaluate = Evaluate(tasks=tasks, as_pretrained=True, set=_used(paper.demo.evaluate, tasks))
-    differs = Differs(set=demo.set | paper.demo.set, seeds=entry.seeds or paper.demo.seeds, evaluate=evaluate)
+    settings, own = demo.set | paper.demo.set, entry.seeds or paper.demo.seeds
+    differs = Differs(set=settings, seeds=own, evaluate=evaluate, epochs=entry.demo_epochs)
     changed: dict[str, Any] = {"seeds": seeds, "evaluate": base.evaluate.model_copy(update={"tasks": tasks})}
     changed |= {"with_preset": base.with_preset | {DEMO: differs}, "layout": _layout(paper, entry, name, base)}
     return base.model_copy(update=changed)

@@ -106,10 +106,14 @@ def _cost(row: Row) -> list[str]:
 
 
 def show_counts(table: Table) -> str:
-    """ "8 trials: 7 done, 1 failed"."""
+    """ "8 trials: 7 done, 1 failed"; "1 trial"."""
     states = Counter(row.record.state for row in table.rows)
     told = ", ".join(f"{count} {state}" for state, count in states.most_common())
-    return f"{len(table.rows)} trials" + (f": {told}" if told else "")
+    return show_trials(len(table.rows)) + (f": {told}" if told else "")
+
+
+def show_trials(count: int) -> str:
+    return "1 trial" if count == 1 else f"{count} trials"
 
 
 def show_total(table: Table) -> str:

@@ -121,6 +121,7 @@ class Differs(BaseModel):
     set: dict[str, Any] = {}
     evaluate: Evaluate | None = None
     seeds: tuple[int, ...] | None = None
+    epochs: float = _field(1.0, "times the space's", gt=0)
 
 
 class Space(BaseModel):

@@ -70,6 +70,7 @@ def space_at(
     values = space.model_dump(exclude_none=True) | {"preset": preset, "with_preset": {}}
     values["set"] = space.set | differs.set | (changes or {})
     values["seeds"] = differs.seeds or space.seeds
+    values["epochs"] = space.epochs * differs.epochs
     values["evaluate"] = evaluate.model_dump() | ({"tasks": tasks} if tasks else {})
     if tasks:
         values["variants"] = [variant | {"tasks": ()} for variant in values["variants"]]

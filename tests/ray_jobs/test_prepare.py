@@ -72,7 +72,7 @@ def options(videos: str, out: str) -> list[str]:
         ("--dataset folder --videos v", "the following arguments are required: --out"),
         ("--dataset folder --videos absent --out o", "--videos must be a folder, but "),
         ("--dataset folder --videos empty --out o", "--videos must hold video files"),
-        ("--dataset folder --videos nosuch://x --out o", "nosuch://x: a data folder must be a local path or a URI"),
+        ("--dataset folder --videos nosuch://x --out o", "nosuch://x: a folder must be a local path or a URI"),
         ("--dataset folder --videos v --annotations absent.csv --out o", "--annotations must be a file or folder"),
         ("--dataset folder --videos v --annotations none.csv --out o", "has none of 1, such as absent.avi"),
         ("--dataset kinetics --videos v --out o", "--annotations must name the official lists of kinetics"),

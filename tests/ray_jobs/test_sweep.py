@@ -165,7 +165,7 @@ def test_a_killed_driver_costs_nothing_that_is_finished(tmp_path: Path) -> None:
     assert objectives(whole) == objectives(cut) and len(objectives(cut)) == 4
     start = time.monotonic()
     third = run(cut, "--space", space)
-    assert "nothing to do: 2 trials are finished" in third.stdout and third.returncode == 0
+    assert "nothing to do; finished trials: 2" in third.stdout and third.returncode == 0
     print(f"nothing to do: {time.monotonic() - start:.1f} s")
 
 
