@@ -25,8 +25,10 @@ from paramcrop.data.reader import following_rows, read_segment
 from paramcrop.data.samples import Cut, Following, cut_batch
 from paramcrop.data.shards import Manifest
 
-READ_CPUS = 0.1  # a read task waits for storage, it does not compute
+READ_CPUS = 0.09  # a read task waits for storage, it does not compute
 READ_TASKS = 2
+TASK_BLOCKS = 4  # a task decodes so many blocks and hands each on when it is there: between two tasks, 0.25 s were seen
+SLICE_CPUS = 0.01  # other than READ_CPUS, or Ray Data would do both in one task
 LEAST_BLOCK_BYTES = 8 * 2**20
 MOST_TASK_ROWS = 32
 MOST_TASK_BYTES = 96 * 2**20  # Ray Data cuts blocks above 128 MiB, and a cut block is dealt to the wrong worker
@@ -67,13 +69,24 @@ def training_samples(
         num_cpus=READ_CPUS,
         compute=TaskPoolStrategy(size=READ_TASKS),
     )
-    decoded = encoded.map_batches(
+    # A task takes whole blocks, so a segment is sliced first: else one task would decode all of it, others the segments
+    # after it, and what those make would wait in memory for its turn. The repartition takes the CPUs of the step that
+    # it is fused with; left alone, it would ask for a whole one.
+    rows_of_task = TASK_BLOCKS * task_rows
+    sliced = encoded.map_batches(
+        _as_it_is,
+        batch_size=rows_of_task,
+        batch_format="pyarrow",
+        num_cpus=SLICE_CPUS,
+        compute=TaskPoolStrategy(size=1),
+    ).repartition(target_num_rows_per_block=rows_of_task, strict=True)
+    decoded = sliced.map_batches(
         partial(_decode, spec=spec, seed=seed, following=following, timeout=timeout),
         batch_size=task_rows,
         batch_format="pyarrow",
         num_cpus=1,
     )
-    # Fused with the decoding, this makes each of its tasks take, and give, exactly task_rows rows.
+    # Fused with the decoding, this makes its blocks those of exactly task_rows rows.
     samples = decoded.repartition(target_num_rows_per_block=task_rows, strict=True)
     # Encoded rows travel in blocks no larger than decoded ones, which must not be cut: a segment is not held whole.
     samples.context.target_max_block_size = max(LEAST_BLOCK_BYTES, int(1.1 * task_rows * row_bytes(spec)))
@@ -99,6 +112,10 @@ def row_bytes(spec: ClipSpec) -> int:
 def _read(batch: dict[str, np.ndarray], folder: str, order: Callable[[int], list[Segment]]) -> pa.Table:
     (epoch,), (segment,), (skip,) = batch["epoch"], batch["segment"], batch["skip"]
     return read_segment(folder, order(int(epoch))[segment]).slice(int(skip))
+
+
+def _as_it_is(table: pa.Table) -> pa.Table:
+    return table
 
 
 def _decode(table: pa.Table, spec: ClipSpec, seed: int, following: Following, timeout: float) -> dict[str, Any]:
