@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from threading import Thread
 from typing import Any
@@ -79,3 +80,16 @@ def test_videos_that_take_too_long_keep_their_slots(shards: tuple[str, Manifest]
     expected = [b for e in range(EPOCHS) for b in epoch_batches(folder, manifest, SPEC, SEED, e, GLOBAL, WINDOW)]
     assert [b["id"].tolist() for b in batches] == [b["id"].tolist() for b in expected]
     assert {error for b in batches for error in b["error"]} == {"must be read within 1e-06 s, but was not"}
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_segment_is_shared_out_among_tasks(shards: tuple[str, Manifest]) -> None:
+    """One task for a whole segment would leave the other cores to later segments, held in memory until their turn."""
+    folder, manifest = shards
+    whole = 1000  # row groups: an epoch is one segment
+    dataset = training_samples(folder, manifest, SPEC, SEED, range(1), GLOBAL, whole, 3, 60)
+    dataset.context.execution_options = execution_options(2)
+    rows = sum(len(columns["id"]) for columns in dataset.iter_batches(batch_size=3, batch_format="numpy"))
+    decoding = next(line for line in dataset.stats().splitlines() if "MapBatches(_decode)" in line)
+    tasks, blocks = map(int, re.findall(r"(\d+) tasks executed, (\d+) blocks", decoding)[0])
+    assert (rows, tasks, blocks) == (48, 48 // (ingest.TASK_BLOCKS * 3), 48 // 3)
