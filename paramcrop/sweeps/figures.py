@@ -71,17 +71,17 @@ def _training(table: Table, folder: Path) -> Iterator[Picture]:
     crops = table.space.show == "crops"
     if runs and (crops or len(table.rows) <= MOST_CURVES):
         first = dict(list(runs.items())[:MOST_CURVES])
-        with whole(folder / "figure5.png") as part:
-            plot_figure5(first, part, table.space.frame)
-        told = f"Centre distance and IoU of the two crops over training, in {FRAMES[table.space.frame]}"
-        told += " (as the paper's Figure 5); mean and range of seeds."
-        yield Picture(folder / "figure5.png", told)
         kept = {label: folders[0] for label, folders in first.items() if _has_crops(folders[0])}
         if crops and kept:
             with whole(folder / "crops.png") as part:
                 plot_crops(kept, part, table.space.videos)
             told = "The crops drawn on frames, at start, middle and end; each trial's first seed."
             yield Picture(folder / "crops.png", told)
+        with whole(folder / "figure5.png") as part:
+            plot_figure5(first, part, table.space.frame)
+        told = f"Centre distance and IoU of the two crops over training, in {FRAMES[table.space.frame]}"
+        told += " (as the paper's Figure 5); mean and range of seeds."
+        yield Picture(folder / "figure5.png", told)
 
 
 def _has_crops(run: Path) -> bool:

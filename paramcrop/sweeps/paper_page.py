@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import NamedTuple
 
 from paramcrop.sweeps import shown
 from paramcrop.sweeps.figures import Picture, draw
+from paramcrop.sweeps.filled import scale_of
 from paramcrop.sweeps.filled_view import View, title, view
 from paramcrop.sweeps.page import markdown_view, plain, read_table, templates
 from paramcrop.sweeps.table import Table
@@ -23,6 +25,7 @@ class Section(NamedTuple):
     table: Table
     filled: View
     pictures: tuple[Picture, ...]
+    scales: tuple[str, ...]
 
 
 def write_paper(sweeps: Sequence[Path], folder: Path) -> list[Path]:
@@ -34,7 +37,7 @@ def write_paper(sweeps: Sequence[Path], folder: Path) -> list[Path]:
         template = templates().get_template("paper.html.j2")
         part.write_text(template.render(sections=sections, shown=shown, written=time.strftime("%Y-%m-%d %H:%M")))
     with whole(markdown) as part:
-        part.write_text(_markdown(sections))
+        part.write_text(_markdown(sections, folder))
     return [page, markdown]
 
 
@@ -42,12 +45,19 @@ def _section(sweep: Path) -> Section:
     table = read_table(sweep)
     name = table.space.layout.name if table.space.layout else sweep.name
     pictures = tuple(draw(table, sweep))
-    return Section(sweep.name, title(name), table, view(table), pictures)
+    return Section(sweep.name, title(name), table, view(table), pictures, tuple(scale_of(table)))
 
 
-def _markdown(sections: Sequence[Section]) -> str:
+def _markdown(sections: Sequence[Section], folder: Path) -> str:
     parts = ["# The paper's tables and figures"]
     for section in sections:
         parts.append(f"## {section.title}: {plain(section.table.space.question)}")
-        parts += markdown_view(section.filled, 3) or [f"{shown.show_counts(section.table)}."]
+        parts += markdown_view(section.filled, 3) or _drawn(section, folder)
     return "\n\n".join(parts) + "\n"
+
+
+def _drawn(section: Section, folder: Path) -> list[str]:
+    """Of a figure: its picture, linked from ``folder``, and of what pretrainings it is."""
+    links = [f"![{plain(p.caption)}]({os.path.relpath(p.file, folder)})" for p in section.pictures[:1]]
+    scales = "\n".join(f"- pretrained on {plain(scale)}" for scale in section.scales)
+    return [*links, *([scales] if scales else []), f"{shown.show_counts(section.table)}."]

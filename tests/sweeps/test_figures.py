@@ -118,7 +118,7 @@ def test_crops_are_drawn_of_the_runs_that_kept_them(tmp_path: Path) -> None:
     assert "crops.png" not in names(draw(table, tmp_path / "sweep"))
     for row in table.rows:
         made_crops(row.runs[0].folder)
-    assert names(draw(table, tmp_path / "sweep")) == ["trials.png", "figure5.png", "crops.png"]
+    assert names(draw(table, tmp_path / "sweep")) == ["trials.png", "crops.png", "figure5.png"]
 
 
 def test_a_sweep_that_has_only_begun_has_no_pictures(tmp_path: Path) -> None:

@@ -226,6 +226,9 @@ def test_a_demos_number_is_marked_wherever_it_is_shown(paper: Paper, tmp_path: P
     index, whole = write_paper([folder], tmp_path / "paper")
     assert 'id="table1"' in index.read_text() and "60.1 [1.3] †" in index.read_text()
     assert "## Table 1: How difficult" in whole.read_text() and "(54.6)" in whole.read_text()
+    unfilled = space.model_copy(update={"layout": None})  # as a figure
+    for written in write_paper([made_table(tmp_path / "figure", unfilled, videos, 920, **told)], tmp_path / "paper"):
+        assert "retrained on 256 synthetic videos, 30 epochs, at most 60 steps" in written.read_text()
 
 
 def test_agreement_is_within_the_seeds_interval_and_both_test_sets_errors() -> None:
