@@ -126,6 +126,8 @@ class S3D(nn.Module):
 
     def trunk(self, x: Tensor) -> Tensor:
         """(B, 3, T, H, W) -> (B, features, T/8, H/32, W/32), rounded up."""
+        if x.device.type == "cpu":  # 1.3 times the speed there (tests/benchmarks/backbones.py); not measured elsewhere
+            x = x.contiguous(memory_format=torch.channels_last_3d)
         out: Tensor = self.layers(x)
         return out
 
