@@ -12,9 +12,11 @@ import pytest
 from paramcrop.checkpoint import load_checkpoint, newest_checkpoint
 from paramcrop.lines import read_lines
 from paramcrop.runs import read_metrics
+from paramcrop.sweeps.page import read_table
 from tests.memory import TINY
 from tests.ray_jobs.commands import Command
 from tests.ray_jobs.conftest import ROOT, Head
+from tests.ray_jobs.test_sweep import write_space
 
 pytestmark = pytest.mark.ray
 
@@ -63,6 +65,15 @@ def test_one_worker_and_two_see_the_same_batches_and_the_same_losses(
     for first, second in zip(read_metrics(one), read_metrics(two), strict=True):
         for name in ("loss", "crop_distance", "crop_iou", "source_distance", "similarity_positive"):
             assert second[name] == pytest.approx(first[name], abs=1e-4), (first["step"], name)
+
+
+@pytest.mark.slow
+def test_a_small_sweep_is_submitted_too(head: Head) -> None:
+    space = write_space(head.home / "small.yaml", params={"policy": ["random", "paramcrop"]})
+    submitted = head.submit("python", "ray_jobs/sweep.py", "--space", space, "--quiet")
+    assert submitted.returncode == 0, submitted.stdout[-3000:] + submitted.stderr[-3000:]
+    table = read_table(head.home / "paramcrop" / "sweeps" / "small")
+    assert [(row.record.state, len(row.runs), bool(row.cells)) for row in table.rows] == [("done", 1, True)] * 2
 
 
 def test_a_mistake_fails_the_job_in_one_line(head: Head) -> None:
