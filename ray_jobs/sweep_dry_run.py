@@ -94,14 +94,17 @@ def _state(folder: Path) -> str:
 
 def _trials(sweep: Sweep) -> list[str]:
     """A line each: its label, its record's state, its runs'."""
-    lines, first = [], dict[Path, str]()
+    lines, first, unfinished = [], dict[Path, str](), {trial.id for trial in sweep.unfinished()}
     for number, trial in enumerate(sweep.trials, 1):
         record, told = read_record(sweep.folder, trial.id), []
         for seed, (folder, _) in zip(sweep.space.seeds, _runs(sweep, trial), strict=True):
             shared = f", shared with {first[folder]}" if folder in first else ""
             told.append(f"seed {seed} {_state(folder)}{shared}")
             first.setdefault(folder, trial.label)
-        lines.append(f"{number:>3}. {trial.label}: {record.state if record else 'new'}; runs: {'; '.join(told)}")
+        state = record.state if record else "new"
+        if state == "done" and trial.id in unfinished:
+            state = "done, but asked for more or something else since"
+        lines.append(f"{number:>3}. {trial.label}: {state}; runs: {'; '.join(told)}")
     return lines
 
 

@@ -167,6 +167,8 @@ def test_a_killed_driver_costs_nothing_that_is_finished(tmp_path: Path) -> None:
     third = run(cut, "--space", space)
     assert "nothing to do; finished trials: 2" in third.stdout and third.returncode == 0
     print(f"nothing to do: {time.monotonic() - start:.1f} s")
+    changed = run(cut, "--space", space, "--dry-run", "train.max_steps=5")
+    assert changed.stdout.count("done, but asked for more or something else since; runs: seed 0 new") == 2
 
 
 @pytest.mark.ray
