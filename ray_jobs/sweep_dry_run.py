@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from statistics import median
 
 from paramcrop.config import Config, run_id
 from paramcrop.data.order import steps_per_epoch
 from paramcrop.lines import read_lines
+from paramcrop.mirror import Mirror, folders_in
 from paramcrop.model_size import model_size
 from paramcrop.runs import home, read_status
 from paramcrop.sweeps.record import read_record
@@ -29,8 +31,8 @@ def describe(sweep: Sweep, cluster: str | None, concurrent: int | None) -> str:
     nodes = checked.nodes if checked else [Node(os.cpu_count() or 1)]
     t = sweep.config.train
     plan = plan_sweep(nodes, t.workers, t.device, t.cpus_per_worker, concurrent)
-    runs = {folder: config for trial in sweep.trials for folder, config in _runs(sweep, trial)}
-    left = {folder: config for folder, config in runs.items() if _state(folder) != "finished"}
+    runs = {place: config for trial in sweep.trials for place, config in _runs(sweep, trial)}
+    left = {place: config for place, config in runs.items() if _state(place) != "finished"}
     lines = [
         space.question,
         f"sweep: {sweep.folder}",
@@ -56,9 +58,9 @@ def describe(sweep: Sweep, cluster: str | None, concurrent: int | None) -> str:
 
 def describe_all(sweeps: Sequence[Sweep]) -> str:
     """Of several sweeps: a line each, then what they share."""
-    lines, runs, rows = list[str](), set[Path](), 0
+    lines, runs, rows = list[str](), set[Mirror](), 0
     for sweep in sweeps:
-        own = {folder for trial in sweep.trials for folder, _ in _runs(sweep, trial)}
+        own = {place for trial in sweep.trials for place, _ in _runs(sweep, trial)}
         printed = len(sweep.space.layout.lines) if sweep.space.layout else 0
         told = f"{printed} rows, " if printed else ""
         seeds = ", ".join(map(str, sweep.space.seeds))
@@ -66,41 +68,50 @@ def describe_all(sweeps: Sequence[Sweep]) -> str:
         lines.append(f"{sweep.folder.name}: {told}; {sweep.space.question}")
         rows += len(sweep.trials) * len(sweep.space.seeds)
         runs |= own
-    finished = sum(_state(folder) == "finished" for folder in runs)
+    finished = sum(_state(place) == "finished" for place in runs)
     lines.append(f"pretrainings: {len(runs)} for {rows} trials x seeds, of them {finished} finished")
     lines.append("--space NAME --dry-run tells the trials, resources, time and disk of each")
     return "\n".join(lines)
 
 
-def _runs(sweep: Sweep, trial: Trial) -> list[tuple[Path, Config]]:
-    """Each seed's run folder, as it is or would be."""
+def _runs(sweep: Sweep, trial: Trial) -> list[tuple[Mirror, Config]]:
+    """Where each seed's run lies, or would."""
     found = []
     for seed in sweep.space.seeds:
         config = config_of(sweep.space, trial, seed)
-        found.append((_folder(config, sweep), config))
+        found.append((_place(config, sweep), config))
     return found
 
 
-def _folder(config: Config, sweep: Sweep) -> Path:
-    storage = home() / "runs" if config.run.storage is None else Path(config.run.storage).expanduser().resolve()
+def _place(config: Config, sweep: Sweep) -> Mirror:
     content_id = sweep.content_id if config.data == sweep.config.data else find_videos(config)[1].content_id
-    name = run_id(config, content_id)
-    return min(storage.glob(f"*-{name}"), default=storage / f"{config.run.name}-{name}")
+    own, new = run_id(config, content_id), f"{config.run.name}-{run_id(config, content_id)}"
+    storage = config.run.storage or str(home() / "runs")
+    if "://" in storage:
+        found = [name for name in _listed(storage.rstrip("/")) if name.endswith(f"-{own}")]
+        return Mirror.of(f"{storage.rstrip('/')}/{min(found, default=new)}", "command")
+    folder = Path(storage).expanduser().resolve()
+    return Mirror(min(folder.glob(f"*-{own}"), default=folder / new))
 
 
-def _state(folder: Path) -> str:
-    return str(read_status(folder)["state"]) if folder.exists() else "new"
+_listed = cache(folders_in)
+
+
+@cache
+def _state(place: Mirror) -> str:
+    place.fetch("status.json")
+    return str(read_status(place.folder)["state"]) if place.folder.exists() else "new"
 
 
 def _trials(sweep: Sweep) -> list[str]:
     """A line each: its label, its record's state, its runs'."""
-    lines, first, unfinished = [], dict[Path, str](), {trial.id for trial in sweep.unfinished()}
+    lines, first, unfinished = [], dict[Mirror, str](), {trial.id for trial in sweep.unfinished()}
     for number, trial in enumerate(sweep.trials, 1):
         record, told = read_record(sweep.folder, trial.id), []
-        for seed, (folder, _) in zip(sweep.space.seeds, _runs(sweep, trial), strict=True):
-            shared = f", shared with {first[folder]}" if folder in first else ""
-            told.append(f"seed {seed} {_state(folder)}{shared}")
-            first.setdefault(folder, trial.label)
+        for seed, (place, _) in zip(sweep.space.seeds, _runs(sweep, trial), strict=True):
+            shared = f", shared with {first[place]}" if place in first else ""
+            told.append(f"seed {seed} {_state(place)}{shared}")
+            first.setdefault(place, trial.label)
         state = record.state if record else "new"
         if state == "done" and trial.id in unfinished:
             state = "done, but asked for more or something else since"

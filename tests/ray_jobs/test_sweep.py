@@ -18,10 +18,12 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from paramcrop.lines import read_lines
+from paramcrop.mirror import folders_in
 from paramcrop.results import read_result
 from paramcrop.runs import read_status
 from paramcrop.sweeps.page import read_table
 from paramcrop.sweeps.record import TrialRecord, read_records
+from tests.bucket import NAME, s3_server
 from tests.labelled import SMALL, make_labelled
 from tests.memory import TINY
 from tests.ray_jobs.commands import ROOT, Command, steps_done
@@ -222,3 +224,17 @@ def test_two_sweeps_share_their_runs_started_together_or_one_after_the_other(tmp
     lines = [line for run in home.glob("runs/demo-*") for line in read_lines(run / "results.jsonl")]
     assert len({(line["eval_id"], line["metric"]) for line in lines}) == len(lines)  # nothing was evaluated twice
     assert json.loads(json.dumps(lines))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_runs_of_a_sweep_may_lie_in_a_bucket(tmp_path: Path) -> None:
+    space = write_space(tmp_path / "mine.yaml", params={"policy": ["random", "paramcrop"]})
+    with s3_server():
+        asked = ("--space", space, f"run.storage={NAME}/runs")
+        done = run(tmp_path, *asked, "--quiet")
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        assert len(folders_in(f"{NAME}/runs")) == 2 and not (tmp_path / "runs").exists()
+        again, dry = run(tmp_path, *asked), run(tmp_path, *asked, "--dry-run")
+    assert "nothing to do; finished trials: 2" in again.stdout
+    assert "pretrainings: 2, of them 2 finished" in dry.stdout
