@@ -1,8 +1,8 @@
 """Ray Data: shards -> decoded samples, in one order however many workers take them.
 
 The rows of every epoch are listed beforehand (``paramcrop.data.order``). One task reads a segment of them, still
-encoded; CPU tasks on any node decode a few rows each into one block of exactly ``task_rows``. Blocks are kept in order,
-so ``streaming_split`` deals them out in turn, and a global batch holds the same videos for 1 worker or 8.
+encoded; CPU tasks on any node decode a slice of it each, into a few blocks of exactly ``task_rows``. Blocks are kept in
+order, so ``streaming_split`` deals them out in turn, and a global batch holds the same videos for 1 worker or 8.
 
 One execution spans all epochs: nothing starts up between two of them.
 """

@@ -118,6 +118,7 @@ def steady(counts: Iterator[int]) -> float:
 def quiet_ray(cores: int) -> None:
     """A Ray of this machine that tells only of errors."""
     import ray
+    import ray.data  # sets up its own log when it is imported
 
     ray.init(num_cpus=cores, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
