@@ -49,7 +49,8 @@ def kornias(video: Tensor, params: CropParams) -> Tensor:
     forward = torch.diag_embed(1 / scale)
     shift = ((m[:, :, 3] + 1) * size / 2 - scale * out / 2) / scale
     matrix = torch.cat([forward, -shift[..., None]], -1)
-    return warp_affine3d(video.float() / 255, matrix, SIZE, padding_mode="border", align_corners=False)
+    warped: Tensor = warp_affine3d(video.float() / 255, matrix, SIZE, padding_mode="border", align_corners=False)
+    return warped
 
 
 def eager(video: Tensor, params: CropParams) -> Tensor:
