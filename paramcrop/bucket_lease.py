@@ -2,8 +2,8 @@
 
 ``lease/000003-TOKEN.json`` belongs to the third process that held the folder; the highest number holds it, of equal
 ones the first token. A process that wants it writes its file, waits until others that wrote at the same moment can be
-seen, and looks. Ages are by the store's own clock. So two may hold it only if a write takes longer than ``SETTLE`` to
-show, which the stores of today exclude.
+seen, and looks; if its write took longer than they wait, it begins again. Ages are by the store's own clock. So two may
+hold it only if what is written shows later than the write ends, which the stores of today exclude.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Event, Thread
 from types import TracebackType
 from typing import Any
@@ -42,6 +43,18 @@ class BucketLease:
         self._ended = Event()
 
     def __enter__(self) -> BucketLease:
+        while not self._put_in_time(self._dead_holder()):
+            self._let_go()
+        time.sleep(SETTLE)
+        if (now := newest(self.uri)) != self.place.rpartition("/")[2]:
+            self._let_go()
+            raise LeaseError(_held(self.uri, now))
+        self._remove_others()
+        Thread(target=self._keep_beating, daemon=True).start()
+        return self
+
+    def _dead_holder(self) -> str:
+        """The file of the last one who held the folder, seen to be gone; "": nobody did."""
         holder, told = newest(self.uri), False
         while holder and not self._gone(holder):
             if not told:
@@ -50,16 +63,16 @@ class BucketLease:
             time.sleep(HEARTBEAT * 1.5)
             if _touched(self.uri, holder) not in (seen, None):
                 raise LeaseError(_held(self.uri, holder))
+        return holder
+
+    def _put_in_time(self, holder: str) -> bool:
+        """Write the file after ``holder``'s; False: another came meanwhile, or may have looked and not seen it."""
         number = int(holder.partition("-")[0]) + 1 if holder else 1
-        self.place = f"{self.uri}/lease/{number:06d}-{self.token}.json"
+        self.place, looked = f"{self.uri}/lease/{number:06d}-{self.token}.json", time.monotonic()
+        if newest(self.uri) != holder:
+            return False
         self._beat()
-        time.sleep(SETTLE)
-        if (now := newest(self.uri)) != self.place.rpartition("/")[2]:
-            self._let_go()
-            raise LeaseError(_held(self.uri, now))
-        self._remove_others()
-        Thread(target=self._keep_beating, daemon=True).start()
-        return self
+        return time.monotonic() - looked < SETTLE
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -100,7 +113,8 @@ class BucketLease:
         fs, root = open_folder(self.uri)
         for name in _names(self.uri):
             if name != self.place.rpartition("/")[2]:
-                fs.delete_file(f"{root}/lease/{name}")
+                with suppress(FileNotFoundError):  # its owner, who saw that he lost, was quicker
+                    fs.delete_file(f"{root}/lease/{name}")
 
 
 def newest(uri: str) -> str:
@@ -117,8 +131,14 @@ def is_newest(place: str) -> bool:
 
 
 def _names(uri: str) -> list[str]:
-    fs, root = open_folder(uri)
-    found = patiently(lambda: fs.get_file_info(pyarrow.fs.FileSelector(f"{root}/lease", allow_not_found=True)))
+    def look() -> list[pyarrow.fs.FileInfo]:
+        fs, root = open_folder(uri)
+        found: list[pyarrow.fs.FileInfo] = fs.get_file_info(
+            pyarrow.fs.FileSelector(f"{root}/lease", allow_not_found=True)
+        )
+        return found
+
+    found = patiently(look)
     return [info.base_name for info in found if info.base_name[:1].isdecimal()]
 
 

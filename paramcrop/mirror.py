@@ -190,14 +190,14 @@ def patiently(call: Callable[[], R], waits: Iterable[float] = WAITS) -> R:
     """Call again while the store is away; what is missing is missing.
 
     Raises:
-        OSError: of the last try.
+        OSError, DataError: of the last try.
     """
     for wait in waits:
         try:
             return call()
         except FileNotFoundError:
             raise
-        except OSError:
+        except (OSError, DataError):  # DataError: it could not even be opened, for want of its address
             time.sleep(wait)
     return call()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from paramcrop import mirror
+from paramcrop.data.shards import open_folder
 from paramcrop.errors import DataError
 from paramcrop.mirror import Mirror, check_writable, folders_in, mirror_at, patiently
 from paramcrop.presets import load_config
@@ -175,6 +176,43 @@ def test_one_process_at_a_time_holds_what_lies_in_a_bucket(uri: str, monkeypatch
     with BucketLease(uri, told.append) as lease:  # no heartbeat for two seconds
         assert newest(uri).startswith("000008-") and still_held(lease.place)
         assert len(told) == 1 and "process 1 on elsewhere" in told[0]
+
+
+def test_a_lease_outlives_a_store_that_cannot_be_found_for_a_moment(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from paramcrop import bucket_lease
+    from paramcrop.bucket_lease import BucketLease
+
+    monkeypatch.setattr(bucket_lease, "SETTLE", 0.2)
+    monkeypatch.setattr(bucket_lease, "HEARTBEAT", 0.1)
+    lost = list[str]()
+    with BucketLease(uri) as lease:
+
+        def away_twice(folder: str) -> tuple[object, str]:
+            if len(lost) < 2:
+                lost.append(folder)
+                raise DataError(f"{folder}: could not resolve host")
+            return open_folder(folder)
+
+        monkeypatch.setattr(bucket_lease, "open_folder", away_twice)
+        while len(lost) < 2:
+            time.sleep(0.05)
+        before = bucket_lease._touched(uri, lease.place.rpartition("/")[2])
+        time.sleep(1.5)  # the store's clock has seconds
+        after = bucket_lease._touched(uri, lease.place.rpartition("/")[2])
+        assert lost == [lease.place] * 2 and before is not None and after is not None and after > before
+
+
+def test_who_wrote_too_late_or_after_another_begins_again(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from paramcrop import bucket_lease
+    from paramcrop.bucket_lease import BucketLease
+
+    slow, late = BucketLease(uri), BucketLease(uri)
+    assert slow._put_in_time("") and not late._put_in_time("")
+    slow._let_go()
+    monkeypatch.setattr(bucket_lease, "SETTLE", 0.2)
+    beat = slow._beat
+    monkeypatch.setattr(slow, "_beat", lambda: (time.sleep(0.3), beat()))
+    assert not slow._put_in_time("")
 
 
 def test_of_two_that_come_at_the_same_moment_one_gets_it(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
