@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from itertools import count
 from pathlib import Path
@@ -29,20 +29,17 @@ def home() -> Path:
 
 
 def run_folder(config: Config, content_id: str) -> Path:
-    """The folder of this run: the one with its id below ``run.storage``, whatever its name; else storage/NAME-ID, made.
+    """``find_run``'s folder of a run on a file system, made if it is not there.
 
     Raises:
         ConfigError: ``run.storage`` is not a folder that can be written to.
     """
-    storage = home() / "runs" if config.run.storage is None else Path(config.run.storage).expanduser().resolve()
-    name = f"{config.run.name}-{run_id(config, content_id)}"
+    folder = find_run(config, content_id).folder
     try:
-        folder = storage / name
-        if not folder.exists():
-            folder = min(storage.glob(f"*-{run_id(config, content_id)}"), default=folder)
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"run.storage must be a folder that can be written to: {storage}: {error.strerror}") from None
+        told = f"{folder.parent}: {error.strerror}"
+        raise ConfigError(f"run.storage must be a folder that can be written to: {told}") from None
     return folder
 
 
@@ -55,11 +52,35 @@ def run_place(config: Config, content_id: str, who: str = "command") -> Mirror:
     storage = (config.run.storage or "").rstrip("/")
     if "://" not in storage:
         return Mirror(run_folder(config, content_id))
-    own = run_id(config, content_id)
-    found = [name for name in folders_in(storage) if name.endswith(f"-{own}")]
-    if not found:
+    listed = folders_in(storage)
+    place = find_run(config, content_id, who, lambda uri: listed)
+    if place.folder.name not in listed:
         check_writable(storage)
-    return Mirror.of(f"{storage}/{min(found, default=f'{config.run.name}-{own}')}", who)
+    return place
+
+
+def find_run(
+    config: Config, content_id: str, who: str = "command", listed: Callable[[str], list[str]] = folders_in
+) -> Mirror:
+    """The folder with this run's id below ``run.storage``, whatever its name; else NAME-ID, where it would be made.
+
+    Args:
+        listed: ``folders_in``, or what remembers its answers.
+
+    Raises:
+        DataError: ``run.storage`` is a URI that cannot be read.
+    """
+    own = run_id(config, content_id)
+    storage, name = (config.run.storage or str(home() / "runs")).rstrip("/"), f"{config.run.name}-{own}"
+    if "://" in storage:
+        found = [folder for folder in listed(storage) if folder.endswith(f"-{own}")]
+        return Mirror.of(f"{storage}/{name if name in found else min(found, default=name)}", who)
+    folder = Path(storage).expanduser().resolve()
+    try:
+        place = folder / name
+        return Mirror(place if place.exists() else min(folder.glob(f"*-{own}"), default=place))
+    except OSError as error:
+        raise ConfigError(f"run.storage must be a folder that can be read: {folder}: {error.strerror}") from None
 
 
 def set_aside(folder: Path) -> Path | None:

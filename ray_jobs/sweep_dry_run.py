@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from statistics import median
 
-from paramcrop.config import Config, run_id
+from paramcrop.config import Config
 from paramcrop.data.order import steps_per_epoch
 from paramcrop.lines import read_lines
 from paramcrop.mirror import Mirror, folders_in
 from paramcrop.model_size import model_size
-from paramcrop.runs import home, read_status
+from paramcrop.runs import find_run, home, read_status
 from paramcrop.sweeps.record import read_record
 from paramcrop.sweeps.trials import Trial, config_of
 from ray_jobs.cluster_file import check_cluster, tell_cluster
@@ -85,13 +84,7 @@ def _runs(sweep: Sweep, trial: Trial) -> list[tuple[Mirror, Config]]:
 
 def _place(config: Config, sweep: Sweep) -> Mirror:
     content_id = sweep.content_id if config.data == sweep.config.data else find_videos(config)[1].content_id
-    own, new = run_id(config, content_id), f"{config.run.name}-{run_id(config, content_id)}"
-    storage = config.run.storage or str(home() / "runs")
-    if "://" in storage:
-        found = [name for name in _listed(storage.rstrip("/")) if name.endswith(f"-{own}")]
-        return Mirror.of(f"{storage.rstrip('/')}/{min(found, default=new)}", "command")
-    folder = Path(storage).expanduser().resolve()
-    return Mirror(min(folder.glob(f"*-{own}"), default=folder / new))
+    return find_run(config, content_id, listed=_listed)
 
 
 _listed = cache(folders_in)
