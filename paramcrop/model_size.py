@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import NamedTuple
 
 import torch
@@ -66,10 +67,10 @@ def clip_bytes(config: Config) -> int:
 
 
 def macs(backbone: nn.Module, size: tuple[int, int, int]) -> int:
-    """Multiply-accumulates of one view (3, *size); ``backbone`` is moved to "meta"."""
+    """Multiply-accumulates of one view (3, *size)."""
     views = torch.empty(2, 3, *size, device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as flops:
-        backbone.to("meta")(views)  # two: batch norm wants more than one value where the output is 1x1x1
+        deepcopy(backbone).to("meta")(views)  # two: batch norm wants more than one value where the output is 1x1x1
     return int(flops.get_total_flops()) // 4
 
 
@@ -81,12 +82,9 @@ def crop_macs(config: Config) -> int:
 
 
 def kept_bytes(method: nn.Module, batch: int, size: tuple[int, int, int], dtype: torch.dtype) -> int:
-    """What a forward pass of two views (batch, 3, *size) keeps for the backward pass, besides the weights.
-
-    ``method`` is moved to "meta", its networks to ``dtype``: as autocast has them, which "meta" has not.
-    """
-    method.to("meta")
-    for network in method.children():
+    """What a forward pass of two views (batch, 3, *size) keeps for the backward pass, besides the weights."""
+    method = deepcopy(method).to("meta")
+    for network in method.children():  # as autocast has them, which "meta" has not
         network.to(dtype)
     own = {p.untyped_storage()._cdata for p in method.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}

@@ -7,7 +7,7 @@ import torch
 
 from paramcrop.build import build_method, view_size
 from paramcrop.errors import ConfigError
-from paramcrop.model_size import count, kept_bytes, model_size
+from paramcrop.model_size import count, kept_bytes, macs, model_size
 from paramcrop.presets import load_config
 from tests.memory import tiny_config
 
@@ -52,6 +52,17 @@ def test_what_a_pass_keeps_is_what_a_real_one_keeps(method: str, backbone: str) 
 def test_memory_grows_with_the_batch_and_shrinks_with_the_workers() -> None:
     sizes = {n: model_size(load_config("k400_moco_s3dg", None, [f"train.workers={n}"])).memory for n in (8, 16)}
     assert sizes[8] == pytest.approx(2 * sizes[16], rel=0.05)
+
+
+def test_neither_weights_nor_queue_change() -> None:
+    config = tiny_config("method=moco", "moco.queue=16")
+    model = build_method(config, torch.float32)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    kept_bytes(model, 8, view_size(config), torch.bfloat16)
+    macs(model.get_submodule("backbone"), view_size(config))
+    changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
+    assert changed == []
+    assert count(model) == sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def test_half_the_bits_keep_about_half_the_bytes() -> None:
