@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from paramcrop.checkpoint import newest_checkpoint
 from paramcrop.lines import read_lines
 from paramcrop.runs import read_metrics
+from tests.labelled import SMALL
+from tests.memory import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMED = ("clips_per_s", "data_wait")
+STEPS = 24  # of a run of ``write_space``
 
 
 class Command:
@@ -103,3 +107,14 @@ def _without_a_cluster() -> dict[str, str]:
     """This environment, in which the command starts a Ray of its own."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     return kept | {"RAY_ADDRESS": "local", "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+def write_space(file: Path, epochs: int = 0, **fields: Any) -> str:
+    """A space of runs of 24 tiny steps, or of ``epochs`` with four each, judged by validation on the made-up set."""
+    settings = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in TINY)}
+    length = {"train.epochs": epochs, "train.global_batch": 64} if epochs else {"train.max_steps": STEPS}
+    settings |= length | {"run.log_every": 1}
+    numbers = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in SMALL)}
+    space = {"question": "What comes of it?", "set": settings, "seeds": [0]}
+    file.write_text(yaml.safe_dump(space | {"evaluate": {"tasks": ["validation"], "set": numbers}} | fields))
+    return str(file)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -103,10 +104,10 @@ def test_what_changes_an_evaluation_changes_its_id_and_nothing_else_does(tiny_ru
     assert job.eval_id == "76dbf75f0ff4"  # known: it must never change by accident
 
 
-def _with(job: Job, **fields: object) -> Job:
+def _with(job: Job, **fields: Any) -> Job:
     from dataclasses import replace
 
-    return replace(job, **fields)  # type: ignore[arg-type]
+    return replace(job, **fields)
 
 
 @pytest.mark.ray

@@ -14,9 +14,8 @@ from paramcrop.lines import read_lines
 from paramcrop.runs import read_metrics
 from paramcrop.sweeps.page import read_table
 from tests.memory import TINY
-from tests.ray_jobs.commands import Command
+from tests.ray_jobs.commands import Command, write_space
 from tests.ray_jobs.conftest import ROOT, Head
-from tests.ray_jobs.test_sweep import write_space
 
 pytestmark = pytest.mark.ray
 

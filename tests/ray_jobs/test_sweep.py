@@ -24,22 +24,8 @@ from paramcrop.runs import read_status
 from paramcrop.sweeps.page import read_table
 from paramcrop.sweeps.record import TrialRecord, read_records
 from tests.bucket import NAME, s3_server
-from tests.labelled import SMALL, make_labelled
-from tests.memory import TINY
-from tests.ray_jobs.commands import ROOT, Command, steps_done
-
-STEPS = 24
-
-
-def write_space(file: Path, epochs: int = 0, **fields: Any) -> str:
-    """A space of runs of 24 tiny steps, or of ``epochs`` with four each, judged by validation on the made-up set."""
-    settings = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in TINY)}
-    length = {"train.epochs": epochs, "train.global_batch": 64} if epochs else {"train.max_steps": STEPS}
-    settings |= length | {"run.log_every": 1}
-    numbers = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in SMALL)}
-    space = {"question": "What comes of it?", "set": settings, "seeds": [0]}
-    file.write_text(yaml.safe_dump(space | {"evaluate": {"tasks": ["validation"], "set": numbers}} | fields))
-    return str(file)
+from tests.labelled import make_labelled
+from tests.ray_jobs.commands import ROOT, Command, steps_done, write_space
 
 
 def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
