@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from paramcrop.errors import CheckpointError
-from paramcrop.precision import computing_in
 
 UNLABELLED = -1
 
@@ -91,7 +90,7 @@ class MeanTeacher(nn.Module):
         """
         self.follow()
         apart = [view.detach().requires_grad_(view.requires_grad) for view in (view_1, view_2)]
-        with computing_in(self.dtype, view_1.device):
+        with torch.autocast(view_1.device.type, self.dtype, enabled=self.dtype != torch.float32):
             student = self.head(self.backbone(apart[0])).float()
             teacher = self.teacher_head(self.teacher_backbone(apart[1])).float()
         supervised = supervised_loss(student, label)

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from paramcrop import dist
 from paramcrop.losses import info_nce, nt_xent
 from paramcrop.mlp import mlp
-from paramcrop.precision import computing_in
 
 
 def projector(
@@ -48,7 +47,7 @@ class SimCLR(nn.Module):
         Both views pass the network as one batch, so that batch statistics are of both.
         """
         views = torch.cat([view_1, view_2])
-        with computing_in(self.dtype, views.device):
+        with torch.autocast(views.device.type, self.dtype, enabled=self.dtype != torch.float32):
             z_1, z_2 = self.head(self.backbone(views)).chunk(2)
         return nt_xent(z_1, z_2, self.temperature)
 
@@ -93,7 +92,7 @@ class MoCo(nn.Module):
         """Two views (B, 3, T, H, W) of the same videos -> this rank's loss and its scalars."""
         self.follow()
         view_2 = view_2 if self.key_crop_grad else view_2.detach()
-        with computing_in(self.dtype, view_1.device):
+        with torch.autocast(view_1.device.type, self.dtype, enabled=self.dtype != torch.float32):
             query, key = self.head(self.backbone(view_1)), self.key_head(self.key_backbone(view_2))
         loss, scalars = info_nce(query, key, self.queue.clone(), self.temperature)  # the graph keeps its queue
         self.enqueue(F.normalize(key.detach().float(), dim=1))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import deepcopy
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from paramcrop.build import build_clip_spec, build_method, build_policy, network_dtype, view_size
@@ -35,23 +35,23 @@ class ModelSize(NamedTuple):
 
 
 def model_size(config: Config, classes: Sequence[str] = ()) -> ModelSize:
-    """Build the model and trace one worker's step with tensors that have shapes and no content.
+    """Build the model, and trace one worker's step with tensors that have shapes and no content.
 
     Raises:
         ConfigError: the settings do not make a model.
     """
     dtype = network_dtype(config, torch.device("cuda"))
     try:
-        with torch.device("meta"):
-            policy, method = build_policy(config), build_method(config, torch.float32, classes)
+        policy, method = build_policy(config), build_method(config, dtype, classes)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    kept = kept_bytes(method, config.batch_per_worker, view_size(config))
     learned = count(method) + count(policy)
     state = sum(t.nbytes for t in [*method.parameters(), *method.buffers()])  # the weights, MoCo's copy and queue too
     clips = config.batch_per_worker * clip_bytes(config)
+    memory = state + 2 * 4 * learned + clips + kept
     backbone, head = (method.get_submodule(name) for name in ("backbone", "head"))
     arithmetic, name = macs(backbone, view_size(config)), str(dtype).removeprefix("torch.")
-    memory = state + 2 * 4 * learned + clips + kept_bytes(method, config.batch_per_worker, view_size(config), dtype)
     return ModelSize(count(backbone), count(head), count(policy), arithmetic, memory, name)
 
 
@@ -68,9 +68,8 @@ def clip_bytes(config: Config) -> int:
 
 def macs(backbone: nn.Module, size: tuple[int, int, int]) -> int:
     """Multiply-accumulates of one view (3, *size)."""
-    views = torch.empty(2, 3, *size, device="meta")
-    with torch.no_grad(), FlopCounterMode(display=False) as flops:
-        deepcopy(backbone).to("meta")(views)  # two: batch norm wants more than one value where the output is 1x1x1
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), FlopCounterMode(display=False) as flops:
+        backbone(torch.empty(2, 3, *size))  # two: batch norm wants more than one value where the output is 1x1x1
     return int(flops.get_total_flops()) // 4
 
 
@@ -81,11 +80,8 @@ def crop_macs(config: Config) -> int:
     return weights + 4 * 3 * frames * height * width
 
 
-def kept_bytes(method: nn.Module, batch: int, size: tuple[int, int, int], dtype: torch.dtype) -> int:
+def kept_bytes(method: nn.Module, batch: int, size: tuple[int, int, int]) -> int:
     """What a forward pass of two views (batch, 3, *size) keeps for the backward pass, besides the weights."""
-    method = deepcopy(method).to("meta")
-    for network in method.children():  # as autocast has them, which "meta" has not
-        network.to(dtype)
     own = {p.untyped_storage()._cdata for p in method.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
 
@@ -95,7 +91,8 @@ def kept_bytes(method: nn.Module, batch: int, size: tuple[int, int, int], dtype:
             kept[storage._cdata] = storage  # held, so that its number is not given to another
         return x
 
-    views = [torch.empty(batch, 3, *size, dtype=dtype, device="meta", requires_grad=True) for _ in range(2)]
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        method(*views, torch.zeros(batch, dtype=torch.int64, device="meta"), 1.0)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        views = [torch.empty(batch, 3, *size, requires_grad=True) for _ in range(2)]
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            method(*views, torch.zeros(batch, dtype=torch.int64), 1.0)
     return sum(storage.nbytes() for storage in kept.values())

@@ -7,11 +7,9 @@ import torch
 
 from paramcrop.build import build_method, view_size
 from paramcrop.errors import ConfigError
-from paramcrop.model_size import count, kept_bytes, macs, model_size
+from paramcrop.model_size import count, kept_bytes, model_size
 from paramcrop.presets import load_config
 from tests.memory import tiny_config
-
-DTYPES = (torch.float32, torch.bfloat16)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +44,23 @@ def test_what_a_pass_keeps_is_what_a_real_one_keeps(method: str, backbone: str) 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         model(*views)
     real = sum(x.untyped_storage().nbytes() for x in kept.values())
-    assert kept_bytes(model, 8, view_size(config), torch.float32) == pytest.approx(real, rel=0.05)
+    assert kept_bytes(model, 8, view_size(config)) == pytest.approx(real, rel=0.05)
+
+
+def test_the_estimate_is_the_one_that_was_compared_with_a_gpu() -> None:
+    """An H100's peaks were .83 to 1.08 of it: .91 for this one, 20.1 GiB."""
+    size = model_size(load_config("k400_simclr_s3dg", None, ["train.workers=8"]))
+    assert size.memory / 2**30 == pytest.approx(22.06, rel=0.01)
+
+
+@pytest.mark.parametrize("backbone", ["r2d3d", "s3dg", "s3d"])
+@pytest.mark.parametrize("method", ["simclr", "moco", "mean_teacher"])
+def test_every_pair_has_a_size(method: str, backbone: str) -> None:
+    config = tiny_config(f"method={method}", "moco.queue=16", f"backbone.name={backbone}", "data.labels=0.5")
+    size = model_size(config, ["left", "right"])
+    model = build_method(config, torch.float32, ["left", "right"])
+    assert size.backbone + size.head == count(model)
+    assert size.macs > 0 and size.memory > 0
 
 
 def test_memory_grows_with_the_batch_and_shrinks_with_the_workers() -> None:
@@ -58,27 +72,10 @@ def test_neither_weights_nor_queue_change() -> None:
     config = tiny_config("method=moco", "moco.queue=16")
     model = build_method(config, torch.float32)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    kept_bytes(model, 8, view_size(config), torch.bfloat16)
-    macs(model.get_submodule("backbone"), view_size(config))
+    kept_bytes(model, 8, view_size(config))
     changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
-    assert changed == []
+    assert [name for name in changed if not name.endswith("num_batches_tracked")] == []
     assert count(model) == sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-
-def test_half_the_bits_keep_about_half_the_bytes() -> None:
-    config = tiny_config()
-    kept = {bits: kept_bytes(build_method(config, torch.float32), 8, view_size(config), bits) for bits in DTYPES}
-    assert 0.4 < kept[torch.bfloat16] / kept[torch.float32] < 0.6
-
-
-@pytest.mark.parametrize("backbone", ["r2d3d", "s3dg", "s3d"])
-@pytest.mark.parametrize("method", ["simclr", "moco", "mean_teacher"])
-def test_every_pair_has_a_size(method: str, backbone: str) -> None:
-    config = tiny_config(f"method={method}", "moco.queue=16", f"backbone.name={backbone}", "data.labels=0.5")
-    size = model_size(config, ["left", "right"])
-    model = build_method(config, torch.float32, ["left", "right"])
-    assert size.backbone + size.head == count(model)
-    assert size.macs > 0 and size.memory > 0
 
 
 def test_settings_that_make_no_model_are_one_line() -> None:

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from paramcrop.crop import to_float
 from paramcrop.data.uniform import UniformSpec, cut_uniform_or_say
 from paramcrop.evaluation.videos import LabelledSet, Map, rows
-from paramcrop.precision import computing_in
 
 PASS_CLIPS = 20  # clips through the network at once
 
@@ -94,7 +93,7 @@ def _forward(
 ) -> Tensor:
     """uint8 (K, T, H, W, 3) -> float32 (K, D), on the CPU."""
     frames = normalise(to_float(clips.to(device).permute(0, 4, 1, 2, 3)))
-    with computing_in(dtype, device):
+    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         output: Tensor = network(frames)
     return output.float().cpu()
 

@@ -19,7 +19,6 @@ from paramcrop.batch import Batch
 from paramcrop.checkpoint import NAME, load_checkpoint, newest_checkpoint, save_checkpoint
 from paramcrop.errors import CheckpointError, NonFiniteLossError
 from paramcrop.evaluation.features import Normalise
-from paramcrop.precision import computing_in
 
 
 class Training(NamedTuple):
@@ -124,7 +123,7 @@ def train_step(
     """One update on the cross-entropy -> the loss, not waited for."""
     frames = normalise(augment(batch.clip(0), batch.augmentation(0)))
     labels = batch.label.to(frames.device)
-    with computing_in(dtype, frames.device):
+    with torch.autocast(frames.device.type, dtype, enabled=dtype != torch.float32):
         logits = classifier(frames)
     loss = F.cross_entropy(logits.float(), labels, ignore_index=-1)  # a black clip, in place of a task of bad videos
     optimizer.zero_grad()
