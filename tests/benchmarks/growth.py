@@ -1,9 +1,13 @@
-"""What happens to a step's pace and memory as the batch doubles, and to the start of an epoch as the videos do."""
+"""Time and memory of one video, worker or trial, as their number doubles: level or falling is linear or better."""
 
 from __future__ import annotations
 
+import tempfile
 import time
+import tracemalloc
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import matplotlib
 import torch
@@ -18,8 +22,11 @@ from paramcrop.pretrain import train_step
 from paramcrop.runs import home
 from paramcrop.sweeps.record import TrialRecord, read_records, write_record
 from paramcrop.two_views import build_model
+from tests.benchmarks.scale import CORES, GLOBAL_BATCH, rates
 from tests.benchmarks.timing import Line, Report, peak_bytes, take_turns
 from tests.memory import made_clips, memory_batches, tiny_config
+
+MEMORY = "bytes each"
 
 
 def by_batch() -> list[Line]:
@@ -32,8 +39,20 @@ def by_batch() -> list[Line]:
         one = next(memory_batches(clips, build_clip_spec(config), 0, batch)(0))
         way = partial(train_step, model, one, optimizer, 0.0)
         seconds = take_turns({"step": way}, 5)["step"]
-        more = {"MB a video": peak_bytes(way) / batch / 1e6}
-        lines.append(Line(f"batch of {batch}: us a video", 1e6 * seconds / batch, more))
+        lines.append(
+            Line(f"{batch} videos a step: of a video", 1e6 * seconds / batch, {MEMORY: peak_bytes(way) / batch})
+        )
+    return lines
+
+
+def by_workers() -> list[Line]:
+    """Time of a core, of which there are not more than this machine has, for one video of a fixed global batch."""
+    lines = []
+    for workers in (1, 2, 4):
+        found = rates(workers)
+        core_seconds = found["step"] * min(workers, CORES)
+        more = {MEMORY: workers * found["memory"] / GLOBAL_BATCH}
+        lines.append(Line(f"{workers} workers: a core's, of a video", 1e6 * core_seconds / GLOBAL_BATCH, more))
     return lines
 
 
@@ -43,43 +62,65 @@ def by_videos() -> list[Line]:
         groups = (64,) * 4
         shards = tuple(Shard(f"shard-{i:05d}.parquet", 0, "", groups) for i in range(videos // 256))
         manifest = Manifest("id", (), shards)
-        order = take_turns({"order": partial(epoch_segments, manifest, 0, 1, videos)}, 3)["order"]
+        way = partial(epoch_segments, manifest, 0, 1, videos)
+        order = take_turns({"order": way}, 3)["order"]
         place = take_turns({"place": partial(place_of, manifest, 0, 1, videos, videos // 2)}, 3)["place"]
-        lines.append(
-            Line(
-                f"{videos} videos: us a video to order an epoch",
-                1e6 * order / videos,
-                {"s in all": order, "s to find one row": place},
-            )
-        )
+        more = {MEMORY: allocated(way) / videos, "s to find one row": place}
+        lines.append(Line(f"{videos} videos: to order an epoch, of a video", 1e6 * order / videos, more))
     return lines
 
 
 def by_trials() -> list[Line]:
-    import tempfile
-    from pathlib import Path
-
     lines = []
     for trials in (32, 64, 128, 256):
         with tempfile.TemporaryDirectory() as folder:
             for i in range(trials):
                 write_record(Path(folder), TrialRecord(f"{i:010x}", f"{i}", {"a": i}, "wanted", started=time.time()))
-            seconds = take_turns({"read": partial(read_records, Path(folder))}, 5)["read"]
-        lines.append(Line(f"{trials} trials: us a trial to look at all", 1e6 * seconds / trials, {}))
+            way = partial(read_records, Path(folder))
+            seconds = take_turns({"read": way}, 5)["read"]
+            more = {MEMORY: allocated(way) / trials}
+        lines.append(Line(f"{trials} trials: to look at all, of a trial", 1e6 * seconds / trials, more))
     return lines
 
 
+def allocated(way: Callable[[], object]) -> int:
+    """Most bytes of Python's memory that are alive at once."""
+    tracemalloc.start()
+    way()
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return most
+
+
 def run(device: str) -> Report:
-    groups = {"batch": by_batch(), "videos": by_videos(), "trials": by_trials()}
-    figure, panels = plt.subplots(1, len(groups), figsize=(4 * len(groups), 3), layout="constrained")
-    for axes, (name, lines) in zip(panels, groups.items(), strict=True):
-        x = [int("".join(c for c in line.name.partition(":")[0] if c.isdecimal())) for line in lines]
-        axes.plot(x, [line.value for line in lines], "o-")
-        axes.set(xscale="log", xlabel=name, ylabel="us each", ylim=(0, None))
-        axes.grid(alpha=0.3)
+    groups = {
+        "videos a step": by_batch(),
+        f"workers, on {CORES} cores": by_workers(),
+        "videos of an epoch": by_videos(),
+        "trials of a sweep": by_trials(),
+    }
     file = home() / "benchmarks" / "growth.png"
     file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=120)
-    plt.close(figure)
+    draw(groups, file)
     lines = [line for group in groups.values() for line in group]
     return Report("growth: level or falling is linear or better", "us", lines, [str(file)])
+
+
+def draw(groups: dict[str, list[Line]], file: Path) -> None:
+    """A column for each group: time above, memory below."""
+    figure, panels = plt.subplots(2, len(groups), figsize=(3.2 * len(groups), 5), sharex="col", layout="constrained")
+    for column, (name, lines) in zip(panels.T, groups.items(), strict=True):
+        x = [int(line.name.partition(" ")[0]) for line in lines]
+        column[0].plot(x, [line.value for line in lines], "o-")
+        column[1].plot(x, [line.more[MEMORY] / 1000 for line in lines], "o-", color="tab:green")
+        column[1].set(xlabel=name)
+        column[1].set_xscale("log", base=2)
+        column[1].set_xticks(x, [f"{n:,}" for n in x])
+        for axes in column:
+            axes.set(ylim=(0, None))
+            axes.grid(alpha=0.3)
+    panels[0, 0].set(ylabel="us each")
+    panels[1, 0].set(ylabel="kB each")
+    figure.suptitle("Time and memory of one, as their number doubles: level or falling is linear or better")
+    figure.savefig(file, dpi=120)
+    plt.close(figure)

@@ -26,7 +26,7 @@ from paramcrop.presets import load_config
 from paramcrop.pretrain import train_step
 from paramcrop.two_views import build_model, distribute
 from tests.benchmarks.decode import made_shards, rows_of
-from tests.benchmarks.timing import Line, Report
+from tests.benchmarks.timing import Line, Report, peak_bytes
 from tests.memory import made_clips, memory_batches, on_ranks, tiny_config
 
 H100 = 560.0  # clips/s of a GPU, S3D-G, bfloat16, ready tensors: measured
@@ -36,6 +36,7 @@ LATENCY = 30e-6  # seconds of one hop of a collective
 GPUS_A_NODE, CPUS_A_GPU_NODE, CPUS_A_CPU_NODE = 8, 192, 64
 BATCH, DECODED = 1024, 2 * 64 * 128 * 128 * 3
 CORES = os.cpu_count() or 1
+GLOBAL_BATCH = 32  # of the steps that are taken here
 
 
 class Measured(NamedTuple):
@@ -153,11 +154,13 @@ def rates(ranks: int) -> dict[str, float]:
 
 
 def _config() -> Config:
-    return tiny_config("train.global_batch=32", "backbone.width=16", "cropper.size=32", "backbone.norm=group")
+    return tiny_config(
+        f"train.global_batch={GLOBAL_BATCH}", "backbone.width=16", "cropper.size=32", "backbone.norm=group"
+    )
 
 
 def _steps(steps: int = 8) -> dict[str, float]:
-    """Seconds of a step, of its all-reduce and of its gather, on this rank."""
+    """Seconds of a step, of its all-reduce and of its gather, and bytes of memory that it takes, on this rank."""
     from paramcrop import dist
     from paramcrop.batch import shard_batch
 
@@ -165,8 +168,8 @@ def _steps(steps: int = 8) -> dict[str, float]:
     config, cpu = _config(), torch.device("cpu")
     model = build_model(config, cpu)
     optimizer, wrapped = build_optimizer(config, model.policy, model.method), distribute(model, cpu)
-    clips = made_clips(32, config.data.clip_frames, config.data.clip_size)
-    batch = next(memory_batches(clips, build_clip_spec(config), 0, 32)(0))
+    clips = made_clips(GLOBAL_BATCH, config.data.clip_frames, config.data.clip_size)
+    batch = next(memory_batches(clips, build_clip_spec(config), 0, GLOBAL_BATCH)(0))
     part = shard_batch(batch, dist.rank(), dist.world_size())
     found: dict[str, Any] = {}
     for step in range(steps + 2):
@@ -174,6 +177,7 @@ def _steps(steps: int = 8) -> dict[str, float]:
             start = time.perf_counter()
         train_step(wrapped, part, optimizer, 0.0)
     found["step"] = (time.perf_counter() - start) / steps
+    found["memory"] = peak_bytes(lambda: train_step(wrapped, part, optimizer, 0.0))
     gradient = torch.zeros(sum(p.numel() for p in model.parameters()))
     found["reduce"] = _timed(lambda: td.all_reduce(gradient)) if dist.world_size() > 1 else 0.0
     z = torch.zeros(len(part.id), config.projector.size)

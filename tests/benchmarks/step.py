@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import itertools
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,13 @@ from paramcrop.record import Recorder
 from paramcrop.runs import read_metrics
 from paramcrop.two_views import build_model
 from tests.benchmarks.decode import made_shards, rows_of
-from tests.benchmarks.timing import Line, Report
+from tests.benchmarks.timing import Line, Report, settle
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = 6
+STEPS, ROUNDS = 12, 2
+PEER = "ready tensors: lightly's SimCLR parts (peer)"
+LIMIT = "ready tensors: a bare loop (limit)"
+OURS = "ready tensors: ours, whole"
 
 
 def settings(device: str) -> Config:
@@ -41,33 +45,46 @@ def settings(device: str) -> Config:
     return load_config("k400_simclr_s3dg", None, [f"train.global_batch={batch}", f"train.device={device}"])
 
 
-def bare_loop(config: Config, batches: Iterator[Batch], device: str) -> float:
-    """Clips/s of our own step without anything around it."""
+def bare_steps(config: Config, batches: Iterable[Batch], device: str) -> Iterator[float]:
+    """Seconds of each of our own steps, without anything around it."""
     place = torch.device(device)
     model = build_model(config, place)
     optimizer = build_optimizer(config, model.policy, model.method)
-    start = 0.0
-    for step, batch in enumerate(itertools.islice(batches, STEPS + 1)):
+    for step, batch in enumerate(batches):
+        start = now(device)
         set_lr(optimizer, step, STEPS + 1, 0)
         train_step(model, batch.to(place), optimizer, step / STEPS)
-        if step == 0:
-            start = time.perf_counter()
-    return 2 * STEPS * config.train.global_batch / (time.perf_counter() - start)
+        yield now(device) - start
 
 
-def whole_loop(config: Config, batches: Iterator[Batch], device: str) -> float:
-    """Clips/s of ``pretrain``, with its checks, exchanges and metrics (every step, here)."""
-    timed: list[float] = []
+def taking_turns(config: Config, ready: Batch, device: str) -> dict[str, float]:
+    """Median seconds of a step of ``pretrain``, with its checks, record and metrics, and of others, one after another.
 
-    def numbered(epoch: int) -> Iterator[Batch]:
-        for step, batch in enumerate(batches):
-            timed.append(time.perf_counter())
-            rows = torch.arange(len(batch.id)) + step * len(batch.id)
-            yield batch._replace(position=rows, epoch=torch.zeros_like(rows))
+    The others' steps are taken where ``pretrain`` asks for its next batch, so that all have the same machine.
+    """
+    others = {PEER: lightly_steps(config, ready, device), LIMIT: bare_steps(config, itertools.repeat(ready), device)}
+    taken: dict[str, list[float]] = {name: [] for name in (*others, OURS)}
 
-    short = config.model_copy(update={"train": config.train.model_copy(update={"max_steps": STEPS + 1})})
-    pretrain(short, numbered, STEPS + 1, Recorder(None), device=torch.device(device))
-    return 2 * STEPS * config.train.global_batch / (time.perf_counter() - timed[1])
+    def batches(epoch: int) -> Iterator[Batch]:
+        for step in range(STEPS + 1):
+            for name, steps in others.items():
+                taken[name].append(next(steps))
+            rows = torch.arange(len(ready.id)) + step * len(ready.id)
+            begun = now(device)
+            yield ready._replace(position=rows, epoch=torch.zeros_like(rows))
+            taken[OURS].append(now(device) - begun)
+
+    # One step more than is timed: the loop does not come back for the last.
+    settings = config.train.model_copy(update={"max_steps": STEPS + 1})
+    short = config.model_copy(update={"train": settings, "run": config.run.model_copy(update={"log_every": 1})})
+    with tempfile.TemporaryDirectory() as folder:
+        pretrain(short, batches, STEPS + 1, Recorder(Path(folder)), device=torch.device(device))
+    return {name: statistics.median(seconds[1:]) for name, seconds in taken.items()}
+
+
+def now(device: str) -> float:
+    settle(device)
+    return time.perf_counter()
 
 
 class Parts(torch.utils.data.Dataset[dict[str, Any]]):
@@ -85,9 +102,13 @@ class Parts(torch.utils.data.Dataset[dict[str, Any]]):
 
 
 def fed_loop(config: Config, folder: str, device: str) -> float:
-    """The bare loop with torch's DataLoader, a process of it for each core."""
+    """The bare loop with torch's DataLoader, a process of it for each core; clips/s from the second step on."""
     loader = torch.utils.data.DataLoader(Parts(config, folder), None, collate_fn=dict, num_workers=os.cpu_count() or 1)
-    return bare_loop(config, (to_batch(part) for part in loader), device)
+    steps = bare_steps(config, (to_batch(part) for part in loader), device)
+    next(steps)
+    start = time.perf_counter()
+    count = sum(1 for _ in steps)
+    return 2 * config.train.global_batch * count / (time.perf_counter() - start)
 
 
 def job(config: Config, folder: str, device: str) -> float:
@@ -105,8 +126,8 @@ def job(config: Config, folder: str, device: str) -> float:
         return float(read_metrics(metrics.parent)[-1]["clips_per_s"])
 
 
-def lightlys(config: Config, batch: Batch, device: str) -> float:
-    """Clips/s of lightly's projection head and loss on our backbone, random crops by our policy, SGD."""
+def lightly_steps(config: Config, batch: Batch, device: str) -> Iterator[float]:
+    """Seconds of steps of lightly's projection head and loss on our backbone, random crops by our policy, SGD."""
     from lightly.loss import NTXentLoss
     from lightly.models.modules import SimCLRProjectionHead
 
@@ -116,35 +137,33 @@ def lightlys(config: Config, batch: Batch, device: str) -> float:
     head = SimCLRProjectionHead(method.backbone.features, 1024, 128).to(place)
     loss = NTXentLoss(0.1)
     optimizer = torch.optim.SGD([*method.backbone.parameters(), *head.parameters()], lr=0.01, momentum=0.9)
-    moved, start = batch.to(place), 0.0
-    for step in range(STEPS + 1):
+    while True:
+        start = now(device)
+        moved = batch.to(place)
         crops = model.policy(moved.noise, 0.0)
         z: list[Tensor] = [head(method.backbone(model.view(moved, i, params))) for i, params in enumerate(crops)]
         optimizer.zero_grad()
         loss(*z).backward()
         optimizer.step()
-        if step == 0:
-            start = time.perf_counter()
-    return 2 * STEPS * config.train.global_batch / (time.perf_counter() - start)
+        yield now(device) - start
 
 
 def run(device: str) -> Report:
     config = settings(device)
-    spec = build_clip_spec(config)
+    views = 2 * config.train.global_batch
     with made_shards(config.train.global_batch * (STEPS + 1)) as (folder, _):
         rows = [row | {"epoch": 0, "position": i, "label": -1} for i, row in enumerate(rows_of(folder))]
-        part = rows[: config.train.global_batch]
-        ready = to_batch(cut_batch(part, spec, 0))
-        ways: dict[str, Callable[[], float]] = {
-            "ready tensors: lightly's SimCLR parts (peer)": lambda: lightlys(config, ready, device),
-            "ready tensors: a bare loop (limit)": lambda: bare_loop(config, itertools.repeat(ready), device),
-            "ready tensors: ours, whole": lambda: whole_loop(config, itertools.repeat(ready), device),
-            "decoding: a bare loop and a DataLoader (limit)": lambda: fed_loop(config, folder, device),
-            "decoding: the job on Ray": lambda: job(config, folder, device),
-        }
-        found = {name: max(way(), way()) for name, way in ways.items()}
-    limits = {name.partition(":")[0]: rate for name, rate in found.items() if "(limit)" in name}
-    lines = [Line(name, rate, {"of the limit": rate / limits[name.partition(":")[0]]}) for name, rate in found.items()]
+        ready = to_batch(cut_batch(rows[: config.train.global_batch], build_clip_spec(config), 0))
+        found = {name: views / seconds for name, seconds in taking_turns(config, ready, device).items()}
+        rounds = [(fed_loop(config, folder, device), job(config, folder, device)) for _ in range(ROUNDS)]
+    fed, jobs = zip(*rounds, strict=True)
+    lines = [Line(name, rate, {"of the limit": rate / found[LIMIT]}) for name, rate in found.items()]
+    lines += [Line("decoding: a bare loop and a DataLoader (limit)", max(fed), {"of the limit": 1.0})]
+    lines += [Line("decoding: the job on Ray", max(jobs), {"of the limit": max(jobs) / max(fed)})]
     size = f"S3D-G, {config.train.global_batch} videos a step, views of 16 x 112 x 112; {STEPS} steps after the first"
-    notes = [size, "best of two; bars: 0.95 on ready tensors, 0.90 with decoding"]
+    notes = [
+        f"{size}; on ready tensors step by step in turn, medians; with decoding run by run, best of {ROUNDS}: "
+        + "; ".join(f"{a:.3g} and {b:.3g}" for a, b in rounds),
+        "bars: 0.95 on ready tensors, 0.90 with decoding",
+    ]
     return Report("a training step, clips (views) a second", "clips/s", lines, notes)
