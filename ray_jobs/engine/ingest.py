@@ -25,10 +25,9 @@ from paramcrop.data.reader import following_rows, read_segment
 from paramcrop.data.samples import Cut, Following, cut_batch
 from paramcrop.data.shards import Manifest
 
-READ_CPUS = 0.09  # a read task waits for storage, it does not compute
-READ_TASKS = 2
-TASK_BLOCKS = 4  # a task decodes so many blocks and hands each on when it is there: between two tasks, 0.25 s were seen
-SLICE_CPUS = 0.01  # other than READ_CPUS, or Ray Data would do both in one task
+READ_CPUS, READ_TASKS = 0.02, 2  # a read task waits for storage, it does not compute
+DECODE_CPUS = 0.94  # Ray Data sets the readers' CPUs aside for good: of one or two whole ones, a decoder's must be left
+TASK_BLOCKS = 4  # a task decodes so many blocks and hands each on when it is there
 LEAST_BLOCK_BYTES = 8 * 2**20
 MOST_TASK_ROWS = 32
 MOST_TASK_BYTES = 96 * 2**20  # Ray Data cuts blocks above 128 MiB, and a cut block is dealt to the wrong worker
@@ -69,25 +68,17 @@ def training_samples(
         num_cpus=READ_CPUS,
         compute=TaskPoolStrategy(size=READ_TASKS),
     )
-    # A task takes whole blocks, so a segment is sliced first: else one task would decode all of it, others the segments
-    # after it, and what those make would wait in memory for its turn. The repartition takes the CPUs of the step that
-    # it is fused with; left alone, it would ask for a whole one.
-    rows_of_task = TASK_BLOCKS * task_rows
-    sliced = encoded.map_batches(
-        _as_it_is,
-        batch_size=rows_of_task,
-        batch_format="pyarrow",
-        num_cpus=SLICE_CPUS,
-        compute=TaskPoolStrategy(size=1),
-    ).repartition(target_num_rows_per_block=rows_of_task, strict=True)
+    # A task takes whole blocks, so who reads a segment slices it: else one task would decode all of it, others the
+    # segments after it, and what those make would wait in memory for its turn.
+    sliced = _fused(encoded.repartition(target_num_rows_per_block=TASK_BLOCKS * task_rows))
     decoded = sliced.map_batches(
         partial(_decode, spec=spec, seed=seed, following=following, timeout=timeout),
         batch_size=task_rows,
         batch_format="pyarrow",
-        num_cpus=1,
+        num_cpus=DECODE_CPUS,
     )
     # Fused with the decoding, this makes its blocks those of exactly task_rows rows.
-    samples = decoded.repartition(target_num_rows_per_block=task_rows, strict=True)
+    samples = _fused(decoded.repartition(target_num_rows_per_block=task_rows, strict=True))
     # Encoded rows travel in blocks no larger than decoded ones, which must not be cut: a segment is not held whole.
     samples.context.target_max_block_size = max(LEAST_BLOCK_BYTES, int(1.1 * task_rows * row_bytes(spec)))
     return samples
@@ -114,8 +105,16 @@ def _read(batch: dict[str, np.ndarray], folder: str, order: Callable[[int], list
     return read_segment(folder, order(int(epoch))[segment]).slice(int(skip))
 
 
-def _as_it_is(table: pa.Table) -> pa.Table:
-    return table
+def _fused(repartitioned: Dataset) -> Dataset:
+    """Let the tasks of the step before do a repartition as well, on the CPUs that they have.
+
+    It has no options for that; by itself it would take whole CPUs, which decoding would lack.
+    """
+    step: Any = repartitioned._logical_plan.dag
+    (before,) = step.input_dependencies
+    step.ray_remote_args.update(before.ray_remote_args)
+    step.compute.size = before.compute.size
+    return repartitioned
 
 
 def _decode(table: pa.Table, spec: ClipSpec, seed: int, following: Following, timeout: float) -> dict[str, Any]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import ray
 
@@ -90,6 +93,41 @@ def test_a_segment_is_shared_out_among_tasks(shards: tuple[str, Manifest]) -> No
     dataset = training_samples(folder, manifest, SPEC, SEED, range(1), GLOBAL, whole, 3, 60)
     dataset.context.execution_options = execution_options(2)
     rows = sum(len(columns["id"]) for columns in dataset.iter_batches(batch_size=3, batch_format="numpy"))
-    decoding = next(line for line in dataset.stats().splitlines() if "MapBatches(_decode)" in line)
-    tasks, blocks = map(int, re.findall(r"(\d+) tasks executed, (\d+) blocks", decoding)[0])
-    assert (rows, tasks, blocks) == (48, 48 // (ingest.TASK_BLOCKS * 3), 48 // 3)
+    steps = re.findall(r"(MapBatches\S+|Streaming\S+): (\d+) tasks executed, (\d+) blocks", dataset.stats())
+    sliced, decoded = 48 // (ingest.TASK_BLOCKS * 3), 48 // 3
+    assert rows == 48
+    assert steps == [  # no step but these two, or a repartition would take whole CPUs of its own
+        (
+            f"MapBatches(_read)->StreamingRepartition[num_rows_per_block={3 * ingest.TASK_BLOCKS},strict=False]",
+            "1",
+            f"{sliced}",
+        ),
+        ("MapBatches(_decode)->StreamingRepartition[num_rows_per_block=3,strict=True]", f"{sliced}", f"{decoded}"),
+    ]
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_every_cpu_decodes_while_there_is_still_something_to_read(
+    shards: tuple[str, Manifest], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Ray Data sets CPUs aside for each step, whether it uses them or not."""
+    folder, manifest = shards
+    decode, log = ingest._decode, str(tmp_path)
+
+    def watched(table: pa.Table, **given: Any) -> dict[str, Any]:
+        start = time.time()
+        time.sleep(0.3)
+        columns = decode(table, **given)
+        Path(log, f"{time.time_ns()}").write_text(f"{start} {time.time()}")
+        return columns
+
+    monkeypatch.setattr(ingest, "_decode", watched)
+    monkeypatch.setattr(ingest, "TASK_BLOCKS", 1)
+    dataset = training_samples(folder, manifest, SPEC, SEED, range(EPOCHS), GLOBAL, 1, 3, 60)
+    dataset.context.execution_options = execution_options(2)
+    for _ in dataset.iter_batches(batch_size=3, batch_format="numpy"):
+        pass
+    spans = [tuple(map(float, file.read_text().split())) for file in tmp_path.iterdir()]
+    ends = max(end for _, end in spans)
+    later = [(a, b) for a, b in spans if a > min(b for _, b in spans)]  # processes have started by then
+    assert sum(b - a for a, b in later) > 1.3 * (ends - min(a for a, _ in later))
