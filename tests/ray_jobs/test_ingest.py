@@ -123,11 +123,11 @@ def test_every_cpu_decodes_while_there_is_still_something_to_read(
 
     monkeypatch.setattr(ingest, "_decode", watched)
     monkeypatch.setattr(ingest, "TASK_BLOCKS", 1)
-    dataset = training_samples(folder, manifest, SPEC, SEED, range(EPOCHS), GLOBAL, 1, 3, 60)
+    dataset = training_samples(folder, manifest, SPEC, SEED, range(2), GLOBAL, 1, 3, 60)
     dataset.context.execution_options = execution_options(2)
     for _ in dataset.iter_batches(batch_size=3, batch_format="numpy"):
         pass
     spans = [tuple(map(float, file.read_text().split())) for file in tmp_path.iterdir()]
-    ends = max(end for _, end in spans)
     later = [(a, b) for a, b in spans if a > min(b for _, b in spans)]  # processes have started by then
-    assert sum(b - a for a, b in later) > 1.3 * (ends - min(a for a, _ in later))
+    beside = [a for a, _ in later if any(c < a < d for c, d in spans)]
+    assert len(beside) > len(later) / 2, sorted(later)
