@@ -20,6 +20,13 @@ from tests.ray_jobs.conftest import ROOT, Head
 pytestmark = pytest.mark.ray
 
 # Normalisation that does not depend on the batch, so that one worker and two can be compared.
+ACTORS = """
+import collections, ray
+from ray._private.state import actors
+ray.init(address="auto")
+found = collections.Counter(a["ActorClassName"] for a in actors().values())
+print("actors:", ", ".join(f"{name} {n}" for name, n in found.items() if name[0] != "_"))
+"""  # of all jobs, dead or alive, but for those that Ray Data keeps for the whole cluster
 SETTINGS = (*TINY, "data.random_cube=true", "backbone.norm=group", "train.max_steps=5", "run.log_every=1")
 
 
@@ -64,6 +71,13 @@ def test_one_worker_and_two_see_the_same_batches_and_the_same_losses(
     for first, second in zip(read_metrics(one), read_metrics(two), strict=True):
         for name in ("loss", "crop_distance", "crop_iou", "source_distance", "similarity_positive"):
             assert second[name] == pytest.approx(first[name], abs=1e-4), (first["step"], name)
+
+
+@pytest.mark.usefixtures("runs")
+def test_a_pretraining_takes_no_more_actors_than_its_workers_and_two(head: Head) -> None:
+    """Beside each worker: Ray Train's controller, and who deals out Ray Data's blocks; decoding has none."""
+    found = head.submit("python", "-c", ACTORS)
+    assert "TrainController 2, RayTrainWorker 3, SplitCoordinator 2" in found.stdout, found.stdout
 
 
 @pytest.mark.slow
