@@ -119,7 +119,8 @@ def job(config: Config, folder: str, device: str) -> float:
         environment = os.environ | {"RAY_ADDRESS": "local"}
         subprocess.run([*command, *options, "run.log_every=1"], check=True, env=environment, stdout=subprocess.DEVNULL)
         (metrics,) = Path(runs).rglob("metrics.jsonl")
-        return statistics.median(line["clips_per_s"] for line in read_metrics(metrics.parent)[1:])
+        rates: list[float] = [line["clips_per_s"] for line in read_metrics(metrics.parent)[1:]]
+        return statistics.median(rates)
 
 
 def lightly_steps(config: Config, batch: Batch, device: str) -> Iterator[float]:
