@@ -68,7 +68,7 @@ def find_run(
         listed: ``folders_in``, or what remembers its answers.
 
     Raises:
-        DataError: ``run.storage`` is a URI that cannot be read.
+        DataError: ``run.storage`` is a URI that cannot be read. ConfigError: it is a folder that cannot be.
     """
     own = run_id(config, content_id)
     storage, name = (config.run.storage or str(home() / "runs")).rstrip("/"), f"{config.run.name}-{own}"
