@@ -33,6 +33,9 @@ from ray_jobs.engine.ingest import execution_options, rows_per_task, training_sa
 from ray_jobs.engine.plan import Plan
 
 CONTROLLER_FAILURES = 10  # Ray's default retries a start that cannot be for ever
+# On CPUs, malloc keeps what it has: it would give a step's tensors back, and each page is then zeroed anew. By its
+# environment, for a thread that is there already would go on as it began.
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_ARENA_MAX": "1"}
 TOGETHER = (NonFiniteLossError, DecodeFailuresError, StorageError)  # raised on every rank at once, see ``pretrain``
 
 
@@ -120,6 +123,7 @@ def run_pretraining(config: Config, plan: Plan, data: str, manifest: Manifest, p
             name=f"{Path(lease).stem}-{os.getpid()}",
             storage_path=f"{place.uri}/ray_train" if place.uri else str(place.folder / "ray_train"),
             failure_config=FailureConfig(**failures),
+            worker_runtime_env={} if plan.use_gpu else {"env_vars": KEEP_MEMORY},
         ),
         datasets={"train": partial(make_dataset, config, data, manifest, labelled, steps, place)},
         dataset_config=DataConfig(execution_options=execution_options(plan.data_cpus), enable_shard_locality=False),

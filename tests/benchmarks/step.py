@@ -6,6 +6,7 @@ On ready tensors, also beside SimCLR put together from lightly's parts with the 
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +29,19 @@ from paramcrop.optim import set_lr
 from paramcrop.presets import load_config
 from paramcrop.pretrain import pretrain, train_step
 from paramcrop.record import Recorder
-from paramcrop.runs import read_metrics
 from paramcrop.two_views import build_model
 from tests.benchmarks.decode import made_shards, rows_of
+from tests.benchmarks.slices import SLICE, Side, in_slices
 from tests.benchmarks.timing import Line, Report, settle
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS, ROUNDS = 12, 2
+STEPS = 12
+LASTING = 40  # steps that there is data for: who is ahead goes on until the other is done
 PEER = "ready tensors: lightly's SimCLR parts (peer)"
 LIMIT = "ready tensors: a bare loop (limit)"
 OURS = "ready tensors: ours, whole"
+FED = "decoding: a bare loop and a DataLoader (limit)"
+JOB = "decoding: the job on Ray"
 
 
 def settings(device: str) -> Config:
@@ -101,26 +106,44 @@ class Parts(torch.utils.data.Dataset[dict[str, Any]]):
         return cut_batch(self.rows[i * self.batch : (i + 1) * self.batch], self.spec, 0)
 
 
-def fed_loop(config: Config, folder: str, device: str) -> float:
-    """The bare loop with torch's DataLoader, a process of it for each core; clips/s at the median step."""
+def fed_loop(config: Config, folder: str, device: str, counted: Path) -> None:
+    """The bare loop with torch's DataLoader, a process of it for each core; a line in ``counted`` after each step."""
+    os.setsid()  # what it starts is stopped with it
     loader = torch.utils.data.DataLoader(Parts(config, folder), None, collate_fn=dict, num_workers=os.cpu_count() or 1)
-    starts = [time.perf_counter() for _ in bare_steps(config, (to_batch(part) for part in loader), device)]
-    seconds = [end - start for start, end in itertools.pairwise(starts)]  # the wait for data is part of a step
-    return 2 * config.train.global_batch / statistics.median(seconds)
+    with counted.open("w", buffering=1) as file:
+        for seconds in bare_steps(config, (to_batch(part) for part in loader), device):
+            print(seconds, file=file)
 
 
-def job(config: Config, folder: str, device: str) -> float:
-    """``ray_jobs/pretrain.py``: Ray Data, Ray Train, metrics and checkpoint; clips/s at the median step."""
-    with tempfile.TemporaryDirectory() as runs:
-        options = [f"data.shards={folder}", f"run.storage={runs}", f"train.device={device}"]
-        options += [f"train.threads={os.cpu_count()}"]  # as many as torch gives the bare loop
-        options += [f"train.global_batch={config.train.global_batch}", f"train.max_steps={STEPS + 1}"]
-        command = [sys.executable, str(ROOT / "ray_jobs" / "pretrain.py"), "--preset", "k400_simclr_s3dg"]
-        environment = os.environ | {"RAY_ADDRESS": "local"}
-        subprocess.run([*command, *options, "run.log_every=1"], check=True, env=environment, stdout=subprocess.DEVNULL)
-        (metrics,) = Path(runs).rglob("metrics.jsonl")
-        rates: list[float] = [line["clips_per_s"] for line in read_metrics(metrics.parent)[1:]]
-        return statistics.median(rates)
+def start_loop(config: Config, folder: str, device: str, runs: Path) -> Side:
+    counted = runs / "steps"
+    process = multiprocessing.get_context("spawn").Process(target=fed_loop, args=(config, folder, device, counted))
+    process.start()
+    assert process.pid is not None
+    return Side(process.pid, partial(lines_in, counted))
+
+
+def start_job(config: Config, folder: str, device: str, runs: Path) -> Side:
+    """``ray_jobs/pretrain.py``: Ray Data, Ray Train, metrics, record and checkpoint."""
+    options = [f"data.shards={folder}", f"run.storage={runs}", f"train.device={device}", "run.log_every=1"]
+    options += [f"train.threads={os.cpu_count()}"]  # as many as torch gives the bare loop
+    options += [f"train.global_batch={config.train.global_batch}"]
+    command = [sys.executable, str(ROOT / "ray_jobs" / "pretrain.py"), "--preset", "k400_simclr_s3dg", *options]
+    environment = os.environ | {"RAY_ADDRESS": "local"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
+    return Side(process.pid, lambda: sum(map(lines_in, runs.rglob("metrics.jsonl"))))
+
+
+def lines_in(file: Path) -> int:
+    return file.read_text().count("\n") if file.exists() else 0
+
+
+def decoding(config: Config, device: str) -> dict[str, float]:
+    """Seconds of a step with decoding on both sides, over steps that take turns in slices; means, waits included."""
+    with made_shards(config.train.global_batch * LASTING) as (folder, _), tempfile.TemporaryDirectory() as runs:
+        given = config, folder, device, Path(runs)
+        taken = in_slices({FED: partial(start_loop, *given), JOB: partial(start_job, *given)}, STEPS)
+    return {name: seconds[-1] / STEPS for name, seconds in taken.items()}
 
 
 def lightly_steps(config: Config, batch: Batch, device: str) -> Iterator[float]:
@@ -148,19 +171,17 @@ def lightly_steps(config: Config, batch: Batch, device: str) -> Iterator[float]:
 def run(device: str) -> Report:
     config = settings(device)
     views = 2 * config.train.global_batch
-    with made_shards(config.train.global_batch * (STEPS + 1)) as (folder, _):
+    with made_shards(config.train.global_batch) as (folder, _):
         rows = [row | {"epoch": 0, "position": i, "label": -1} for i, row in enumerate(rows_of(folder))]
         ready = to_batch(cut_batch(rows[: config.train.global_batch], build_clip_spec(config), 0))
-        found = {name: views / seconds for name, seconds in taking_turns(config, ready, device).items()}
-        rounds = [(fed_loop(config, folder, device), job(config, folder, device)) for _ in range(ROUNDS)]
-    fed, jobs = zip(*rounds, strict=True)
-    lines = [Line(name, rate, {"of the limit": rate / found[LIMIT]}) for name, rate in found.items()]
-    lines += [Line("decoding: a bare loop and a DataLoader (limit)", max(fed), {"of the limit": 1.0})]
-    lines += [Line("decoding: the job on Ray", max(jobs), {"of the limit": max(jobs) / max(fed)})]
+        steps = taking_turns(config, ready, device)
+    fed = decoding(config, device)
+    lines = [Line(name, views / seconds, {"of the limit": steps[LIMIT] / seconds}) for name, seconds in steps.items()]
+    lines += [Line(name, views / seconds, {"of the limit": fed[FED] / seconds}) for name, seconds in fed.items()]
     size = f"S3D-G, {config.train.global_batch} videos a step, views of 16 x 112 x 112; {STEPS} steps after the first"
     notes = [
-        f"{size}; medians; on ready tensors taking turns step by step, with decoding run by run, best of {ROUNDS}: "
-        + "; ".join(f"{a:.3g} and {b:.3g}" for a, b in rounds),
+        f"{size}; on ready tensors medians, taking turns step by step; with decoding means, the two programs taking "
+        f"turns of {SLICE:.0f} s",
         "bars: 0.95 on ready tensors, 0.90 with decoding",
     ]
     return Report("a training step, clips (views) a second", "clips/s", lines, notes)
