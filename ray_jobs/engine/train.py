@@ -109,6 +109,7 @@ def run_pretraining(config: Config, plan: Plan, data: str, manifest: Manifest, p
     job |= {"classes": manifest.classes}
     labelled = labelled_videos(config, data, manifest)
     failures: Any = {"max_failures": config.train.max_restarts, "controller_failure_limit": CONTROLLER_FAILURES}
+    environment: Any = {} if plan.use_gpu else {"worker_runtime_env": {"env_vars": KEEP_MEMORY}}
     function: Any = train_worker  # what it returns is missing in Ray's types, on both sides
     trainer: Any = TorchTrainer(
         function,
@@ -123,7 +124,7 @@ def run_pretraining(config: Config, plan: Plan, data: str, manifest: Manifest, p
             name=f"{Path(lease).stem}-{os.getpid()}",
             storage_path=f"{place.uri}/ray_train" if place.uri else str(place.folder / "ray_train"),
             failure_config=FailureConfig(**failures),
-            worker_runtime_env={} if plan.use_gpu else {"env_vars": KEEP_MEMORY},
+            **environment,
         ),
         datasets={"train": partial(make_dataset, config, data, manifest, labelled, steps, place)},
         dataset_config=DataConfig(execution_options=execution_options(plan.data_cpus), enable_shard_locality=False),

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 SLICE = 3.0  # seconds; a stopped Ray is not missed for as long
 LOOK = 0.05
+WARM = 4  # steps before the first slice: by then what is prepared ahead has been
 
 
 class Side(NamedTuple):
@@ -24,46 +25,50 @@ class Side(NamedTuple):
     done: Callable[[], int]
 
 
-def in_slices(start: dict[str, Callable[[], Side]], steps: int) -> dict[str, list[float]]:
-    """Start each, up to its first step; then take turns until all have ``steps`` more, and end all.
+def in_slices(start: dict[str, Callable[[], Side]], steps: int) -> dict[str, float]:
+    """Start each, up to its first steps; then take turns until all have ``steps`` more than one, and end all.
 
-    -> of each, the seconds it was at work when each of those steps was done, from its first one on.
+    -> of each, the mean seconds of those steps, in which it was at work.
 
     Raises:
         RuntimeError: a program ended before it had done its steps.
     """
-    sides, seconds = dict[str, Side](), {name: [0.0] for name in start}
+    sides, ends = dict[str, Side](), {name: list[float]() for name in start}
     try:
         for name, begin in start.items():
             sides[name] = begin()
-            wait_for_first(name, sides[name])
+            warm_up(name, sides[name])
             send(sides[name], signal.SIGSTOP)
-        worked = dict.fromkeys(sides, 0.0)
-        while any(len(seconds[name]) <= steps for name in sides):
+        worked, before = dict.fromkeys(sides, 0.0), {name: side.done() for name, side in sides.items()}
+        while any(len(done) <= steps for done in ends.values()):
             for name, side in sides.items():
-                worked[name] = work(name, side, worked[name], seconds[name])
+                worked[name] = work(name, side, before[name], worked[name], ends[name])
     finally:
         for side in sides.values():
             send(side, signal.SIGKILL)
-    return {name: taken[: steps + 1] for name, taken in seconds.items()}
+    return {name: (done[steps] - done[0]) / steps for name, done in ends.items()}
 
 
-def wait_for_first(name: str, side: Side) -> None:
-    while not side.done():
+def warm_up(name: str, side: Side) -> None:
+    while side.done() < WARM:
         check(name, side)
         time.sleep(LOOK)
 
 
-def work(name: str, side: Side, before: float, seconds: list[float]) -> float:
-    """One slice -> seconds at work so far; the steps done in it are added to ``seconds``."""
+def work(name: str, side: Side, before: int, worked: float, ends: list[float]) -> float:
+    """One slice -> seconds at work so far; the ends of its steps are added, in the same seconds.
+
+    Args:
+        before: steps done before the first slice. worked: seconds at work before this one.
+    """
     send(side, signal.SIGCONT)
     start = time.monotonic()
     while (now := time.monotonic() - start) < SLICE:
         time.sleep(LOOK)
         check(name, side)
-        seconds += [before + now] * (side.done() - len(seconds))
+        ends += [worked + now] * (side.done() - before - len(ends))
     send(side, signal.SIGSTOP)
-    return before + now
+    return worked + now
 
 
 def check(name: str, side: Side) -> None:
@@ -78,11 +83,12 @@ def send(side: Side, number: signal.Signals) -> None:
 
 
 def processes(side: Side) -> list[int]:
-    """Those of a session that have not ended."""
+    """Those of a session that have not ended; its first one even before it has made it."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-            if os.getsid(int(folder.name)) == side.session and state != "Z":
-                found.append(int(folder.name))
+            number = int(folder.name)
+            if side.session in (number, os.getsid(number)) and state != "Z":
+                found.append(number)
     return found
