@@ -76,6 +76,11 @@ def check(name: str, side: Side) -> None:
         raise RuntimeError(f"{name} must be at work for all its steps, but it has ended")
 
 
+def lines_in(file: Path) -> int:
+    """How many steps a program has written down."""
+    return file.read_text().count("\n") if file.exists() else 0
+
+
 def send(side: Side, number: signal.Signals) -> None:
     for process in processes(side):
         with suppress(ProcessLookupError):

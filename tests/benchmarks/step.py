@@ -31,7 +31,7 @@ from paramcrop.pretrain import pretrain, train_step
 from paramcrop.record import Recorder
 from paramcrop.two_views import build_model
 from tests.benchmarks.decode import made_shards, rows_of
-from tests.benchmarks.slices import SLICE, Side, in_slices
+from tests.benchmarks.slices import SLICE, Side, in_slices, lines_in
 from tests.benchmarks.timing import Line, Report, settle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -132,10 +132,6 @@ def start_job(config: Config, folder: str, device: str, runs: Path) -> Side:
     environment = os.environ | {"RAY_ADDRESS": "local"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
     return Side(process.pid, lambda: sum(map(lines_in, runs.rglob("metrics.jsonl"))))
-
-
-def lines_in(file: Path) -> int:
-    return file.read_text().count("\n") if file.exists() else 0
 
 
 def decoding(config: Config, device: str) -> dict[str, float]:

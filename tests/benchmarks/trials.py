@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -17,7 +18,8 @@ from paramcrop.sweeps.record import read_records
 from tests.benchmarks.timing import Line, Report
 
 ROOT = Path(__file__).resolve().parents[2]
-TRIALS, STEPS = 4, 560  # of about 100 s each
+TRIALS, STEPS = 4, 560  # of more than 100 s each
+TRAINING = "training: steps, record, a checkpoint every eight"
 
 
 def run(device: str) -> Report:
@@ -42,7 +44,7 @@ def run(device: str) -> Report:
     names = list(parts[0])
     lines = [Line(name, sum(part[name] for part in parts) / TRIALS, {}) for name in names]
     trial = sum(r.seconds for r in records)
-    busy = sum(part["training steps"] + part["evaluating"] for part in parts)
+    busy = sum(part[TRAINING] + part["evaluating"] for part in parts)
     lines.append(Line("a trial, whole", trial / TRIALS, {"of it training and evaluating": busy / trial}))
     lines.append(Line("the command, whole", end - start, {"of it training and evaluating": busy / (end - start)}))
     return Report(
@@ -54,15 +56,16 @@ def _parts(run: Path, begun: float, ended: float) -> dict[str, float]:
     """Seconds, part by part, by what the run and the trial wrote down."""
     history = read_lines(run / "history.jsonl")
     at = {line["event"]: line["time"] for line in history}
-    metrics = read_metrics(run)
-    steps = sum(1 for _ in metrics)
-    clips = [m["clips_per_s"] for m in metrics[1:]]
-    training = 64 * STEPS / (sum(clips) / len(clips)) if steps > 1 else 0.0
-    whole = at["finished"] - at["workers"]
+    spans = itertools.pairwise(read_metrics(run))  # the first line's wait is that for the first batch
+    waited = sum(64 * (b["step"] - a["step"]) / b["clips_per_s"] * b["data_wait"] for a, b in spans)
+    first = (run / "crops" / "step=0000000.npz").stat().st_mtime  # taken when the first batch is there
+    last = max(folder.stat().st_mtime for folder in (run / "checkpoints").iterdir())
     return {
         "the trial's own start": at["running"] - begun,
         "Ray Train's start: controller, workers": at["workers"] - at["running"],
-        "first batch, last checkpoint, Ray Train's end": whole - training,
-        "training steps": training,
+        "first batch: Ray Data's and the decoders' processes": first - at["workers"],
+        TRAINING: last - first - waited,
+        "waiting for data between them": waited,
+        "Ray Train's end": at["finished"] - last,
         "evaluating": ended - at["finished"],
     }
