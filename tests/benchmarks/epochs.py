@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from tests.benchmarks.decode import BATCH, CORES, SPEC, bare_rate, made_shards, quiet_ray, rows_of
+from tests.benchmarks.decode import BATCH, CORES, SPEC, bare, made_shards, quiet_ray, rows_of
 from tests.benchmarks.timing import Line, Report
 
 EPOCHS, VIDEOS = 20, 256
@@ -33,7 +33,7 @@ def run(device: str) -> Report:
     quiet_ray(CORES)
     try:
         with made_shards(VIDEOS) as (folder, manifest):
-            before = bare_rate(rows_of(folder))
+            before = bare(rows_of(folder))
             given = folder, manifest, SPEC, 0, range(EPOCHS), BATCH, 8, rows_per_task(BATCH, SPEC), 60.0
             samples = training_samples(*given)
             samples.context.execution_options = execution_options(CORES)
@@ -43,7 +43,7 @@ def run(device: str) -> Report:
                 times.append(time.perf_counter())
                 if (i + 1) % (VIDEOS // BATCH) == 0:
                     peaks.append(memory())
-            limit = (before + bare_rate(rows_of(folder))) / 2  # the machine is not the same for minutes
+            limit = (before + bare(rows_of(folder))) / 2  # the machine is not the same for minutes
     finally:
         ray.shutdown()
     steps = VIDEOS // BATCH
