@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-SLICE = 3.0  # seconds; not for what starts processes as it goes: a Ray that is stopped ends those it finds idle
+SLICE = 3.0  # seconds; Ray Data alone came out far slower so than run by run; why is not known
 LOOK = 0.05
 WARM = 4  # steps before the first slice: by then what is prepared ahead has been
 
