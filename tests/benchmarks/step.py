@@ -177,7 +177,7 @@ def run(device: str) -> Report:
     notes = [
         f"{size}; on ready tensors medians, taking turns step by step; with decoding means, the two programs taking "
         f"turns of {SLICE:.0f} s after {WARM} steps, in which Ray Data decodes most of what is left",
-        "with decoding, only the job's workers have malloc set to keep memory: the limit is a loop as one would write it",
+        "with decoding, only the job's workers keep their memory; the limit is a loop as one would write it",
         "bars: 0.95 on ready tensors, 0.90 with decoding",
     ]
     return Report("a training step, clips (views) a second", "clips/s", lines, notes)
