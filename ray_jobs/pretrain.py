@@ -22,7 +22,7 @@ from paramcrop.data.shards import Manifest, read_manifest
 from paramcrop.mirror import Mirror
 from paramcrop.runs import is_finished, read_status, run_place, set_aside
 from paramcrop.stint import begin, ending, hold
-from ray_jobs.cli import config_parser, parse_config, run_command
+from ray_jobs.cli import config_parser, parse_config, run_command, uncollected
 from ray_jobs.engine.plan import Node, Plan, plan_pretraining
 from ray_jobs.pretrain_report import describe, print_ending
 from ray_jobs.progress import RunProgress
@@ -38,9 +38,10 @@ def main(argv: Sequence[str]) -> None:
     arguments = parser.parse_args(argv)
     config = parse_config(arguments)
     if arguments.dry_run:
-        dry_run(config, console)
-        if arguments.cluster:
-            plan_cluster(arguments.cluster, config, console)
+        with uncollected():
+            dry_run(config, console)
+            if arguments.cluster:
+                plan_cluster(arguments.cluster, config, console)
         return
     start = time.monotonic()
     data, manifest = find_videos(config, lambda text: console.print(text, highlight=False))

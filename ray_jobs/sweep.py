@@ -20,7 +20,7 @@ from rich.console import Console
 from paramcrop.lease import Lease
 from paramcrop.runs import home
 from paramcrop.sweeps.record import read_record, write_record
-from ray_jobs.cli import run_command
+from ray_jobs.cli import run_command, uncollected
 from ray_jobs.sweep_options import PAPER, find_data, find_sweeps, parse_arguments
 from ray_jobs.sweep_plan import Sweep, open_sweep, raise_failures
 
@@ -31,10 +31,8 @@ def main(argv: Sequence[str]) -> None:
     data = find_data(arguments)
     sweeps = [open_sweep(home() / "sweeps" / name, space, data) for name, space in find_sweeps(arguments, data)]
     if arguments.dry_run:
-        from ray_jobs.sweep_dry_run import describe, describe_all
-
-        told = describe_all(sweeps) if len(sweeps) > 1 else describe(sweeps[0], arguments.cluster, arguments.concurrent)
-        console.print(told, highlight=False, markup=False)
+        with uncollected():
+            console.print(dry_run(sweeps, arguments), highlight=False, markup=False)
         return
     trials = [answer(sweep, arguments, console) for sweep in sweeps]
     if len(sweeps) > 1:
@@ -45,6 +43,12 @@ def main(argv: Sequence[str]) -> None:
     if any(trials):
         console.print(f"{sum(trials)} trials in {time.monotonic() - start:.0f} s", highlight=False)
         raise_failures(sweeps)
+
+
+def dry_run(sweeps: Sequence[Sweep], arguments: Namespace) -> str:
+    from ray_jobs.sweep_dry_run import describe, describe_all
+
+    return describe_all(sweeps) if len(sweeps) > 1 else describe(sweeps[0], arguments.cluster, arguments.concurrent)
 
 
 def answer(sweep: Sweep, arguments: Namespace, console: Console) -> int:

@@ -11,7 +11,7 @@ from paramcrop.config import Config
 from paramcrop.data.order import steps_per_epoch
 from paramcrop.lines import read_lines
 from paramcrop.mirror import Mirror, folders_in
-from paramcrop.model_size import model_size
+from paramcrop.model_size import learned
 from paramcrop.runs import find_run, home, read_status
 from paramcrop.sweeps.record import read_record
 from paramcrop.sweeps.trials import Trial, config_of
@@ -132,7 +132,6 @@ def _time(sweep: Sweep, runs: int, at_once: int) -> str:
 def _disk(sweep: Sweep, runs: int) -> str:
     """Weights, momentum and what else a checkpoint has: about two float32 numbers a parameter."""
     config = sweep.config
-    size = model_size(config, sweep.videos.classes)
     checkpoints = -(-config.train.epochs // config.run.checkpoint_epochs)
-    total = runs * checkpoints * 8 * (size.backbone + size.head + size.croppers)
+    total = runs * checkpoints * 8 * learned(config, sweep.videos.classes)
     return f"disk: about {total / 2**30:.2g} GiB of checkpoints ({runs} runs x {checkpoints})"

@@ -7,7 +7,7 @@ import torch
 
 from paramcrop.build import build_method, view_size
 from paramcrop.errors import ConfigError
-from paramcrop.model_size import count, kept_bytes, model_size
+from paramcrop.model_size import count, learned, macs, model_size, trace
 from paramcrop.presets import load_config
 from tests.memory import tiny_config
 
@@ -44,7 +44,7 @@ def test_what_a_pass_keeps_is_what_a_real_one_keeps(method: str, backbone: str) 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         model(*views)
     real = sum(x.untyped_storage().nbytes() for x in kept.values())
-    assert kept_bytes(model, 8, view_size(config)) == pytest.approx(real, rel=0.05)
+    assert trace(model, 8, view_size(config)).kept == pytest.approx(real, rel=0.05)
 
 
 def test_the_estimate_is_the_one_that_was_compared_with_a_gpu() -> None:
@@ -60,7 +60,9 @@ def test_every_pair_has_a_size(method: str, backbone: str) -> None:
     size = model_size(config, ["left", "right"])
     model = build_method(config, torch.float32, ["left", "right"])
     assert size.backbone + size.head == count(model)
-    assert size.macs > 0 and size.memory > 0
+    assert learned(config, ["left", "right"]) == size.backbone + size.head + size.croppers
+    assert size.macs == macs(model.get_submodule("backbone"), view_size(config)) > 0
+    assert size.memory > 0
 
 
 def test_memory_grows_with_the_batch_and_shrinks_with_the_workers() -> None:
@@ -72,7 +74,7 @@ def test_neither_weights_nor_queue_change() -> None:
     config = tiny_config("method=moco", "moco.queue=16")
     model = build_method(config, torch.float32)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    kept_bytes(model, 8, view_size(config))
+    trace(model, 8, view_size(config))
     changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
     assert [name for name in changed if not name.endswith("num_batches_tracked")] == []
     assert count(model) == sum(p.numel() for p in model.parameters() if p.requires_grad)
