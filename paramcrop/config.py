@@ -73,7 +73,7 @@ class Data(BaseModel):
     decode_timeout: float = _option(
         60.0, "seconds after which a video that is being decoded counts as one that cannot be", where=True, gt=0
     )
-    task_rows: int | None = _option(None, "most videos per decode task; none: by size", where=True, ge=1)
+    block_rows: int | None = _option(None, "most videos per decoded block; none: by size", where=True, ge=1)
 
     @model_validator(mode="after")
     def _check(self) -> Data:

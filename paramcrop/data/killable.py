@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from paramcrop.errors import ParamCropError, VideoError
+from paramcrop.malloc import KEEP_MEMORY
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -104,7 +105,7 @@ class Killable(Generic[P, R]):
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,  # decoders write there what the error says again
-                    env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+                    env=KEEP_MEMORY | os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
                 )
             self._connection = Connection(ours.detach())
         return self._connection

@@ -1,7 +1,7 @@
 """Ray Data: shards -> decoded samples, in one order however many workers take them.
 
 The rows of every epoch are listed beforehand (``paramcrop.data.order``). One task reads a segment of them, still
-encoded; CPU tasks on any node decode a slice of it each, into a few blocks of exactly ``task_rows``. Blocks are kept in
+encoded; CPU tasks on any node decode a slice of it each, into blocks of exactly ``block_rows``. Blocks are kept in
 order, so ``streaming_split`` deals them out in turn, and a global batch holds the same videos for 1 worker or 8.
 
 One execution spans all epochs: nothing starts up between two of them.
@@ -26,11 +26,12 @@ from paramcrop.data.samples import Cut, Following, cut_batch
 from paramcrop.data.shards import Manifest
 
 READ_CPUS, READ_TASKS = 0.02, 2  # a read task waits for storage, it does not compute
-DECODE_CPUS = 0.94  # Ray Data sets the readers' CPUs aside for good: of one or two whole ones, a decoder's must be left
-TASK_BLOCKS = 4  # a task decodes so many blocks and hands each on when it is there
-LEAST_BLOCK_BYTES = 8 * 2**20
-MOST_TASK_ROWS = 32
-MOST_TASK_BYTES = 96 * 2**20  # Ray Data cuts blocks above 128 MiB, and a cut block is dealt to the wrong worker
+SLICE_CPUS = 0.02
+DECODE_CPUS = 0.94  # Ray Data sets the others' CPUs aside for good: of one or two whole ones, a decoder's must be left
+# A task decodes seconds of videos, for its start and end cost tenths of one, in blocks that it hands on one by one: the
+# smaller, the sooner the next is there, but each costs Ray some 10 ms.
+TASK_ROWS, MOST_TASK_BYTES = 64, 400 * 2**20
+MOST_BLOCK_ROWS, MOST_BLOCK_BYTES = 32, 48 * 2**20
 
 
 def training_samples(
@@ -41,12 +42,12 @@ def training_samples(
     epochs: range,
     global_batch: int,
     window: int,
-    task_rows: int,
+    block_rows: int,
     timeout: float,
     labelled: Labelled | None = None,
     skip: int = 0,
 ) -> Dataset:
-    """Every sample of ``epochs``, in whole global batches, in blocks of exactly ``task_rows`` (a divisor of those).
+    """Every sample of ``epochs``, in whole global batches, in blocks of exactly ``block_rows`` (a divisor of those).
 
     Columns are ``paramcrop.data.samples.cut_batch``'s. ``timeout`` is a video's, in seconds. The first ``skip`` samples
     of the first epoch are left out.
@@ -68,19 +69,20 @@ def training_samples(
         num_cpus=READ_CPUS,
         compute=TaskPoolStrategy(size=READ_TASKS),
     )
-    # A task takes whole blocks, so who reads a segment slices it: else one task would decode all of it, others the
-    # segments after it, and what those make would wait in memory for its turn.
-    sliced = _fused(encoded.repartition(target_num_rows_per_block=TASK_BLOCKS * task_rows))
-    decoded = sliced.map_batches(
+    # A task takes whole blocks: one for a segment would decode all of it, others the segments after it, and what those
+    # make would wait in memory for its turn. Strictly, so that every task's rows are whole blocks of block_rows.
+    sliced = _light(
+        encoded.repartition(target_num_rows_per_block=task_blocks(block_rows, spec) * block_rows, strict=True)
+    )
+    samples = sliced.map_batches(
         partial(_decode, spec=spec, seed=seed, following=following, timeout=timeout),
-        batch_size=task_rows,
+        batch_size=block_rows,
         batch_format="pyarrow",
         num_cpus=DECODE_CPUS,
     )
-    # Fused with the decoding, this makes its blocks those of exactly task_rows rows.
-    samples = _fused(decoded.repartition(target_num_rows_per_block=task_rows, strict=True))
-    # Encoded rows travel in blocks no larger than decoded ones, which must not be cut: a segment is not held whole.
-    samples.context.target_max_block_size = max(LEAST_BLOCK_BYTES, int(1.1 * task_rows * row_bytes(spec)))
+    # Below the size of block_rows rows, so that these are a block as soon as they are decoded, and in one piece: Ray
+    # Data hands on what is larger, and cuts only what is 1.5 times too large.
+    samples.context.target_max_block_size = int(0.9 * block_rows * row_bytes(spec))
     return samples
 
 
@@ -89,10 +91,15 @@ def execution_options(cpus: float) -> ExecutionOptions:
     return ExecutionOptions(resource_limits=ExecutionResources.for_limits(cpu=cpus), preserve_order=True)
 
 
-def rows_per_task(batch_per_worker: int, spec: ClipSpec, most: int | None = None) -> int:
+def rows_per_block(batch_per_worker: int, spec: ClipSpec, most: int | None = None) -> int:
     """The largest divisor of a worker's batch whose decoded rows stay within one block."""
-    limit = max(1, min(most or MOST_TASK_ROWS, MOST_TASK_BYTES // row_bytes(spec)))
+    limit = max(1, min(most or MOST_BLOCK_ROWS, MOST_BLOCK_BYTES // row_bytes(spec)))
     return max(n for n in range(1, batch_per_worker + 1) if batch_per_worker % n == 0 and n <= limit)
+
+
+def task_blocks(block_rows: int, spec: ClipSpec) -> int:
+    """How many blocks a task decodes."""
+    return max(1, min(TASK_ROWS, MOST_TASK_BYTES // row_bytes(spec)) // block_rows)
 
 
 def row_bytes(spec: ClipSpec) -> int:
@@ -105,15 +112,11 @@ def _read(batch: dict[str, np.ndarray], folder: str, order: Callable[[int], list
     return read_segment(folder, order(int(epoch))[segment]).slice(int(skip))
 
 
-def _fused(repartitioned: Dataset) -> Dataset:
-    """Let the tasks of the step before do a repartition as well, on the CPUs that they have.
-
-    It has no options for that; by itself it would take whole CPUs, which decoding would lack.
-    """
+def _light(repartitioned: Dataset) -> Dataset:
+    """Let a repartition take next to no CPU. It has no options for that; whole ones are what decoding would lack."""
     step: Any = repartitioned._logical_plan.dag
-    (before,) = step.input_dependencies
-    step.ray_remote_args.update(before.ray_remote_args)
-    step.compute.size = before.compute.size
+    step.ray_remote_args["num_cpus"] = SLICE_CPUS
+    step.compute.size = 1
     return repartitioned
 
 

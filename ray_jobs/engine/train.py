@@ -25,17 +25,15 @@ from paramcrop.data.labels import labelled_rows
 from paramcrop.data.order import Labelled, steps_per_epoch
 from paramcrop.data.shards import Manifest
 from paramcrop.errors import DecodeFailuresError, NonFiniteLossError, ParamCropError, StorageError
+from paramcrop.malloc import KEEP_MEMORY
 from paramcrop.mirror import Mirror
 from paramcrop.pretrain import pretrain
 from paramcrop.record import Recorder
 from paramcrop.stint import still_held
-from ray_jobs.engine.ingest import execution_options, rows_per_task, training_samples
+from ray_jobs.engine.ingest import execution_options, rows_per_block, training_samples
 from ray_jobs.engine.plan import Plan
 
 CONTROLLER_FAILURES = 10  # Ray's default retries a start that cannot be for ever
-# On CPUs, malloc keeps what it has: it would give a step's tensors back, and each page is then zeroed anew. By its
-# environment, for a thread that is there already would go on as it began.
-KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_ARENA_MAX": "1"}
 TOGETHER = (NonFiniteLossError, DecodeFailuresError, StorageError)  # raised on every rank at once, see ``pretrain``
 
 
@@ -157,7 +155,7 @@ def make_dataset(
         range(done, ceil(config.total_steps(steps) / steps)),
         config.train.global_batch,
         config.data.shuffle_row_groups,
-        rows_per_task(config.batch_per_worker, spec, config.data.task_rows),
+        rows_per_block(config.batch_per_worker, spec, config.data.block_rows),
         config.data.decode_timeout,
         labelled,
         (step - done * steps) * config.train.global_batch,

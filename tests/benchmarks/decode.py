@@ -96,9 +96,9 @@ def loader(rows: list[dict[str, Any]]) -> float:
 
 def ray_data(folder: str, manifest: Manifest, epochs: int = 1) -> float:
     """Windows/s from the first batch on, in whole batches as a trainer gets them."""
-    from ray_jobs.engine.ingest import execution_options, rows_per_task, training_samples
+    from ray_jobs.engine.ingest import execution_options, rows_per_block, training_samples
 
-    task = rows_per_task(BATCH, SPEC)
+    task = rows_per_block(BATCH, SPEC)
     given = folder, manifest, SPEC, 0, range(epochs), BATCH, 8, task, 60.0
     samples = training_samples(*given)
     samples.context.execution_options = execution_options(CORES)

@@ -28,13 +28,13 @@ def memory() -> int:
 def run(device: str) -> Report:
     import ray
 
-    from ray_jobs.engine.ingest import execution_options, rows_per_task, training_samples
+    from ray_jobs.engine.ingest import execution_options, rows_per_block, training_samples
 
     quiet_ray(CORES)
     try:
         with made_shards(VIDEOS) as (folder, manifest):
             before = bare(rows_of(folder))
-            given = folder, manifest, SPEC, 0, range(EPOCHS), BATCH, 8, rows_per_task(BATCH, SPEC), 60.0
+            given = folder, manifest, SPEC, 0, range(EPOCHS), BATCH, 8, rows_per_block(BATCH, SPEC), 60.0
             samples = training_samples(*given)
             samples.context.execution_options = execution_options(CORES)
             start = time.perf_counter()

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
+import resource
 import signal
 import subprocess
 import sys
@@ -31,6 +33,14 @@ def act(what: str) -> int:
     elif what == "fail":
         raise ValueError("one line\nand more")
     return os.getpid()
+
+
+def faults(megabytes: tuple[int, ...]) -> int:
+    """Pages that the kernel had to find for arrays of so many MB, one after another."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for size in megabytes:
+        np.ones(size * 2**20, np.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
 def arrays(*sizes: int) -> list[np.ndarray]:
@@ -138,3 +148,11 @@ def die_once(marker: str) -> str:
 def test_a_child_that_is_killed_for_another_reason_is_asked_again(tmp_path: Path) -> None:
     with Killable(die_once, 30) as call:
         assert call(str(tmp_path / "marker")) == "here"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library's malloc has other settings")
+def test_a_call_uses_the_memory_of_the_one_before() -> None:
+    sizes = (1, 2, 3)  # numpy asks for huge pages from 4 MB on
+    with Killable(faults, 30) as call:
+        first = call(sizes)
+        assert call(sizes) < 50 < 500 < first

@@ -13,7 +13,7 @@ import pytest
 from paramcrop.data.clips import ClipSpec
 from paramcrop.data.shards import Manifest
 from paramcrop.presets import all_options
-from ray_jobs.engine.ingest import MOST_TASK_BYTES, rows_per_task
+from ray_jobs.engine.ingest import MOST_BLOCK_BYTES, rows_per_block
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -78,13 +78,13 @@ def test_a_split_that_the_data_does_not_have_is_named(tmp_path: Path, shards: tu
     assert (done.returncode, done.stderr) == (2, "error: a split must be one of train, but is 'test'\n")
 
 
-def test_rows_per_task_divide_the_batch_and_stay_in_a_block() -> None:
+def test_rows_of_a_block_divide_the_batch_and_stay_in_a_block() -> None:
     paper = ClipSpec()
     row = 2 * 64 * 128 * 128 * 3
     for batch in (1, 7, 16, 20, 64, 128, 997):
-        rows = rows_per_task(batch, paper)
+        rows = rows_per_block(batch, paper)
         assert batch % rows == 0
-        assert rows == 1 or rows * row <= MOST_TASK_BYTES
-    assert rows_per_task(128, paper) == 16
-    assert rows_per_task(64, ClipSpec(frames=8, size=32)) == 32
-    assert rows_per_task(64, ClipSpec(frames=8, size=32), most=10) == 8
+        assert rows == 1 or rows * row <= MOST_BLOCK_BYTES
+    assert rows_per_block(128, paper) == 8
+    assert rows_per_block(64, ClipSpec(frames=8, size=32)) == 32
+    assert rows_per_block(64, ClipSpec(frames=8, size=32), most=10) == 8

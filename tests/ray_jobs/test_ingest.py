@@ -19,7 +19,7 @@ from paramcrop.data.clips import ClipSpec
 from paramcrop.data.reader import epoch_batches
 from paramcrop.data.shards import Manifest
 from ray_jobs.engine import ingest
-from ray_jobs.engine.ingest import execution_options, rows_per_task, training_samples
+from ray_jobs.engine.ingest import execution_options, rows_per_block, training_samples
 
 pytestmark = pytest.mark.ray
 
@@ -39,8 +39,8 @@ def local_ray() -> Iterator[None]:
 def dealt(folder: str, manifest: Manifest, workers: int, timeout: float = 60) -> list[list[dict[str, Any]]]:
     """The batches each of ``workers`` gets, over all epochs."""
     batch = GLOBAL // workers
-    task_rows = rows_per_task(batch, SPEC)
-    dataset = training_samples(folder, manifest, SPEC, SEED, range(EPOCHS), GLOBAL, WINDOW, task_rows, timeout)
+    block_rows = rows_per_block(batch, SPEC)
+    dataset = training_samples(folder, manifest, SPEC, SEED, range(EPOCHS), GLOBAL, WINDOW, block_rows, timeout)
     dataset.context.execution_options = execution_options(2)
     splits = dataset.streaming_split(workers, equal=True)
     got: list[list[dict[str, Any]]] = [[] for _ in splits]
@@ -60,10 +60,7 @@ def dealt(folder: str, manifest: Manifest, workers: int, timeout: float = 60) ->
 
 @pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize("workers", [1, 2])
-def test_global_batches_are_the_plain_readers(
-    shards: tuple[str, Manifest], workers: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ingest, "LEAST_BLOCK_BYTES", 1)  # blocks as tight as large ones are
+def test_global_batches_are_the_plain_readers(shards: tuple[str, Manifest], workers: int) -> None:
     folder, manifest = shards
     got = dealt(folder, manifest, workers)
     expected = [b for e in range(EPOCHS) for b in epoch_batches(folder, manifest, SPEC, SEED, e, GLOBAL, WINDOW)]
@@ -86,23 +83,30 @@ def test_videos_that_take_too_long_keep_their_slots(shards: tuple[str, Manifest]
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_a_segment_is_shared_out_among_tasks(shards: tuple[str, Manifest]) -> None:
+def test_a_block_comes_in_one_piece(shards: tuple[str, Manifest]) -> None:
+    """Two pieces would be copied into one by the process that trains."""
+    dataset = training_samples(*shards, SPEC, SEED, range(2), GLOBAL, WINDOW, 3, 60)
+    dataset.context.execution_options = execution_options(2)
+    blocks: Any = dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+    pieces = [(len(block), block.column("video").num_chunks) for block in blocks]
+    assert pieces == [(3, 1)] * (2 * 48 // 3)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_segment_is_shared_out_among_tasks(shards: tuple[str, Manifest], monkeypatch: pytest.MonkeyPatch) -> None:
     """One task for a whole segment would leave the other cores to later segments, held in memory until their turn."""
     folder, manifest = shards
     whole = 1000  # row groups: an epoch is one segment
+    monkeypatch.setattr(ingest, "TASK_ROWS", 13)
     dataset = training_samples(folder, manifest, SPEC, SEED, range(1), GLOBAL, whole, 3, 60)
     dataset.context.execution_options = execution_options(2)
     rows = sum(len(columns["id"]) for columns in dataset.iter_batches(batch_size=3, batch_format="numpy"))
-    steps = re.findall(r"(MapBatches\S+|Streaming\S+): (\d+) tasks executed, (\d+) blocks", dataset.stats())
-    sliced, decoded = 48 // (ingest.TASK_BLOCKS * 3), 48 // 3
+    steps = re.findall(r"(MapBatches\S+|Streaming\S+): (\d+) tasks executed, (\d+) blocks", dataset.stats())[1:]
+    rows_of_task = 3 * ingest.task_blocks(3, SPEC)
     assert rows == 48
-    assert steps == [  # no step but these two, or a repartition would take whole CPUs of its own
-        (
-            f"MapBatches(_read)->StreamingRepartition[num_rows_per_block={3 * ingest.TASK_BLOCKS},strict=False]",
-            "1",
-            f"{sliced}",
-        ),
-        ("MapBatches(_decode)->StreamingRepartition[num_rows_per_block=3,strict=True]", f"{sliced}", f"{decoded}"),
+    assert steps == [
+        (f"StreamingRepartition[num_rows_per_block={rows_of_task},strict=True]", "1", f"{48 // rows_of_task}"),
+        ("MapBatches(_decode)", f"{48 // rows_of_task}", f"{48 // 3}"),
     ]
 
 
@@ -122,7 +126,7 @@ def test_every_cpu_decodes_while_there_is_still_something_to_read(
         return columns
 
     monkeypatch.setattr(ingest, "_decode", watched)
-    monkeypatch.setattr(ingest, "TASK_BLOCKS", 1)
+    monkeypatch.setattr(ingest, "TASK_ROWS", 3)
     dataset = training_samples(folder, manifest, SPEC, SEED, range(2), GLOBAL, 1, 3, 60)
     dataset.context.execution_options = execution_options(2)
     for _ in dataset.iter_batches(batch_size=3, batch_format="numpy"):

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from ray_jobs.engine.train import KEEP_MEMORY
+from paramcrop.malloc import KEEP_MEMORY
 
 FAULTS = """
 import resource, threading
