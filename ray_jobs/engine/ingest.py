@@ -25,8 +25,8 @@ from paramcrop.data.reader import following_rows, read_segment
 from paramcrop.data.samples import Cut, Following, cut_batch
 from paramcrop.data.shards import Manifest
 
-READ_CPUS, READ_TASKS = 0.02, 2  # a read task waits for storage, it does not compute
-SLICE_CPUS = 0.02
+LIGHT_CPUS = 0.02  # of a read task, which waits for storage, and of a slicing one
+DECODERS_PER_READER = 8  # some 200 videos a second, tens of MB
 DECODE_CPUS = 0.94  # Ray Data sets the others' CPUs aside for good: of one or two whole ones, a decoder's must be left
 # A task decodes seconds of videos, for its start and end cost tenths of one, in blocks that it hands on one by one: the
 # smaller, the sooner the next is there, but each costs Ray some 10 ms.
@@ -46,11 +46,12 @@ def training_samples(
     timeout: float,
     labelled: Labelled | None = None,
     skip: int = 0,
+    readers: int = 1,
 ) -> Dataset:
     """Every sample of ``epochs``, in whole global batches, in blocks of exactly ``block_rows`` (a divisor of those).
 
     Columns are ``paramcrop.data.samples.cut_batch``'s. ``timeout`` is a video's, in seconds. The first ``skip`` samples
-    of the first epoch are left out.
+    of the first epoch are left out. ``readers`` segments are read at a time.
     """
     rows = steps_per_epoch(manifest.videos, global_batch, labelled.quota if labelled else 0) * global_batch
     following = partial(following_rows, folder, manifest, seed, rows, global_batch, window, labelled)
@@ -66,14 +67,13 @@ def training_samples(
         partial(_read, folder=folder, order=order),
         batch_size=1,
         batch_format="numpy",
-        num_cpus=READ_CPUS,
-        compute=TaskPoolStrategy(size=READ_TASKS),
+        num_cpus=LIGHT_CPUS,
+        compute=TaskPoolStrategy(size=readers),
     )
     # A task takes whole blocks: one for a segment would decode all of it, others the segments after it, and what those
     # make would wait in memory for its turn. Strictly, so that every task's rows are whole blocks of block_rows.
-    sliced = _light(
-        encoded.repartition(target_num_rows_per_block=task_blocks(block_rows, spec) * block_rows, strict=True)
-    )
+    task_rows = task_blocks(block_rows, spec) * block_rows
+    sliced = _light(encoded.repartition(target_num_rows_per_block=task_rows, strict=True), readers)
     samples = sliced.map_batches(
         partial(_decode, spec=spec, seed=seed, following=following, timeout=timeout),
         batch_size=block_rows,
@@ -89,6 +89,11 @@ def training_samples(
 def execution_options(cpus: float) -> ExecutionOptions:
     """At most ``cpus`` for reading and decoding; blocks in order."""
     return ExecutionOptions(resource_limits=ExecutionResources.for_limits(cpu=cpus), preserve_order=True)
+
+
+def reader_count(cpus: float) -> int:
+    """How many read for as many decoders as ``cpus`` hold."""
+    return max(1, round(cpus / DECODERS_PER_READER))
 
 
 def rows_per_block(batch_per_worker: int, spec: ClipSpec, most: int | None = None) -> int:
@@ -112,11 +117,11 @@ def _read(batch: dict[str, np.ndarray], folder: str, order: Callable[[int], list
     return read_segment(folder, order(int(epoch))[segment]).slice(int(skip))
 
 
-def _light(repartitioned: Dataset) -> Dataset:
+def _light(repartitioned: Dataset, tasks: int) -> Dataset:
     """Let a repartition take next to no CPU. It has no options for that; whole ones are what decoding would lack."""
     step: Any = repartitioned._logical_plan.dag
-    step.ray_remote_args["num_cpus"] = SLICE_CPUS
-    step.compute.size = 1
+    step.ray_remote_args["num_cpus"] = LIGHT_CPUS
+    step.compute.size = tasks
     return repartitioned
 
 

@@ -30,7 +30,7 @@ from paramcrop.mirror import Mirror
 from paramcrop.pretrain import pretrain
 from paramcrop.record import Recorder
 from paramcrop.stint import still_held
-from ray_jobs.engine.ingest import execution_options, rows_per_block, training_samples
+from ray_jobs.engine.ingest import execution_options, reader_count, rows_per_block, training_samples
 from ray_jobs.engine.plan import Plan
 
 CONTROLLER_FAILURES = 10  # Ray's default retries a start that cannot be for ever
@@ -52,7 +52,7 @@ def train_worker(job: dict[str, Any]) -> tuple[str, str] | None:
     recorder = Recorder(place.folder, step, partial(still_held, job["lease"]), place)
     recorder.started(step, epoch, passed_over, device.type)
     shard = ray.train.get_dataset_shard("train")
-    rows = shard.iter_batches(batch_size=config.batch_per_worker, batch_format="numpy", prefetch_batches=2)
+    rows = shard.iter_batches(batch_size=config.batch_per_worker, batch_format="numpy", prefetch_batches=1)
     stream = (to_batch(columns) for columns in rows)
     try:
         given = partial(_next, stream, steps)
@@ -124,7 +124,7 @@ def run_pretraining(config: Config, plan: Plan, data: str, manifest: Manifest, p
             failure_config=FailureConfig(**failures),
             **environment,
         ),
-        datasets={"train": partial(make_dataset, config, data, manifest, labelled, steps, place)},
+        datasets={"train": partial(make_dataset, config, plan.data_cpus, data, manifest, labelled, steps, place)},
         dataset_config=DataConfig(execution_options=execution_options(plan.data_cpus), enable_shard_locality=False),
     )
     try:
@@ -139,7 +139,7 @@ def run_pretraining(config: Config, plan: Plan, data: str, manifest: Manifest, p
 
 
 def make_dataset(
-    config: Config, data: str, manifest: Manifest, labelled: Labelled | None, steps: int, place: Mirror
+    config: Config, cpus: float, data: str, manifest: Manifest, labelled: Labelled | None, steps: int, place: Mirror
 ) -> ray.data.Dataset:
     """Called by Ray Train on its controller, at every start of the workers: the epochs that are still to be done."""
     ray.data.DataContext.get_current().execution_no_progress_timeout_s = 4 * 3600  # a long pause is not a fault
@@ -159,6 +159,7 @@ def make_dataset(
         config.data.decode_timeout,
         labelled,
         (step - done * steps) * config.train.global_batch,
+        reader_count(cpus),
     )
 
 

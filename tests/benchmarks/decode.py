@@ -102,7 +102,7 @@ def ray_data(folder: str, manifest: Manifest, epochs: int = 1) -> float:
     given = folder, manifest, SPEC, 0, range(epochs), BATCH, 8, task, 60.0
     samples = training_samples(*given)
     samples.context.execution_options = execution_options(CORES)
-    batches = samples.iter_batches(batch_size=BATCH, batch_format="numpy", prefetch_batches=2)
+    batches = samples.iter_batches(batch_size=BATCH, batch_format="numpy", prefetch_batches=1)
     return steady(len(batch["id"]) for batch in batches)
 
 

@@ -39,7 +39,7 @@ def run(device: str) -> Report:
             samples.context.execution_options = execution_options(CORES)
             start = time.perf_counter()
             times, peaks = list[float](), list[int]()
-            for i, _ in enumerate(samples.iter_batches(batch_size=BATCH, batch_format="numpy", prefetch_batches=2)):
+            for i, _ in enumerate(samples.iter_batches(batch_size=BATCH, batch_format="numpy", prefetch_batches=1)):
                 times.append(time.perf_counter())
                 if (i + 1) % (VIDEOS // BATCH) == 0:
                     peaks.append(memory())
