@@ -135,3 +135,19 @@ def test_every_cpu_decodes_while_there_is_still_something_to_read(
     later = [(a, b) for a, b in spans if a > min(b for _, b in spans)]  # processes have started by then
     beside = [a for a, _ in later if any(c < a < d for c, d in spans)]
     assert len(beside) > len(later) / 2, sorted(later)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_who_waits_for_the_trainer_takes_no_core(shards: tuple[str, Manifest]) -> None:
+    """Ray Data's loop runs in a thread of this process, and looks without a pause when its memory is full."""
+    dataset = training_samples(*shards, SPEC, SEED, range(200), GLOBAL, WINDOW, 12, 60)
+    options = execution_options(2)
+    options.resource_limits = options.resource_limits.copy(object_store_memory=2**20)
+    dataset.context.execution_options = options
+    batches = iter(dataset.iter_batches(batch_size=12, batch_format="numpy"))
+    for _ in range(20):
+        next(batches)
+    time.sleep(2)  # until as much is decoded as may be
+    start = time.process_time()
+    time.sleep(2)
+    assert time.process_time() - start < 0.6
