@@ -18,7 +18,7 @@ from paramcrop.sweeps.record import read_records
 from tests.benchmarks.timing import Line, Report
 
 ROOT = Path(__file__).resolve().parents[2]
-TRIALS, STEPS = 4, 560  # of more than 100 s each
+TRIALS, STEPS = 4, 1120  # of more than 100 s each
 TRAINING = "training: steps, record, a checkpoint every eight"
 
 
