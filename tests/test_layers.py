@@ -48,7 +48,19 @@ def test_only_video_py_knows_a_decoder() -> None:
 
 def test_only_the_engine_and_the_drivers_connection_know_ray() -> None:
     knowing = {p for p in (ROOT / "ray_jobs").rglob("*.py") if within(imports(p), "ray")}
-    engine = {"connect", "evaluators", "grow", "ingest", "launcher", "train", "transcode", "trial", "tuning", "work"}
+    engine = {
+        "connect",
+        "evaluators",
+        "grow",
+        "ingest",
+        "launcher",
+        "pace",
+        "train",
+        "transcode",
+        "trial",
+        "tuning",
+        "work",
+    }
     assert {p.relative_to(ROOT).as_posix() for p in knowing} == {f"ray_jobs/engine/{name}.py" for name in engine}
 
 
