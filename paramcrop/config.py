@@ -73,7 +73,9 @@ class Data(BaseModel):
     decode_timeout: float = _option(
         60.0, "seconds after which a video that is being decoded counts as one that cannot be", where=True, gt=0
     )
-    block_rows: int | None = _option(None, "most videos per decoded block; none: by size", where=True, ge=1)
+    task_rows: int | None = _option(
+        None, "videos a decode task hands on at once, at most; none: by size", where=True, ge=1
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Data:

@@ -43,7 +43,7 @@ def test_where_fields() -> None:
             "data.shards",
             "data.max_failed",
             "data.decode_timeout",
-            "data.block_rows",
+            "data.task_rows",
             "train.workers",
             "train.device",
             "train.cpus_per_worker",

@@ -155,7 +155,7 @@ def make_dataset(
         range(done, ceil(config.total_steps(steps) / steps)),
         config.train.global_batch,
         config.data.shuffle_row_groups,
-        rows_per_block(config.batch_per_worker, spec, config.data.block_rows),
+        rows_per_block(config.batch_per_worker, spec, config.data.task_rows),
         config.data.decode_timeout,
         labelled,
         (step - done * steps) * config.train.global_batch,
