@@ -30,7 +30,7 @@ ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} 
     "RAY_USAGE_STATS_ENABLED": "0",
     "COLUMNS": "200",
 }
-VIDEOS, PER_SHARD = 40, 2
+VIDEOS, PER_SHARD = 80, 2
 
 
 def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -40,7 +40,7 @@ def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Forty videos of two kinds, each about a tenth of a second's work, and one that is none."""
+    """Eighty videos of two kinds, each about a tenth of a second's work, and one that is none."""
     root = tmp_path_factory.mktemp("videos")
     kinds = [encode(render(name, 40, 64, 80, np.random.default_rng(0)), 10.0).data for name in ("up", "grow")]
     for i in range(VIDEOS):
@@ -101,7 +101,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, arguments: str, m
 def test_dry_run_says_what_there_is_to_do_and_touches_nothing(videos: str, tmp_path: Path) -> None:
     done = run(*options(videos, str(tmp_path / "out")), "--dry-run")
     assert done.returncode == 0, done.stderr
-    for text in ("41 videos", "21 shards", "splits: train 41", "estimate from "):
+    for text in ("81 videos", "41 shards", "splits: train 81", "estimate from "):
         assert text in done.stdout
     assert list(tmp_path.iterdir()) == []
     assert in_process(*options(videos, str(tmp_path / "out")), "--dry-run")[-1] == "[]"
@@ -120,7 +120,7 @@ def test_a_finished_folder_is_left_alone_and_ray_is_not_started(videos: str, who
     start = time.monotonic()
     said, modules = in_process(*options(videos, whole[0]))
     assert time.monotonic() - start < 5
-    assert "is finished already (40 videos" in said and modules == "[]"
+    assert "is finished already (80 videos" in said and modules == "[]"
     assert {path.name: path.stat().st_mtime_ns for path in Path(whole[0]).iterdir()} == before
     other = run(*options(videos, whole[0]), "--seed", "1")
     assert other.returncode == 2 and "holds another; --fresh does it anew" in other.stderr
