@@ -82,9 +82,10 @@ def clip_bytes(config: Config) -> int:
 
 def macs(backbone: nn.Module, size: tuple[int, int, int]) -> int:
     """Multiply-accumulates of one view (3, *size)."""
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), Arithmetic() as counted:
+    counted = Arithmetic()
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), counted:
         backbone(torch.empty(2, 3, *size))  # two: batch norm wants more than one value where the output is 1x1x1
-    return int(counted.macs) // 2
+    return counted.macs // 2
 
 
 def crop_macs(config: Config) -> int:
@@ -100,7 +101,7 @@ class Arithmetic(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch gives it no types
         self.macs: int = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

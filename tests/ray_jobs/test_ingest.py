@@ -106,8 +106,8 @@ def test_a_segment_is_shared_out_among_tasks(shards: tuple[str, Manifest], monke
     assert rows == 48
     slicing = f"StreamingRepartition[num_rows_per_block={rows_of_task},strict=True]"
     assert [step for step, *_ in steps] == ["MapBatches(_read)", slicing, "MapBatches(_decode)"]
-    (*_, sliced), decoded = steps[1:]
-    assert int(sliced) == 48 // rows_of_task and decoded[1:] == (sliced, f"{48 // 3}")
+    (_, read, _), (*_, sliced), decoded = steps
+    assert read == "1" and int(sliced) == 48 // rows_of_task and decoded[1:] == (sliced, f"{48 // 3}")
 
 
 @pytest.mark.usefixtures("local_ray")
