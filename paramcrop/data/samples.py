@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -31,25 +35,79 @@ def cut_batch(
     Args:
         cut: ``cut_sample``, or what does the same under a time limit. Its arrays are copied before it is called again.
     """
-    columns: dict[str, Any] = {}
-    errors, substitutes, labels = [], [], []
-    for i, row in enumerate(rows):
-        error, substitute, label = "", "", row["label"]
+    slots = _Slots(rows, spec, seed, following)
+    for i in range(len(rows)):
+        slots.fill(i, cut)
+    return slots.columns()
+
+
+def cut_batches(
+    rows: Sequence[Row], size: int, spec: ClipSpec, seed: int, following: Following, cuts: Sequence[Cut]
+) -> Generator[dict[str, Any], None, None]:
+    """``cut_batch`` of each ``size`` rows in turn, by all ``cuts`` at once, each in a thread of its own.
+
+    They are at work on a batch while the one before is with who asked for it.
+    """
+    free: SimpleQueue[Cut] = SimpleQueue()
+    for cut in cuts:
+        free.put(cut)
+
+    def fill(slots: _Slots, i: int) -> None:
+        cut = free.get()
         try:
-            sample = cut(row, spec, seed, row["epoch"], 0)
+            slots.fill(i, cut)
+        finally:
+            free.put(cut)
+
+    pool = ThreadPoolExecutor(len(cuts))
+    begun: deque[tuple[_Slots, list[Future[None]]]] = deque()
+    try:
+        for first in range(0, len(rows), size):
+            slots = _Slots(rows[first : first + size], spec, seed, following)
+            begun.append((slots, [pool.submit(fill, slots, i) for i in range(len(slots.rows))]))
+            if len(begun) > 1:
+                yield _filled(*begun.popleft())
+        while begun:
+            yield _filled(*begun.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class _Slots:
+    """A batch while it is filled, each slot by one thread."""
+
+    def __init__(self, rows: Sequence[Row], spec: ClipSpec, seed: int, following: Following) -> None:
+        self.rows, self._drawing, self._following = rows, (spec, seed), following
+        self._arrays: dict[str, np.ndarray] = {}
+        self._lock = Lock()
+        self._errors, self._substitutes = [""] * len(rows), [""] * len(rows)
+        self._labels = [row["label"] for row in rows]
+
+    def fill(self, i: int, cut: Cut) -> None:
+        row = self.rows[i]
+        try:
+            sample = cut(row, *self._drawing, row["epoch"], 0)
         except VideoError as failure:
-            error = str(failure)
-            sample, substitute, label = stand_in(row, spec, seed, following(row["epoch"], row["position"]), cut)
-        columns = columns or {name: np.empty((len(rows), *v.shape), v.dtype) for name, v in sample.items()}
+            self._errors[i] = str(failure)
+            others = self._following(row["epoch"], row["position"])
+            sample, self._substitutes[i], self._labels[i] = stand_in(row, *self._drawing, others, cut)
+        with self._lock:  # the first sample shows what there is to keep
+            if not self._arrays:
+                self._arrays = {name: np.empty((len(self.rows), *v.shape), v.dtype) for name, v in sample.items()}
         for name, value in sample.items():
-            columns[name][i] = value
-        errors.append(error)
-        substitutes.append(substitute)
-        labels.append(label)
-    texts = {"id": [row["id"] for row in rows], "error": errors, "substitute": substitutes}
-    columns |= {name: np.array(values, dtype=object) for name, values in texts.items()}
-    numbers = {name: [row[name] for row in rows] for name in ("epoch", "position")} | {"label": labels}
-    return columns | {name: np.array(values, dtype=np.int64) for name, values in numbers.items()}
+            self._arrays[name][i] = value
+
+    def columns(self) -> dict[str, Any]:
+        texts = {"id": [row["id"] for row in self.rows], "error": self._errors, "substitute": self._substitutes}
+        numbers = {name: [row[name] for row in self.rows] for name in ("epoch", "position")} | {"label": self._labels}
+        objects = {name: np.array(values, dtype=object) for name, values in texts.items()}
+        return self._arrays | objects | {name: np.array(values, dtype=np.int64) for name, values in numbers.items()}
+
+
+def _filled(slots: _Slots, work: list[Future[None]]) -> dict[str, Any]:
+    for part in work:
+        part.result()
+    return slots.columns()
 
 
 def stand_in(row: Row, spec: ClipSpec, seed: int, others: Iterable[Row], cut: Cut) -> tuple[Sample, str, int]:

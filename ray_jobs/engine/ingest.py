@@ -9,7 +9,7 @@ One execution spans all epochs: nothing starts up between two of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from paramcrop.data.clips import ClipSpec, cut_sample
 from paramcrop.data.killable import Killable
 from paramcrop.data.order import Labelled, Segment, epoch_segments, steps_per_epoch
 from paramcrop.data.reader import following_rows, read_segment
-from paramcrop.data.samples import Cut, Following, cut_batch
+from paramcrop.data.samples import Cut, Following, cut_batches
 from paramcrop.data.shards import Manifest
 from ray_jobs.engine.pace import Pace
 
@@ -48,11 +48,13 @@ def training_samples(
     labelled: Labelled | None = None,
     skip: int = 0,
     readers: int = 1,
+    decoders: int = 1,
 ) -> Dataset:
     """Every sample of ``epochs``, in whole global batches, in blocks of exactly ``block_rows`` (a divisor of those).
 
     Columns are ``paramcrop.data.samples.cut_batch``'s. ``timeout`` is a video's, in seconds. The first ``skip`` samples
-    of the first epoch are left out. ``readers`` segments are read at a time.
+    of the first epoch are left out. ``readers`` segments are read at a time; a task decodes with
+    as many processes as ``decoders``.
     """
     rows = steps_per_epoch(manifest.videos, global_batch, labelled.quota if labelled else 0) * global_batch
     following = partial(following_rows, folder, manifest, seed, rows, global_batch, window, labelled)
@@ -73,13 +75,13 @@ def training_samples(
     )
     # A task takes whole blocks: one for a segment would decode all of it, others the segments after it, and what those
     # make would wait in memory for its turn. Strictly, so that every task's rows are whole blocks of block_rows.
-    task_rows = task_blocks(block_rows, spec) * block_rows
+    task_rows = task_blocks(block_rows, spec, decoders) * block_rows
     sliced = _light(encoded.repartition(target_num_rows_per_block=task_rows, strict=True), readers)
     samples = sliced.map_batches(
-        partial(_decode, spec=spec, seed=seed, following=following, timeout=timeout),
-        batch_size=block_rows,
+        partial(_decode, rows=block_rows, spec=spec, seed=seed, following=following, timeout=timeout, count=decoders),
+        batch_size=task_rows,
         batch_format="pyarrow",
-        num_cpus=DECODE_CPUS,
+        num_cpus=DECODE_CPUS * decoders,
     )
     # Below the size of block_rows rows, so that these are a block as soon as they are decoded, and in one piece: Ray
     # Data hands on what is larger, and cuts only what is 1.5 times too large.
@@ -98,15 +100,24 @@ def reader_count(cpus: float) -> int:
     return max(1, round(cpus / DECODERS_PER_READER))
 
 
+def decoders_per_task(cpus: float) -> int:
+    """How many decode a task together, so that a batch comes at their pace, not at one's.
+
+    Two, where no CPU is left over by that, or only one of many.
+    """
+    whole = int(cpus / DECODE_CPUS)
+    return 2 if whole >= 2 and (whole % 2 == 0 or whole > 8) else 1
+
+
 def rows_per_block(batch_per_worker: int, spec: ClipSpec, most: int | None = None) -> int:
     """The largest divisor of a worker's batch whose decoded rows stay within one block."""
     limit = max(1, min(most or MOST_BLOCK_ROWS, MOST_BLOCK_BYTES // row_bytes(spec)))
     return max(n for n in range(1, batch_per_worker + 1) if batch_per_worker % n == 0 and n <= limit)
 
 
-def task_blocks(block_rows: int, spec: ClipSpec) -> int:
+def task_blocks(block_rows: int, spec: ClipSpec, decoders: int = 1) -> int:
     """How many blocks a task decodes."""
-    return max(1, min(TASK_ROWS, MOST_TASK_BYTES // row_bytes(spec)) // block_rows)
+    return max(1, decoders * min(TASK_ROWS, MOST_TASK_BYTES // row_bytes(spec)) // block_rows)
 
 
 def row_bytes(spec: ClipSpec) -> int:
@@ -127,11 +138,13 @@ def _light(repartitioned: Dataset, tasks: int) -> Dataset:
     return repartitioned
 
 
-def _decode(table: pa.Table, spec: ClipSpec, seed: int, following: Following, timeout: float) -> dict[str, Any]:
-    return cut_batch(table.to_pylist(), spec, seed, following, _cutter(timeout))
+def _decode(
+    table: pa.Table, rows: int, spec: ClipSpec, seed: int, following: Following, timeout: float, count: int
+) -> Iterator[dict[str, Any]]:
+    yield from cut_batches(table.to_pylist(), rows, spec, seed, following, _cutters(timeout, count))
 
 
 @cache
-def _cutter(timeout: float) -> Cut:
-    """One child process for this one's whole life: it ends with it."""
-    return Killable(cut_sample, timeout)
+def _cutters(timeout: float, count: int) -> list[Cut]:
+    """Child processes for this one's whole life: they end with it."""
+    return [Killable(cut_sample, timeout) for _ in range(count)]

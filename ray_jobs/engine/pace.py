@@ -1,25 +1,37 @@
-"""A pace for Ray Data's loop, which would otherwise take a core for itself while it waits for who trains."""
+"""A pace for Ray Data's loop: soon there when a task has something to give, and no core taken while none may."""
 
 from __future__ import annotations
 
 import time
 
+from ray.data._internal.execution import streaming_executor_state
 from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.data._internal.execution.metadata_fetcher import InlineMetadataFetcher
 from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
-SHORTEST, LONGEST = 0.005, 0.1  # seconds of a pause; Ray Data's own wait is the longest, too
+WAIT = 0.02  # seconds; Ray Data's is 0.1
+SHORTEST, LONGEST = 0.005, 0.1  # seconds of a pause
 QUICK = 0.01  # a step that has waited for something takes longer
 
 
 class Pace(ExecutionCallback):
-    """A pause after a step of the loop that neither waited nor did anything; each is twice as long as the one before.
+    """Shorter waits, and a pause after a step of the loop that neither waited nor did anything, longer each time.
 
-    The loop waits until a task has something to give. When as much is decoded ahead as may be, that is at once, nothing
-    is taken, and it looks again: seen to take .85 of a core from training for as long as it lasts.
+    A step waits until *all* running tasks have something to give, or its time is over; what one gives is then looked up
+    in a thread, and taken a step later. So the next task began .2 s after one had ended: 8 % of the time of one that
+    decodes 64 videos.
+
+    When as much is decoded ahead as may be, all have something to give at once, nothing is taken, and it looks again:
+    seen to take .85 of a core from training for as long as it lasts.
     """
 
     def __init__(self) -> None:
         self._pause, self._done, self._woke = 0.0, -1, 0.0
+
+    def before_execution_starts(self, executor: StreamingExecutor) -> None:
+        """Neither is a setting that travels with a dataset."""
+        streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S = WAIT
+        executor._metadata_fetcher = InlineMetadataFetcher()
 
     def on_execution_step(self, executor: StreamingExecutor) -> None:
         counts = [op.metrics for op in executor._topology or ()]

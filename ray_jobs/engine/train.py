@@ -30,7 +30,13 @@ from paramcrop.mirror import Mirror
 from paramcrop.pretrain import pretrain
 from paramcrop.record import Recorder
 from paramcrop.stint import still_held
-from ray_jobs.engine.ingest import execution_options, reader_count, rows_per_block, training_samples
+from ray_jobs.engine.ingest import (
+    decoders_per_task,
+    execution_options,
+    reader_count,
+    rows_per_block,
+    training_samples,
+)
 from ray_jobs.engine.plan import Plan
 
 CONTROLLER_FAILURES = 10  # Ray's default retries a start that cannot be for ever
@@ -160,6 +166,7 @@ def make_dataset(
         labelled,
         (step - done * steps) * config.train.global_batch,
         reader_count(cpus),
+        decoders_per_task(cpus),
     )
 
 

@@ -8,12 +8,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pytest
 
 from paramcrop.data.clips import ClipSpec, Sample, cut_sample
 from paramcrop.data.killable import Killable
 from paramcrop.data.order import epoch_segments, place_of
 from paramcrop.data.reader import STAND_INS, epoch_batches, following_rows, read_segment
-from paramcrop.data.samples import cut_batch
+from paramcrop.data.samples import cut_batch, cut_batches
 from paramcrop.data.shards import Manifest, read_videos, write_shards
 
 SPEC = ClipSpec(frames=8, size=32)
@@ -72,6 +73,57 @@ def test_a_video_that_hangs_or_crashes_keeps_its_slot(shards: tuple[str, Manifes
     for i in (0, 3):
         np.testing.assert_array_equal(columns["video"][i], good["video"][i])
     assert columns["label"].tolist() == [some[i]["label"] for i in (0, 3, 3, 3)]  # of the videos shown
+
+
+def test_batches_do_not_depend_on_how_many_cut_them(shards: tuple[str, Manifest]) -> None:
+    some = rows(shards, 10)
+    some[4] = some[4] | {"video": b"torn"}
+    cutting: set[int] = set()
+
+    def cut(number: int, *given: Any) -> Any:
+        assert number not in cutting  # its arrays hold until it is called again
+        cutting.add(number)
+        try:
+            time.sleep(0.01 * number)
+            return cut_sample(*given)
+        finally:
+            cutting.remove(number)
+
+    def following(epoch: int, position: int) -> list[Any]:
+        return some[position + 1 :]
+
+    got = list(cut_batches(some, 4, SPEC, 0, following, [partial(cut, number) for number in range(3)]))
+    assert [len(columns["id"]) for columns in got] == [4, 4, 2]
+    for i, columns in enumerate(got):
+        for name, column in cut_batch(some[4 * i : 4 * i + 4], SPEC, 0, following).items():
+            np.testing.assert_array_equal(columns[name], column, err_msg=name)
+    assert got[1]["substitute"][0] == some[5]["id"]
+
+
+def test_the_next_batch_is_cut_meanwhile(shards: tuple[str, Manifest]) -> None:
+    some, cut = rows(shards, 12), list[str]()
+
+    def noted(row: Any, *given: Any) -> Any:
+        sample = cut_sample(row, *given)
+        cut.append(row["id"])
+        return sample
+
+    batches = cut_batches(some, 4, SPEC, 0, lambda epoch, position: (), [noted])
+    next(batches)
+    end = time.monotonic() + 30
+    while len(cut) < 8 and time.monotonic() < end:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    assert sorted(cut) == sorted(row["id"] for row in some[:8])  # and no more, which would have to be kept
+    batches.close()
+
+
+def test_an_error_of_ours_ends_the_batches(shards: tuple[str, Manifest]) -> None:
+    def wrong(row: Any, *given: Any) -> Any:
+        raise KeyError("size")
+
+    with pytest.raises(KeyError, match="size"):
+        list(cut_batches(rows(shards, 8), 4, SPEC, 0, lambda epoch, position: (), [wrong, wrong]))
 
 
 def test_place_of_finds_every_row_shown(shards: tuple[str, Manifest]) -> None:

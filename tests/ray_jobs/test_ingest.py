@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import time
@@ -19,7 +20,7 @@ from paramcrop.data.clips import ClipSpec
 from paramcrop.data.reader import epoch_batches
 from paramcrop.data.shards import Manifest
 from ray_jobs.engine import ingest
-from ray_jobs.engine.ingest import execution_options, rows_per_block, training_samples
+from ray_jobs.engine.ingest import decoders_per_task, execution_options, rows_per_block, training_samples
 
 pytestmark = pytest.mark.ray
 
@@ -40,7 +41,8 @@ def dealt(folder: str, manifest: Manifest, workers: int, timeout: float = 60) ->
     """The batches each of ``workers`` gets, over all epochs."""
     batch = GLOBAL // workers
     block_rows = rows_per_block(batch, SPEC)
-    dataset = training_samples(folder, manifest, SPEC, SEED, range(EPOCHS), GLOBAL, WINDOW, block_rows, timeout)
+    given = folder, manifest, SPEC, SEED, range(EPOCHS), GLOBAL, WINDOW, block_rows, timeout
+    dataset = training_samples(*given, decoders=workers)
     dataset.context.execution_options = execution_options(2)
     splits = dataset.streaming_split(workers, equal=True)
     got: list[list[dict[str, Any]]] = [[] for _ in splits]
@@ -110,6 +112,23 @@ def test_a_segment_is_shared_out_among_tasks(shards: tuple[str, Manifest], monke
     assert read == "1" and int(sliced) == 48 // rows_of_task and decoded[1:] == (sliced, f"{48 // 3}")
 
 
+def test_tasks_leave_no_cpu_idle() -> None:
+    """Beside one worker on two CPUs, a sweep's; a pretraining's on 2, 3, 4; on eight GPUs' node."""
+    shares = {cpus: decoders_per_task(cpus) for cpus in (1.09, 1.1, 1.65, 2, 2.2, 3, 4, 7, 15, 88)}
+    assert shares == {1.09: 1, 1.1: 1, 1.65: 1, 2: 2, 2.2: 2, 3: 1, 4: 2, 7: 1, 15: 2, 88: 2}
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_the_next_task_begins_soon(shards: tuple[str, Manifest], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray Data's loop would see after .2 s that one has ended; tasks that do next to nothing take that long each."""
+    monkeypatch.setattr(ingest, "TASK_ROWS", 3)
+    dataset = training_samples(*shards, ClipSpec(frames=1, size=32), SEED, range(6), GLOBAL, WINDOW, 3, 60)
+    dataset.context.execution_options = execution_options(1)
+    times = [time.monotonic() for _ in dataset.iter_batches(batch_size=3, batch_format="numpy")]
+    waits = sorted(b - a for a, b in itertools.pairwise(times))
+    assert len(waits) == 6 * 48 // 3 - 1 and waits[len(waits) // 2] < 0.15
+
+
 @pytest.mark.usefixtures("local_ray")
 def test_every_cpu_decodes_while_there_is_still_something_to_read(
     shards: tuple[str, Manifest], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -118,12 +137,11 @@ def test_every_cpu_decodes_while_there_is_still_something_to_read(
     folder, manifest = shards
     decode, log = ingest._decode, str(tmp_path)
 
-    def watched(table: pa.Table, **given: Any) -> dict[str, Any]:
+    def watched(table: pa.Table, **given: Any) -> Iterator[dict[str, Any]]:
         start = time.time()
         time.sleep(0.3)
-        columns = decode(table, **given)
+        yield from decode(table, **given)
         Path(log, f"{time.time_ns()}").write_text(f"{start} {time.time()}")
-        return columns
 
     monkeypatch.setattr(ingest, "_decode", watched)
     monkeypatch.setattr(ingest, "TASK_ROWS", 3)
