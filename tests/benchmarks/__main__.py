@@ -20,7 +20,7 @@ from paramcrop.runs import commit, home
 from tests.benchmarks.timing import Report
 
 SHORT = ("startup", "crop", "augment", "retrieval", "backbones", "decode", "step", "scale")
-LONG = ("epochs", "growth", "trials")
+LONG = ("epochs", "growth", "floor", "trials")
 
 
 def main() -> None:

@@ -1,0 +1,91 @@
+"""What of a trial's start and end is Ray's: a Train run that does nothing, in a Tune trial, without data and with some.
+
+What Ray Data streams costs nothing to make, by one step where a pretraining has three.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.timing import Line, Report
+
+ROUNDS = 3  # the first is left out: Ray itself starts up in it
+
+
+def worker(job: dict[str, Any]) -> None:
+    import ray.train
+
+    if job["data"]:
+        start = time.time()
+        shard = ray.train.get_dataset_shard("train")
+        next(iter(shard.iter_batches(batch_size=32, prefetch_batches=1)))
+        Path(job["first"]).write_text(f"{time.time() - start}")
+
+
+def same(batch: dict[str, Any]) -> dict[str, Any]:
+    return batch
+
+
+def stream() -> Any:
+    import ray.data
+
+    return ray.data.from_items([{"i": i} for i in range(64)], override_num_blocks=8).map_batches(
+        same, batch_size=8, num_cpus=0.94
+    )
+
+
+def trial(job: dict[str, Any]) -> None:
+    import ray.tune
+    from ray.train import DataConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    start = time.time()
+    data: Any = {"datasets": {"train": stream}} if job["data"] else {}
+    apart: Any = {"worker_runtime_env": {"env_vars": {"A": ""}}}  # as a pretraining's: a process of their own
+    run = RunConfig(name=f"{time.time_ns()}", storage_path=job["folder"], **apart)
+    TorchTrainer(
+        worker,
+        train_loop_config=job | {"first": f"{job['folder']}/first"},
+        scaling_config=ScalingConfig(num_workers=1, resources_per_worker={"CPU": 0.89}),
+        run_config=run,
+        dataset_config=DataConfig(enable_shard_locality=False),
+        **data,
+    ).fit()
+    first = float(Path(job["folder"], "first").read_text()) if job["data"] else 0.0
+    ray.tune.report({"whole": time.time() - start, "first": first})
+
+
+def run(device: str) -> Report:
+    import ray
+    import ray.tune
+
+    from ray_jobs.engine.connect import connect
+
+    os.environ["RAY_ADDRESS"] = "local"
+    connect(ray_logs=False)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            tuner = ray.tune.Tuner(
+                ray.tune.with_resources(trial, {"cpu": 0.01}),
+                param_space={"folder": folder, "data": ray.tune.grid_search([False, True] * ROUNDS)},
+                tune_config=ray.tune.TuneConfig(max_concurrent_trials=1),
+                run_config=ray.tune.RunConfig(storage_path=folder, verbose=0),
+            )
+            results = tuner.fit()
+            found = [results[i].metrics or {} for i in range(len(results))]
+    finally:
+        ray.shutdown()
+    bare, fed = found[2::2], found[3::2]
+    lines = [
+        Line("an empty Train run", statistics.mean(m["whole"] for m in bare), {}),
+        Line("one that is given an empty Ray Data stream", statistics.mean(m["whole"] for m in fed), {}),
+        Line("of it until the first batch", statistics.mean(m["first"] for m in fed), {}),
+    ]
+    return Report(
+        "a trial's time that is Ray's, s", "s", lines, [f"means of {ROUNDS - 1}, in turns, after one of each"]
+    )
