@@ -25,10 +25,10 @@ from paramcrop.data.reader import following_rows, read_segment
 from paramcrop.data.samples import Cut, Following, cut_batches
 from paramcrop.data.shards import Manifest
 from ray_jobs.engine.pace import Pace
+from ray_jobs.engine.plan import DECODE_CPUS
 
 LIGHT_CPUS = 0.02  # of a read task, which waits for storage, and of a slicing one
 DECODERS_PER_READER = 8  # some 200 videos a second, tens of MB
-DECODE_CPUS = 0.94  # Ray Data sets the others' CPUs aside for good: of one or two whole ones, a decoder's must be left
 # A task decodes seconds of videos, for its start and end cost tenths of one, in blocks that it hands on one by one: the
 # smaller, the sooner the next is there, but each costs Ray some 10 ms.
 TASK_ROWS, MOST_TASK_BYTES = 64, 400 * 2**20
@@ -53,8 +53,8 @@ def training_samples(
     """Every sample of ``epochs``, in whole global batches, in blocks of exactly ``block_rows`` (a divisor of those).
 
     Columns are ``paramcrop.data.samples.cut_batch``'s. ``timeout`` is a video's, in seconds. The first ``skip`` samples
-    of the first epoch are left out. ``readers`` segments are read at a time; a task decodes with
-    as many processes as ``decoders``.
+    of the first epoch are left out. ``readers`` segments are read at a time; ``decoders`` processes decode
+    a task's videos.
     """
     rows = steps_per_epoch(manifest.videos, global_batch, labelled.quota if labelled else 0) * global_batch
     following = partial(following_rows, folder, manifest, seed, rows, global_batch, window, labelled)
@@ -100,18 +100,9 @@ def reader_count(cpus: float) -> int:
     return max(1, round(cpus / DECODERS_PER_READER))
 
 
-def decoders_per_task(cpus: float) -> int:
-    """How many decode a task together, so that a batch comes at their pace, not at one's.
-
-    Two, where no CPU is left over by that, or only one of many.
-    """
-    whole = int(cpus / DECODE_CPUS)
-    return 2 if whole >= 2 and (whole % 2 == 0 or whole > 8) else 1
-
-
-def rows_per_block(batch_per_worker: int, spec: ClipSpec, most: int | None = None) -> int:
+def rows_per_block(batch_per_worker: int, spec: ClipSpec, most: int | None = None, decoders: int = 1) -> int:
     """The largest divisor of a worker's batch whose decoded rows stay within one block."""
-    limit = max(1, min(most or MOST_BLOCK_ROWS, MOST_BLOCK_BYTES // row_bytes(spec)))
+    limit = max(1, min(most or MOST_BLOCK_ROWS, decoders * MOST_BLOCK_BYTES // row_bytes(spec)))
     return max(n for n in range(1, batch_per_worker + 1) if batch_per_worker % n == 0 and n <= limit)
 
 

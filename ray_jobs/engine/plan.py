@@ -10,6 +10,8 @@ from paramcrop.errors import ResourceError
 
 DRIVER_CPUS = 0.01  # of a trial's driver
 CPUS_PER_TRIAL = 4  # for each worker, where there are no GPUs
+DECODE_CPUS = 0.94  # Ray Data sets aside what other steps take: of one or two whole CPUs, a decoder's must be left
+FEW = 8  # decoders, of which one more or less is to be felt
 EVALUATOR_GPU = 0.2  # of the GPU that evaluators share with a worker, if they have none of their own
 
 
@@ -21,13 +23,18 @@ class Node:
 
 @dataclass(frozen=True)
 class Plan:
-    """What one pretraining takes: ``workers`` x (``worker_cpus``, ``worker_gpus``), and the rest for decoding."""
+    """What one pretraining takes: ``workers`` x (``worker_cpus``, ``worker_gpus``), and the rest for decoding.
+
+    Attributes:
+        decoders: processes that decode together in a task.
+    """
 
     workers: int
     worker_cpus: float
     worker_gpus: float
     data_cpus: float
     arithmetic: str
+    decoders: int = 1
 
     @property
     def threads(self) -> int:
@@ -66,7 +73,21 @@ def plan_pretraining(
         raise ResourceError(
             f"{least} must be left for decoding, but {arithmetic}; lower train.workers or train.cpus_per_worker"
         )
-    return Plan(workers, worker_cpus, float(gpu), data_cpus, arithmetic)
+    decoders = decoders_per_task(nodes, data_cpus, workers, worker_cpus, gpu)
+    return Plan(workers, worker_cpus, float(gpu), data_cpus, arithmetic, decoders)
+
+
+def decoders_per_task(
+    nodes: Sequence[Node], data_cpus: float, workers: int = 0, worker_cpus: float = 1.0, gpu: bool = False
+) -> int:
+    """How many decode a task together, so that a batch comes at their pace, not at one's.
+
+    Two; one where a CPU would be left over that is to be felt, or a node, as full of ``workers`` as it can be, have one.
+    """
+    whole = int(data_cpus / DECODE_CPUS)
+    left = [n.cpus - min(workers, _fitting(n, worker_cpus, gpu)) * worker_cpus for n in nodes]
+    odd = (whole % 2 == 1 and whole <= FEW) or any(DECODE_CPUS <= cpus < 2 * DECODE_CPUS for cpus in left)
+    return 2 if whole >= 2 and max(left) >= 2 * DECODE_CPUS and not odd else 1
 
 
 @dataclass(frozen=True)
@@ -147,7 +168,8 @@ def plan_sweep(
     _check_sweep(nodes, workers, worker_cpus, 0.0, data_cpus, trials, arithmetic)
     threads = max(1, round(workers * worker_cpus))
     pool = EvaluationPlan(trials, 0.0, 0.0, threads, max(2, math.ceil(2 * data_cpus)), arithmetic)
-    return SweepPlan(trials, Plan(workers, worker_cpus, 0, data_cpus, arithmetic), pool, arithmetic)
+    decoders = decoders_per_task(nodes, data_cpus, trials * workers, worker_cpus, gpu=False)
+    return SweepPlan(trials, Plan(workers, worker_cpus, 0, data_cpus, arithmetic, decoders), pool, arithmetic)
 
 
 def _plan_gpu_sweep(nodes: Sequence[Node], workers: int, cpus: float, trials: int | None) -> SweepPlan:
@@ -167,7 +189,8 @@ def _plan_gpu_sweep(nodes: Sequence[Node], workers: int, cpus: float, trials: in
     )
     _check_sweep(nodes, workers, cpus, worker_gpus, data_cpus, trials, arithmetic)
     pool = EvaluationPlan(evaluators, 1.0, share, 1, max(2, math.ceil(2 * data_cpus)), arithmetic)
-    return SweepPlan(trials, Plan(workers, cpus, worker_gpus, data_cpus, arithmetic), pool, arithmetic)
+    decoders = decoders_per_task(nodes, data_cpus, trials * workers + evaluators, cpus, gpu=True)
+    return SweepPlan(trials, Plan(workers, cpus, worker_gpus, data_cpus, arithmetic, decoders), pool, arithmetic)
 
 
 def _check_sweep(

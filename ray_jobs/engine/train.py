@@ -30,13 +30,7 @@ from paramcrop.mirror import Mirror
 from paramcrop.pretrain import pretrain
 from paramcrop.record import Recorder
 from paramcrop.stint import still_held
-from ray_jobs.engine.ingest import (
-    decoders_per_task,
-    execution_options,
-    reader_count,
-    rows_per_block,
-    training_samples,
-)
+from ray_jobs.engine.ingest import execution_options, reader_count, rows_per_block, training_samples
 from ray_jobs.engine.plan import Plan
 
 CONTROLLER_FAILURES = 10  # Ray's default retries a start that cannot be for ever
@@ -130,7 +124,7 @@ def run_pretraining(config: Config, plan: Plan, data: str, manifest: Manifest, p
             failure_config=FailureConfig(**failures),
             **environment,
         ),
-        datasets={"train": partial(make_dataset, config, plan.data_cpus, data, manifest, labelled, steps, place)},
+        datasets={"train": partial(make_dataset, config, plan, data, manifest, labelled, steps, place)},
         dataset_config=DataConfig(execution_options=execution_options(plan.data_cpus), enable_shard_locality=False),
     )
     try:
@@ -145,7 +139,7 @@ def run_pretraining(config: Config, plan: Plan, data: str, manifest: Manifest, p
 
 
 def make_dataset(
-    config: Config, cpus: float, data: str, manifest: Manifest, labelled: Labelled | None, steps: int, place: Mirror
+    config: Config, plan: Plan, data: str, manifest: Manifest, labelled: Labelled | None, steps: int, place: Mirror
 ) -> ray.data.Dataset:
     """Called by Ray Train on its controller, at every start of the workers: the epochs that are still to be done."""
     ray.data.DataContext.get_current().execution_no_progress_timeout_s = 4 * 3600  # a long pause is not a fault
@@ -161,12 +155,12 @@ def make_dataset(
         range(done, ceil(config.total_steps(steps) / steps)),
         config.train.global_batch,
         config.data.shuffle_row_groups,
-        rows_per_block(config.batch_per_worker, spec, config.data.task_rows),
+        rows_per_block(config.batch_per_worker, spec, config.data.task_rows, plan.decoders),
         config.data.decode_timeout,
         labelled,
         (step - done * steps) * config.train.global_batch,
-        reader_count(cpus),
-        decoders_per_task(cpus),
+        reader_count(plan.data_cpus),
+        plan.decoders,
     )
 
 

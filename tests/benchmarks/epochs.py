@@ -28,14 +28,17 @@ def memory() -> int:
 def run(device: str) -> Report:
     import ray
 
-    from ray_jobs.engine.ingest import decoders_per_task, execution_options, rows_per_block, training_samples
+    from ray_jobs.engine.ingest import execution_options, rows_per_block, training_samples
+    from ray_jobs.engine.plan import Node, decoders_per_task
 
     quiet_ray(CORES)
     try:
         with made_shards(VIDEOS) as (folder, manifest):
             before = bare(rows_of(folder))
-            given = folder, manifest, SPEC, 0, range(EPOCHS), BATCH, 8, rows_per_block(BATCH, SPEC), 60.0
-            samples = training_samples(*given, decoders=decoders_per_task(CORES))
+            decoders = decoders_per_task([Node(CORES)], CORES)
+            block = rows_per_block(BATCH, SPEC, decoders=decoders)
+            given = folder, manifest, SPEC, 0, range(EPOCHS), BATCH, 8, block, 60.0
+            samples = training_samples(*given, decoders=decoders)
             samples.context.execution_options = execution_options(CORES)
             start = time.perf_counter()
             times, peaks = list[float](), list[int]()

@@ -20,7 +20,7 @@ from paramcrop.data.clips import ClipSpec
 from paramcrop.data.reader import epoch_batches
 from paramcrop.data.shards import Manifest
 from ray_jobs.engine import ingest
-from ray_jobs.engine.ingest import decoders_per_task, execution_options, rows_per_block, training_samples
+from ray_jobs.engine.ingest import execution_options, rows_per_block, training_samples
 
 pytestmark = pytest.mark.ray
 
@@ -110,12 +110,6 @@ def test_a_segment_is_shared_out_among_tasks(shards: tuple[str, Manifest], monke
     assert [step for step, *_ in steps] == ["MapBatches(_read)", slicing, "MapBatches(_decode)"]
     (_, read, _), (*_, sliced), decoded = steps
     assert read == "1" and int(sliced) == 48 // rows_of_task and decoded[1:] == (sliced, f"{48 // 3}")
-
-
-def test_tasks_leave_no_cpu_idle() -> None:
-    """Beside one worker on two CPUs, a sweep's; a pretraining's on 2, 3, 4; on eight GPUs' node."""
-    shares = {cpus: decoders_per_task(cpus) for cpus in (1.09, 1.1, 1.65, 2, 2.2, 3, 4, 7, 15, 88)}
-    assert shares == {1.09: 1, 1.1: 1, 1.65: 1, 2: 2, 2.2: 2, 3: 1, 4: 2, 7: 1, 15: 2, 88: 2}
 
 
 @pytest.mark.usefixtures("local_ray")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from paramcrop.errors import ResourceError
-from ray_jobs.engine.plan import Node, plan_evaluations, plan_pretraining
+from ray_jobs.engine.plan import Node, plan_evaluations, plan_pretraining, plan_sweep
 
 
 def test_two_cpus_are_0_9_for_the_worker_and_the_rest_for_data() -> None:
@@ -42,6 +42,29 @@ def test_what_does_not_fit_is_refused_with_the_sum() -> None:
 def test_a_cpu_machine_keeps_half_for_decoding() -> None:
     plan = plan_pretraining([Node(16)], 2)
     assert (plan.worker_cpus, plan.data_cpus, plan.threads) == (3.6, 8.8, 4)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "decoders"),
+    [
+        ([Node(2)], 1, 1),  # 1.1 CPUs are left
+        ([Node(4)], 1, 2),  # 2.2
+        ([Node(6)], 1, 1),  # 3.3: the third would never decode
+        ([Node(2), Node(2)], 2, 1),  # 2.2, but 1.1 on each node: tasks of two would wait for ever
+        ([Node(16, 1)], 1, 2),  # 15, of which one is not to be felt
+        ([Node(96, 8), Node(96, 8)], 16, 2),
+        ([Node(10, 8), Node(9, 8)], 16, 1),  # 2 and 1
+        ([Node(8, 8), Node(64)], 8, 2),  # none and 64
+    ],
+)
+def test_tasks_of_two_decoders_fit_every_node(nodes: list[Node], workers: int, decoders: int) -> None:
+    assert plan_pretraining(nodes, workers).decoders == decoders
+
+
+def test_trials_tasks_fit_as_well() -> None:
+    assert plan_sweep([Node(2)], 1).pretraining.decoders == 1
+    assert plan_sweep([Node(16)], 1, trials=4).pretraining.decoders == 2  # 2.2 each, 8.8 in all
+    assert plan_sweep([Node(3)] * 4, 1, trials=3).pretraining.decoders == 1  # 2.2 each, but 1.2 on a node with a worker
 
 
 def test_evaluators_take_a_gpu_each_or_a_whole_share_of_one() -> None:
