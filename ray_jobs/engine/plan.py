@@ -82,7 +82,7 @@ def decoders_per_task(
 ) -> int:
     """How many decode a task together, so that a batch comes at their pace, not at one's.
 
-    Two; one where a CPU would be left over that is to be felt, or a node, as full of ``workers`` as it can be, have one.
+    Two; one where a CPU would be left over that is to be felt, or a node, full of ``workers``, have only one.
     """
     whole = int(data_cpus / DECODE_CPUS)
     left = [n.cpus - min(workers, _fitting(n, worker_cpus, gpu)) * worker_cpus for n in nodes]
