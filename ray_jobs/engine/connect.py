@@ -14,9 +14,9 @@ from paramcrop.errors import ResourceError
 from ray_jobs.engine.plan import Node
 
 OWN = {  # of a Ray that is started here, unless the environment says otherwise
-    # A sweep's next trial finds the decoders of the last: its first batch comes in 3.5 s, not 8.5. Default: 1 s, for
+    # A sweep's next trial finds the decoders of the last: its first batch comes in 3.5 s, not 8.5 s. Default: 1 s, for
     # all but as many as there are CPUs.
-    "RAY_idle_worker_killing_time_threshold_ms": "60000",
+    "RAY_idle_worker_killing_time_threshold_ms": "30000",
 }
 QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",  # we draw our own
