@@ -59,10 +59,11 @@ def run(device: str) -> Report:
         Line("bare decord, two copies (limit), windows/s", limit, {}),
         Line("twenty epochs, start-up included, windows/s", whole, {"of the limit": whole / limit}),
         Line("from the first batch on, windows/s", steady, {"of the limit": steady / limit}),
-        Line("from an epoch's last batch to the next one's first, s", median(gaps), {"worst": max(gaps), "usual": usual}),
+        Line("from an epoch's last batch to the next one's, s", median(gaps), {"worst": max(gaps), "usual": usual}),
         Line("memory after the second epoch, GB", peaks[1] / 1e9, {}),
         Line("memory after the last, GB", peaks[-1] / 1e9, {"of the second's": peaks[-1] / peaks[1]}),
         Line("most, GB", max(peaks[1:]) / 1e9, {"of the second's": max(peaks[1:]) / peaks[1]}),
     ]
-    notes = ["bars: 0.80 of the limit; 0.5 s; memory flat", f"GB after each: {' '.join(f'{p / 1e9:.1f}' for p in peaks)}"]
+    after = " ".join(f"{peak / 1e9:.1f}" for peak in peaks)
+    notes = ["bars: 0.80 of the limit; 0.5 s; memory flat", f"GB after each: {after}"]
     return Report("twenty epochs of 512 windows", "", lines, notes)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 SLICE = 3.0  # seconds; Ray Data alone came out far slower so than run by run; why is not known
 LOOK = 0.05
-WARM = 20  # steps before the first slice: by then as much is decoded ahead as will be (it was not after eight)
+WARM = 20  # steps before the first slice: by then as much is decoded ahead as will be
 
 
 class Side(NamedTuple):
