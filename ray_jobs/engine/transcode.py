@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from threading import Event
+from types import FrameType
 from typing import Any
 
 import ray
@@ -49,19 +53,38 @@ def make_shards(
     finished: Counts = {}
     # Nothing is cancelled when the driver stops early: Ray ends a driver's tasks with it, and ray.cancel was seen to
     # abort the driver where a task finished at that moment ("Tried to complete task that was not pending").
-    while True:
-        for piece in _first(waiting, most - len(running)):
-            running[task.remote(piece, videos, out, timeout, counter)] = piece
-        if not running:
-            return
-        ready, _ = ray.wait(list(running), timeout=POLL)
-        for ref in ready:
-            piece = running.pop(ref)
-            part = _result(ref, piece)
-            finished[piece.number] = (part.done, len(part.rejected))
-            yield part
-        counts = _read(counter, counts) | finished
-        tell(sum(done for done, _ in counts.values()), sum(rejected for _, rejected in counts.values()))
+    with _interrupts() as interrupted:
+        while True:
+            for piece in _first(waiting, most - len(running)):
+                running[task.remote(piece, videos, out, timeout, counter)] = piece
+            if not running:
+                return
+            ready, _ = ray.wait(list(running), timeout=POLL)
+            for ref in ready:
+                piece = running.pop(ref)
+                part = _result(ref, piece)
+                finished[piece.number] = (part.done, len(part.rejected))
+                yield part
+            counts = _read(counter, counts) | finished
+            tell(sum(done for done, _ in counts.values()), sum(rejected for _, rejected in counts.values()))
+            if interrupted.is_set():
+                raise KeyboardInterrupt
+
+
+@contextmanager
+def _interrupts() -> Iterator[Event]:
+    """Whether there was a Ctrl-C: raised at once, and kept, for some were lost, it seems within a call of Ray."""
+    seen = Event()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        seen.set()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _make_shard(piece: Piece, videos: str, out: str, timeout: float, counter: Any) -> Part:
