@@ -19,7 +19,7 @@ from rich.table import Table
 from paramcrop.runs import commit, home
 from tests.benchmarks.timing import Report
 
-SHORT = ("startup", "crop", "augment", "retrieval", "backbones", "decode", "step", "scale")
+SHORT = ("startup", "crop", "augment", "retrieval", "backbones", "decode", "step", "idle", "scale")
 LONG = ("epochs", "growth", "floor", "trials")
 
 

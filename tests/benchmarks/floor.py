@@ -23,8 +23,12 @@ def worker(job: dict[str, Any]) -> None:
     if job["data"]:
         start = time.time()
         shard = ray.train.get_dataset_shard("train")
-        next(iter(shard.iter_batches(batch_size=32, prefetch_batches=1)))
-        Path(job["first"]).write_text(f"{time.time() - start}")
+        batches = iter(shard.iter_batches(batch_size=32, prefetch_batches=1))
+        next(batches)
+        Path(job["folder"], "first").write_text(f"{time.time() - start}")
+    if job["stay"]:
+        list(batches)  # Ray Data's loop takes a core for as long as there is something that nobody takes
+        time.sleep(job["stay"])
 
 
 def same(batch: dict[str, Any]) -> dict[str, Any]:
@@ -39,23 +43,29 @@ def stream() -> Any:
     )
 
 
-def trial(job: dict[str, Any]) -> None:
-    import ray.tune
+def train(job: dict[str, Any]) -> None:
+    """``job``: folder, whether it is given data, and for how many seconds the worker stays."""
     from ray.train import DataConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    start = time.time()
     data: Any = {"datasets": {"train": stream}} if job["data"] else {}
     apart: Any = {"worker_runtime_env": {"env_vars": {"A": ""}}}  # as a pretraining's: a process of their own
     run = RunConfig(name=f"{time.time_ns()}", storage_path=job["folder"], **apart)
     TorchTrainer(
         worker,
-        train_loop_config=job | {"first": f"{job['folder']}/first"},
+        train_loop_config=job,
         scaling_config=ScalingConfig(num_workers=1, resources_per_worker={"CPU": 0.89}),
         run_config=run,
         dataset_config=DataConfig(enable_shard_locality=False),
         **data,
     ).fit()
+
+
+def trial(job: dict[str, Any]) -> None:
+    import ray.tune
+
+    start = time.time()
+    train(job)
     first = float(Path(job["folder"], "first").read_text()) if job["data"] else 0.0
     ray.tune.report({"whole": time.time() - start, "first": first})
 
@@ -72,7 +82,7 @@ def run(device: str) -> Report:
         with tempfile.TemporaryDirectory() as folder:
             tuner = ray.tune.Tuner(
                 ray.tune.with_resources(trial, {"cpu": 0.01}),
-                param_space={"folder": folder, "data": ray.tune.grid_search([False, True] * ROUNDS)},
+                param_space={"folder": folder, "stay": 0, "data": ray.tune.grid_search([False, True] * ROUNDS)},
                 tune_config=ray.tune.TuneConfig(max_concurrent_trials=1),
                 run_config=ray.tune.RunConfig(storage_path=folder, verbose=0),
             )

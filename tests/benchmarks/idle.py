@@ -1,0 +1,86 @@
+"""What a Ray that has nothing to do takes from a loop beside it: the same steps while it is at work and while it is
+stopped, in turns.
+
+It is a whole one: a Train run with its actors, and a Ray Data stream that has come to its end. So this is the limit of
+steps with decoding in a job on Ray, on machines with few cores.
+"""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import signal
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from paramcrop.batch import to_batch
+from tests.benchmarks.decode import made_shards
+from tests.benchmarks.floor import train
+from tests.benchmarks.slices import Side, processes, send
+from tests.benchmarks.step import EPOCH, Parts, bare_steps, settings
+from tests.benchmarks.timing import Line, Report
+
+TURNS, STEPS, STAY = 10, 4, 3600.0
+ALONE, BESIDE = "a bare loop and a DataLoader", "the same beside an idle Ray"
+
+
+def stay(folder: str) -> None:
+    """A Train run that does nothing until it is killed."""
+    from ray_jobs.engine.connect import connect
+
+    os.setsid()  # what it starts is stopped with it
+    os.environ["RAY_ADDRESS"] = "local"
+    connect(ray_logs=False)
+    train({"folder": folder, "data": True, "stay": STAY})
+
+
+def start_idle(folder: str) -> Side:
+    process = multiprocessing.get_context("spawn").Process(target=stay, args=(folder,))
+    process.start()
+    assert process.pid is not None
+    side = Side(process.pid, lambda: int(Path(folder, "first").exists()))
+    while not side.done():
+        if not process.is_alive():
+            raise RuntimeError("a Train run must be there all the time, but it has ended")
+        time.sleep(1)
+    time.sleep(10)  # what started up ends what it had to do
+    return side
+
+
+def taken(device: str, ray: Side, folder: str) -> dict[str, list[float]]:
+    """Seconds of steps, decoding included, with ``ray`` stopped and with it at work."""
+    config = settings(device)
+    loader = torch.utils.data.DataLoader(Parts(config, folder), None, collate_fn=dict, num_workers=os.cpu_count() or 1)
+    steps = bare_steps(config, (to_batch(part) for part in loader), device)
+    found: dict[str, list[float]] = {ALONE: [], BESIDE: []}
+    list(itertools.islice(steps, STEPS))
+    for name in [ALONE, BESIDE] * (TURNS // 2):
+        send(ray, signal.SIGSTOP if name == ALONE else signal.SIGCONT)
+        for _ in range(STEPS):
+            start = time.perf_counter()
+            next(steps)
+            found[name].append(time.perf_counter() - start)
+    return found
+
+
+def run(device: str) -> Report:
+    batch = settings(device).train.global_batch
+    with made_shards(batch * EPOCH) as (folder, _), tempfile.TemporaryDirectory() as runs:
+        ray = start_idle(runs)
+        try:
+            count = len(processes(ray))
+            found = taken(device, ray, folder)
+        finally:
+            send(ray, signal.SIGKILL)
+    mean = {name: statistics.mean(seconds) for name, seconds in found.items()}
+    views = 2 * batch
+    lines = [Line(name, views / mean[name], {"of the first": mean[ALONE] / mean[name]}) for name in mean]
+    notes = [
+        f"{count} processes of Ray; means of {TURNS // 2} turns of {STEPS} steps each; S3D-G, {batch} videos a step"
+    ]
+    return Report("what an idle Ray takes from a loop, clips (views) a second", "clips/s", lines, notes)
