@@ -55,7 +55,8 @@ def start_idle(folder: str) -> Side:
 def taken(device: str, ray: Side, folder: str) -> dict[str, list[float]]:
     """Seconds of steps, decoding included, with ``ray`` stopped and with it at work."""
     config = settings(device)
-    loader = torch.utils.data.DataLoader(Parts(config, folder), None, collate_fn=dict, num_workers=os.cpu_count() or 1)
+    parts = Parts(config, folder, TURNS)
+    loader = torch.utils.data.DataLoader(parts, None, collate_fn=dict, num_workers=os.cpu_count() or 1)
     steps = bare_steps(config, (to_batch(part) for part in loader), device)
     found: dict[str, list[float]] = {ALONE: [], BESIDE: []}
     list(itertools.islice(steps, STEPS))

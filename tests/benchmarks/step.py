@@ -13,8 +13,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -94,12 +95,12 @@ def now(device: str) -> float:
 
 
 class Parts(torch.utils.data.Dataset[dict[str, Any]]):
-    """Global batches, decoded where they are asked for."""
+    """Global batches of a folder's videos, so many ``times`` over, decoded where they are asked for."""
 
-    def __init__(self, config: Config, folder: str) -> None:
+    def __init__(self, config: Config, folder: str, times: int = 1) -> None:
         self.spec, self.batch = build_clip_spec(config), config.train.global_batch
         rows = [row | {"epoch": 0, "position": i, "label": -1} for i, row in enumerate(rows_of(folder))]
-        self.rows = rows * (LASTING // EPOCH)
+        self.rows = rows * times
 
     def __len__(self) -> int:
         return len(self.rows) // self.batch
@@ -111,7 +112,8 @@ class Parts(torch.utils.data.Dataset[dict[str, Any]]):
 def fed_loop(config: Config, folder: str, device: str, counted: Path) -> None:
     """The bare loop with torch's DataLoader, a process of it for each core; a line in ``counted`` after each step."""
     os.setsid()  # what it starts is stopped with it
-    loader = torch.utils.data.DataLoader(Parts(config, folder), None, collate_fn=dict, num_workers=os.cpu_count() or 1)
+    parts = Parts(config, folder, LASTING // EPOCH)
+    loader = torch.utils.data.DataLoader(parts, None, collate_fn=dict, num_workers=os.cpu_count() or 1)
     with counted.open("w", buffering=1) as file:
         for seconds in bare_steps(config, (to_batch(part) for part in loader), device):
             print(seconds, file=file)
@@ -119,14 +121,20 @@ def fed_loop(config: Config, folder: str, device: str, counted: Path) -> None:
 
 def start_loop(config: Config, folder: str, device: str, runs: Path) -> Side:
     counted = runs / "steps"
-    process = multiprocessing.get_context("spawn").Process(target=fed_loop, args=(config, folder, device, counted))
+    process = spawned(fed_loop, config, folder, device, counted)
+    assert process.pid is not None
+    return Side(process.pid, partial(lines_in, counted))
+
+
+def spawned(loop: Callable[..., None], config: Config, folder: str, device: str, *rest: object) -> SpawnProcess:
+    """A process at work on ``loop``, with the environment that a job's workers have."""
+    process = multiprocessing.get_context("spawn").Process(target=loop, args=(config, folder, device, *rest))
     before = dict(os.environ)
-    os.environ |= KEEP_MEMORY if device == "cpu" else {}  # as the job's workers have it
+    os.environ |= KEEP_MEMORY if device == "cpu" else {}
     process.start()
     os.environ.clear()
     os.environ |= before
-    assert process.pid is not None
-    return Side(process.pid, partial(lines_in, counted))
+    return process
 
 
 def start_job(config: Config, folder: str, device: str, runs: Path) -> Side:

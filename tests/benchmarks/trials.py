@@ -1,24 +1,38 @@
-"""Where a trial's time goes besides training and evaluating: four small trials of a real sweep, part by part."""
+"""Where a trial's time goes besides training and evaluating: four small trials of a real sweep, part by part.
+
+Then the same steps in a bare loop, with a thread of torch and a process of a DataLoader, as a trial here has one core
+to train and one to decode with: how long that waits for data.
+"""
 
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 import yaml
 
+from paramcrop.batch import Batch, to_batch
+from paramcrop.config import Config
+from paramcrop.data.synthetic import cached_dataset
 from paramcrop.lines import read_lines
+from paramcrop.presets import load_config
 from paramcrop.runs import read_metrics
 from paramcrop.sweeps.record import read_records
+from ray_jobs.videos import MADE_UP_VIDEOS
+from tests.benchmarks.step import Parts, bare_steps, spawned
 from tests.benchmarks.timing import Line, Report
 
 ROOT = Path(__file__).resolve().parents[2]
 TRIALS, STEPS = 4, 1120  # of more than 100 s each
+BARE_STEPS = 280
 TRAINING = "training: steps, record, a checkpoint every eight"
 
 
@@ -47,6 +61,7 @@ def run(device: str) -> Report:
     busy = sum(part[TRAINING] + part["evaluating"] for part in parts)
     lines.append(Line("a trial, whole", trial / TRIALS, {"of it training and evaluating": busy / trial}))
     lines.append(Line("the command, whole", end - start, {"of it training and evaluating": busy / (end - start)}))
+    lines.append(Line(f"a bare loop and a DataLoader: waiting for data, {STEPS} steps", bare_waits(device), {}))
     return Report(
         "a trial's time, s (mean of four)", "s", lines, ["bar: 0.85 of the command is training and evaluating"]
     )
@@ -69,3 +84,33 @@ def _parts(run: Path, begun: float, ended: float) -> dict[str, float]:
         "Ray Train's end": at["finished"] - last,
         "evaluating": ended - at["finished"],
     }
+
+
+def bare_waits(device: str) -> float:
+    """Seconds that a bare loop waits in as many steps as a trial has, after the first batch."""
+    config = load_config("demo", None, [f"train.device={device}"])
+    with tempfile.TemporaryDirectory() as folder:
+        data = cached_dataset(Path(folder), config.data.clip_frames, config.data.clip_size, MADE_UP_VIDEOS)
+        told = Path(folder, "waited")
+        process = spawned(bare_loop, config, data, device, told)
+        process.join()
+        return float(told.read_text()) * STEPS / BARE_STEPS
+
+
+def bare_loop(config: Config, folder: str, device: str, told: Path) -> None:
+    torch.set_num_threads(1)
+    times = math.ceil((BARE_STEPS + 2) * config.train.global_batch / MADE_UP_VIDEOS)
+    loader = torch.utils.data.DataLoader(Parts(config, folder, times), None, collate_fn=dict, num_workers=1)
+    waits = list[float]()
+
+    def batches() -> Iterator[Batch]:
+        parts = iter(loader)
+        while True:
+            start = time.perf_counter()
+            part = next(parts)
+            waits.append(time.perf_counter() - start)
+            yield to_batch(part)
+
+    for _ in itertools.islice(bare_steps(config, batches(), device), BARE_STEPS + 1):
+        continue
+    told.write_text(f"{sum(waits[1:])}")
