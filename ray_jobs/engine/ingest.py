@@ -24,7 +24,7 @@ from paramcrop.data.order import Labelled, Segment, epoch_segments, steps_per_ep
 from paramcrop.data.reader import following_rows, read_segment
 from paramcrop.data.samples import Cut, Following, cut_batches
 from paramcrop.data.shards import Manifest
-from ray_jobs.engine.pace import Pace
+from ray_jobs.engine.loop import Forget, Pace
 from ray_jobs.engine.plan import DECODE_CPUS
 
 LIGHT_CPUS = 0.02  # of a read task, which waits for storage, and of a slicing one
@@ -86,7 +86,7 @@ def training_samples(
     # Below the size of block_rows rows, so that these are a block as soon as they are decoded, and in one piece: Ray
     # Data hands on what is larger, and cuts only what is 1.5 times too large.
     samples.context.target_max_block_size = int(0.9 * block_rows * row_bytes(spec))
-    samples.context.custom_execution_callback_classes = [Pace]
+    samples.context.custom_execution_callback_classes = [Pace, Forget]
     return samples
 
 

@@ -20,9 +20,9 @@ from ray.data._internal.execution.metadata_fetcher import InlineMetadataFetcher
 from paramcrop.data.clips import ClipSpec
 from paramcrop.data.reader import epoch_batches
 from paramcrop.data.shards import Manifest
-from ray_jobs.engine import ingest
+from ray_jobs.engine import ingest, loop
 from ray_jobs.engine.ingest import execution_options, rows_per_block, training_samples
-from ray_jobs.engine.pace import WAIT
+from ray_jobs.engine.loop import WAIT
 
 pytestmark = pytest.mark.ray
 
@@ -129,6 +129,17 @@ def test_what_a_task_gives_is_taken_soon(shards: tuple[str, Manifest], monkeypat
     dataset.context.execution_options = execution_options(2)
     assert sum(1 for _ in dataset.iter_batches(batch_size=3, batch_format="numpy")) == 48 // 3
     assert streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S == WAIT and ended
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_what_blocks_took_is_not_kept_for_ever(shards: tuple[str, Manifest], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each operator's blocks the last few; those that come after the loop's last step on top."""
+    monkeypatch.setattr(loop, "KEPT", 2)
+    dataset = training_samples(*shards, SPEC, SEED, range(10), GLOBAL, WINDOW, 3, 60)
+    dataset.context.execution_options = execution_options(2)
+    assert sum(1 for _ in dataset.iter_batches(batch_size=3, batch_format="numpy")) == 10 * 48 // 3
+    places, *kept = [int(blocks) for blocks in re.findall(r"tasks executed, (\d+) blocks", dataset.stats())]
+    assert places >= 10 and len(kept) == 3 and max(kept) < 10, kept  # of 160 that were decoded
 
 
 @pytest.mark.usefixtures("local_ray")
