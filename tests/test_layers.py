@@ -54,7 +54,7 @@ def test_only_the_engine_and_the_drivers_connection_know_ray() -> None:
         "grow",
         "ingest",
         "launcher",
-        "pace",
+        "loop",
         "train",
         "transcode",
         "trial",
