@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from pathlib import Path
 
 import ray
+from ray._private.ray_logging import stdout_deduplicator
 from ray.job_config import JobConfig
 
 import paramcrop
@@ -18,6 +20,7 @@ OWN = {  # of a Ray that is started here, unless the environment says otherwise
     # all but as many as there are CPUs.
     "RAY_idle_worker_killing_time_threshold_ms": "30000",
 }
+EXPECTED = re.compile("PYTHON worker processes have been started")  # what a small node says to that
 QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",  # we draw our own
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # default 2: seconds lost at the end of a short run
@@ -34,6 +37,8 @@ def connect(ray_logs: bool) -> None:
         return
     for name, value in (QUIET | OWN).items():
         os.environ.setdefault(name, value)
+    if not ray_logs and stdout_deduplicator.skip_re is None:  # else RAY_DEDUP_LOGS_SKIP_REGEX says what is not shown
+        stdout_deduplicator.skip_re = EXPECTED
     level = logging.INFO if ray_logs else logging.ERROR
     try:
         ray.init(log_to_driver=ray_logs, logging_level=level, job_config=JobConfig(_py_driver_sys_path=own_path()))
