@@ -53,8 +53,8 @@ def training_samples(
     """Every sample of ``epochs``, in whole global batches, in blocks of exactly ``block_rows`` (a divisor of those).
 
     Columns are ``paramcrop.data.samples.cut_batch``'s. ``timeout`` is a video's, in seconds. The first ``skip`` samples
-    of the first epoch are left out. ``readers`` segments are read at a time; ``decoders``
-    processes decode a task's videos.
+    of the first epoch are left out. ``readers`` segments are read at a time; ``decoders`` processes decode
+    a task's videos.
     """
     rows = steps_per_epoch(manifest.videos, global_batch, labelled.quota if labelled else 0) * global_batch
     following = partial(following_rows, folder, manifest, seed, rows, global_batch, window, labelled)

@@ -20,7 +20,7 @@ class Memory(NamedTuple):
     Attributes:
         own: the processes'.
         store: pages of Ray's object store that any of them has touched. A new block does not always lie where a freed
-            one was, so they become more until they are as many as the store ever had in use.
+            one was, so they become more for many epochs, whatever is in use; the store's size is their bound.
     """
 
     own: float

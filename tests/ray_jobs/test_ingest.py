@@ -22,7 +22,6 @@ from paramcrop.data.reader import epoch_batches
 from paramcrop.data.shards import Manifest
 from ray_jobs.engine import ingest, loop
 from ray_jobs.engine.ingest import execution_options, rows_per_block, training_samples
-from ray_jobs.engine.loop import WAIT
 
 pytestmark = pytest.mark.ray
 
@@ -128,7 +127,7 @@ def test_what_a_task_gives_is_taken_soon(shards: tuple[str, Manifest], monkeypat
     dataset = training_samples(*shards, SPEC, SEED, range(1), GLOBAL, WINDOW, 3, 60)
     dataset.context.execution_options = execution_options(2)
     assert sum(1 for _ in dataset.iter_batches(batch_size=3, batch_format="numpy")) == 48 // 3
-    assert streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S == WAIT and ended
+    assert streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S == loop.WAIT and ended
 
 
 @pytest.mark.usefixtures("local_ray")
