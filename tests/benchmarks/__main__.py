@@ -29,6 +29,9 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--out", type=Path, default=home() / "benchmarks", help="folder of the JSON files")
     arguments = parser.parse_args()
+    for name in arguments.names:
+        if name not in SHORT + LONG:
+            parser.error(f"NAME must be one of {', '.join(SHORT + LONG)}, but is {name!r}")
     console = Console(soft_wrap=True)
     for name in arguments.names or SHORT:
         start = time.monotonic()
