@@ -1,33 +1,79 @@
 """ParamCrop: parametric cubic cropping for video contrastive learning, in plain PyTorch.
 
-``from paramcrop import ParamCrop`` is all that a training loop of one's own needs.
+``from paramcrop import ParamCrop`` is all that a training loop of one's own needs. Names load when they are used:
+``import paramcrop`` imports no torch.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from paramcrop.crop import crop_cube
-    from paramcrop.cropper import ParamCrop, Ranges
-    from paramcrop.geometry import CropParams
-    from paramcrop.losses import nt_xent
+    from paramcrop.crops.geometry import CropParams
+    from paramcrop.crops.paramcrop import ParamCrop, Ranges
+    from paramcrop.crops.policies import DistanceCrops, RandomCrops, WholeClip, hard_crops, manual_crops, simple_crops
+    from paramcrop.crops.resample import crop_cube
+    from paramcrop.models.contrastive import MoCo, SimCLR
+    from paramcrop.models.losses import info_nce, nt_xent
+    from paramcrop.models.r2d3d import R2D3D
+    from paramcrop.models.s3d import S3D
+    from paramcrop.settings.config import Config
+    from paramcrop.settings.presets import load_config
+    from paramcrop.training.pretrain import pretrain
 
 __version__ = "0.1.0"
-__all__ = ["CropParams", "ParamCrop", "Ranges", "crop_cube", "nt_xent"]
 
-_HOMES = {
-    "ParamCrop": "cropper",
-    "Ranges": "cropper",
-    "CropParams": "geometry",
-    "crop_cube": "crop",
-    "nt_xent": "losses",
+_ROOMS = {
+    "paramcrop.crops.geometry": ("CropParams",),
+    "paramcrop.crops.paramcrop": ("ParamCrop", "Ranges"),
+    "paramcrop.crops.policies": (
+        "DistanceCrops",
+        "RandomCrops",
+        "WholeClip",
+        "hard_crops",
+        "manual_crops",
+        "simple_crops",
+    ),
+    "paramcrop.crops.resample": ("crop_cube",),
+    "paramcrop.models.contrastive": ("MoCo", "SimCLR"),
+    "paramcrop.models.losses": ("info_nce", "nt_xent"),
+    "paramcrop.models.r2d3d": ("R2D3D",),
+    "paramcrop.models.s3d": ("S3D",),
+    "paramcrop.settings.config": ("Config",),
+    "paramcrop.settings.presets": ("load_config",),
+    "paramcrop.training.pretrain": ("pretrain",),
 }
+_HOMES = {name: module for module, names in _ROOMS.items() for name in names}
+
+__all__ = [
+    "Config",
+    "CropParams",
+    "DistanceCrops",
+    "MoCo",
+    "ParamCrop",
+    "R2D3D",
+    "RandomCrops",
+    "Ranges",
+    "S3D",
+    "SimCLR",
+    "WholeClip",
+    "crop_cube",
+    "hard_crops",
+    "info_nce",
+    "load_config",
+    "manual_crops",
+    "nt_xent",
+    "pretrain",
+    "simple_crops",
+]
 
 
-def __getattr__(name: str) -> Any:  # late, so that reading a config or a run's records does not import torch
+def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        from importlib import import_module
-
-        return getattr(import_module(f"paramcrop.{_HOMES[name]}"), name)
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'paramcrop' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

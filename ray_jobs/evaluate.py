@@ -1,74 +1,9 @@
-"""What a pretrained run is worth, on Ray: `python ray_jobs/evaluate.py [--run RUN ...] [--task DATASET/PROTOCOL ...]`.
+"""What a pretrained run is worth, on Ray: `python ray_jobs/evaluate.py --help`.
 
-With no argument: the newest demo run on a made-up set that it has not seen, beside untrained weights and plain pixels.
-What is finished is not computed again; kill it when you like, the same command goes on.
+The command itself is the package evaluate/ beside this file.
 """
 
-from __future__ import annotations
-
-import sys
-import time
-from collections.abc import Sequence
-from pathlib import Path
-
-if __name__ == "__main__":  # from a clone that is not installed, and in a job's working_dir
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from rich.console import Console
-
-from paramcrop.errors import ParamCropError
-from paramcrop.mirror import mirror_at
-from ray_jobs.cli import run_command
-from ray_jobs.evaluate_options import find_asked, find_data, find_runs, parse_arguments
-
-MOST_LISTED = 6  # pictures; of more, their folders
-
-
-def main(argv: Sequence[str]) -> None:
-    console, start = Console(soft_wrap=True), time.monotonic()
-    arguments = parse_arguments(argv, __doc__ or "")
-    runs = find_runs(arguments)
-    from paramcrop.evaluation.tasks import make_jobs
-    from paramcrop.evaluation.weights import read_config
-    from paramcrop.results import read_result
-    from ray_jobs.evaluate_report import JobProgress, describe, print_results
-
-    config = read_config(runs[0])
-    data = find_data(arguments, config)
-    jobs = make_jobs(find_asked(arguments, data, config), runs, arguments.epoch)
-    if arguments.fresh and not arguments.dry_run:
-        for job in jobs:
-            job.forget()
-    left = [job for job in jobs if read_result(job.result_file) is None]
-    console.print(describe(jobs, left), highlight=False, markup=False)
-    for run in runs:
-        console.print(f"run: {run}", highlight=False, markup=False)
-    if arguments.dry_run:
-        return
-    failed: dict[str, ParamCropError] = {}
-    if left:
-        from ray_jobs.engine.connect import cluster_nodes, connect
-        from ray_jobs.engine.evaluators import make_pool, run_evaluations
-        from ray_jobs.engine.plan import plan_evaluations
-
-        connect(ray_logs=False)
-        plan = plan_evaluations(cluster_nodes(), arguments.evaluators, arguments.device)
-        console.print(f"resources: {plan.arithmetic}", highlight=False)
-        with JobProgress(len(left), console) as progress:
-            failed = run_evaluations(left, make_pool(plan, arguments.timeout, len(left)), progress.tell)
-    print_results(jobs, failed, console)
-    from paramcrop.evaluation.pictures import draw_results
-
-    pictures = draw_results([job for job in jobs if job.subject == "run"])
-    for path in pictures if len(pictures) <= MOST_LISTED else sorted({path.parent for path in pictures}):
-        console.print(f"  {path}", highlight=False, markup=False)
-    for place in map(mirror_at, runs):
-        place.send("pictures/")
-        console.print(f"  {place}/results.jsonl", highlight=False, markup=False)
-    console.print(f"{len(left) - len(failed)} evaluations in {time.monotonic() - start:.0f} s", highlight=False)
-    if failed:
-        raise ParamCropError(f"{len(failed)} of {len(jobs)} evaluations failed; the same command tries them again")
-
+from paramcrop.cli import run
 
 if __name__ == "__main__":
-    run_command(main)
+    run("evaluate")

@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-if __name__ == "__main__":  # from a clone that is not installed, and in a job's working_dir
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from paramcrop.cli import run
 from paramcrop.errors import ConfigError, DataError
-from paramcrop.runs import home, label_runs, read_metrics
-from ray_jobs.cli import EXIT_CODES, Parser, run_command
+from paramcrop.storage.runs import home, label_runs, read_metrics
+from ray_jobs.options import EXIT_CODES, Parser
 
 
 def main(argv: Sequence[str]) -> None:
@@ -61,8 +58,8 @@ def make_folder(arguments: argparse.Namespace) -> Path:
 
 def draw(labels: Mapping[str, Sequence[Path]], out: Path, video: int) -> list[Path]:
     """Write every figure -> the files."""
-    from paramcrop.crop_pictures import film_crops, plot_crops
-    from paramcrop.plots import plot_figure5, plot_parameters
+    from paramcrop.report.crop_pictures import film_crops, plot_crops
+    from paramcrop.report.plots import plot_figure5, plot_parameters
 
     first = {label: folders[0] for label, folders in labels.items()}
     plot_figure5(labels, out / "figure5.png")
@@ -92,4 +89,4 @@ def summary(labels: Mapping[str, Sequence[Path]]) -> Table:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run("figures")

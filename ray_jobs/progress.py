@@ -11,9 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from paramcrop.lines import read_lines
-from paramcrop.mirror import Mirror
-from paramcrop.runs import read_metrics
+from paramcrop.storage.jsonl import read_lines
+from paramcrop.storage.mirror import Mirror
+from paramcrop.storage.runs import read_metrics
 
 POLL = 0.5  # seconds
 FETCH = 5.0  # seconds between two looks into a bucket

@@ -6,24 +6,21 @@ With no argument: the newest sweep. It may still be at work: what is there is sh
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-if __name__ == "__main__":  # from a clone that is not installed, and in a job's working_dir
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Terminal
 
+from paramcrop.cli import run
 from paramcrop.errors import ConfigError, DataError
-from paramcrop.runs import home
-from ray_jobs.cli import EXIT_CODES, Parser, run_command
+from paramcrop.storage.runs import home
+from ray_jobs.options import EXIT_CODES, Parser
 
 if TYPE_CHECKING:
-    from paramcrop.sweeps.table import Table, Task
+    from paramcrop.report.table import Table, Task
 
 FILE = "space.yaml"
 BEST = 10  # of a search, in the terminal
@@ -33,7 +30,7 @@ def main(argv: Sequence[str]) -> None:
     console = Console(soft_wrap=True)
     arguments = parse_arguments(argv)
     for folder in find_sweeps(arguments):
-        from paramcrop.sweeps.page import read_table, write_report
+        from paramcrop.report.page import read_table, write_report
 
         print_table(read_table(folder), console)
         if arguments.dry_run:
@@ -83,7 +80,7 @@ def touched(folder: Path) -> float:
 
 def print_table(table: Table, console: Console) -> None:
     """The main metric of each task, then how the trials ended, what failed, and what must be known."""
-    from paramcrop.sweeps import shown
+    from paramcrop.report import shown
 
     whole = table
     if table.space.search != "grid":
@@ -107,7 +104,7 @@ def print_table(table: Table, console: Console) -> None:
 
 def task_table(table: Table, task: Task) -> Terminal:
     """The main metric alone: the page and table.md have them all."""
-    from paramcrop.sweeps.shown import task_lines
+    from paramcrop.report.shown import task_lines
 
     lines = [[line[0], line[1].replace(" (paper", "\n(paper"), *line[-2:]] for line in task_lines(table, task)]
     lines = [[label, value, difference.replace(": ", "\n"), n] for label, value, difference, n in lines]
@@ -124,4 +121,4 @@ def terminal_table(title: str, lines: Sequence[Sequence[str]]) -> Terminal:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run("report")

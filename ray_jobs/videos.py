@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from paramcrop.config import Config
 from paramcrop.data.shards import Manifest, read_manifest
-from paramcrop.runs import home
+from paramcrop.settings.config import Config
+from paramcrop.storage.runs import home
 
 MADE_UP_VIDEOS = 256
 

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from paramcrop.build import build_clip_spec
 from paramcrop.data.shards import Video, read_manifest, write_manifest, write_shards
 from paramcrop.data.synthetic import CLASSES, videos
 from paramcrop.evaluation.job import Job
 from paramcrop.evaluation.protocols import find_protocol
-from paramcrop.pretrain import pretrain
-from paramcrop.record import Recorder
-from paramcrop.runs import write_provenance
+from paramcrop.storage.runs import write_provenance
+from paramcrop.training.build import build_clip_spec
+from paramcrop.training.pretrain import pretrain
+from paramcrop.training.recorder import Recorder
 from tests.memory import made_clips, memory_batches, tiny_config
 
 TRAIN, TEST, BROKEN = 40, 18, 5  # of the broken test videos, two are not even in the shards

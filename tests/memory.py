@@ -12,12 +12,12 @@ import torch
 import torch.distributed as td
 from torch.multiprocessing.spawn import spawn
 
-from paramcrop.batch import Batch, to_batch
-from paramcrop.config import Config
+from paramcrop.data.batch import Batch, to_batch
 from paramcrop.data.clips import ClipSpec, draw_augmentation, generator
 from paramcrop.data.synthetic import CLASSES, render
-from paramcrop.presets import load_config
-from paramcrop.record import Recorder
+from paramcrop.settings.config import Config
+from paramcrop.settings.presets import load_config
+from paramcrop.training.recorder import Recorder
 
 TINY = (
     *("data.clip_frames=8", "data.clip_size=32", "cropper.frames=4", "cropper.size=24", "backbone.width=8"),

@@ -11,6 +11,23 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = sorted((ROOT / "paramcrop").rglob("*.py"))
+JOBS = sorted((ROOT / "ray_jobs").rglob("*.py"))
+# A room imports from itself and from those before it.
+ROOMS = (
+    "errors",
+    "dist",
+    "models",
+    "crops",
+    "settings",
+    "storage",
+    "data",
+    "training",
+    "evaluation",
+    "sweeps",
+    "paper",
+    "report",
+    "cli",
+)
 
 
 def imports(path: Path) -> set[str]:
@@ -19,6 +36,8 @@ def imports(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "paramcrop":
+            found |= {f"paramcrop.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module)
     return found
@@ -28,40 +47,57 @@ def within(modules: set[str], package: str) -> set[str]:
     return {m for m in modules if m == package or m.startswith(f"{package}.")}
 
 
-@pytest.mark.parametrize("path", LIBRARY, ids=lambda p: str(p.relative_to(ROOT)))
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def room_of(module: str) -> str:
+    """``paramcrop.crops.geometry`` -> ``crops``."""
+    return module.split(".")[1]
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=name_of)
+def test_a_room_imports_only_from_those_before_it(path: Path) -> None:
+    if path.parent.name == "paramcrop" and path.stem == "__init__":  # the public names, loaded when used
+        return
+    room = path.relative_to(ROOT / "paramcrop").with_suffix("").parts[0]
+    known = {m for m in within(imports(path), "paramcrop") if "." in m and not m.startswith("paramcrop.__")}
+    assert {room_of(m) for m in known} <= set(ROOMS[: ROOMS.index(room) + 1])
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=name_of)
 def test_the_library_imports_neither_ray_nor_the_jobs(path: Path) -> None:
     assert not within(imports(path), "ray") | within(imports(path), "ray_jobs")
 
 
-def test_only_builders_the_loop_and_what_reads_settings_see_the_config() -> None:
-    allowed = {"build.py", "two_views.py", "pretrain.py", "presets.py", "runs.py", "config.py", "model_size.py"}
-    allowed |= {"job.py", "tasks.py", "weights.py", "paper.py"}  # which run it is of
-    allowed |= {"stint.py", "trials.py", "wanted.py"}  # what is written down of a run; a sweep's trials
-    allowed |= {"filled.py", "cost.py"}  # whether a run is the paper's; what it would cost
-    assert {p.name for p in LIBRARY if "paramcrop.config" in imports(p)} <= allowed
+def test_every_room_is_small_enough_to_look_round_in() -> None:
+    for folder in {path.parent for path in [*LIBRARY, *JOBS]}:
+        modules = [path for path in folder.glob("*.py") if path.stem != "__init__"]
+        assert len(modules) <= (4 if folder.name == "paramcrop" else 12), folder
+
+
+def test_config_stops_at_the_builders() -> None:
+    allowed = {"__init__", "settings/config", "settings/presets", "storage/runs", "storage/stint"}
+    allowed |= {f"training/{name}" for name in ("build", "two_views", "pretrain", "model_size")}
+    allowed |= {f"evaluation/{name}" for name in ("job", "tasks", "weights")}  # which run it is of
+    allowed |= {"sweeps/trials", "sweeps/wanted"}  # a trial is a config
+    allowed |= {
+        "paper/published",
+        "paper/cost",
+        "report/paper_table",
+    }  # whether a run is the paper's; what it would cost
+    knowing = {p for p in LIBRARY if "paramcrop.settings.config" in imports(p)}
+    assert {p.relative_to(ROOT / "paramcrop").with_suffix("").as_posix() for p in knowing} <= allowed
 
 
 def test_only_video_py_knows_a_decoder() -> None:
-    knowing = {p.name for p in LIBRARY if within(imports(p), "decord") | within(imports(p), "av")}
-    assert knowing == {"video.py"}
+    knowing = {name_of(p) for p in LIBRARY if within(imports(p), "decord") | within(imports(p), "av")}
+    assert knowing == {"paramcrop/data/video.py"}
 
 
-def test_only_the_engine_and_the_drivers_connection_know_ray() -> None:
-    knowing = {p for p in (ROOT / "ray_jobs").rglob("*.py") if within(imports(p), "ray")}
-    engine = {
-        "connect",
-        "evaluators",
-        "grow",
-        "ingest",
-        "launcher",
-        "loop",
-        "train",
-        "transcode",
-        "trial",
-        "tuning",
-        "work",
-    }
-    assert {p.relative_to(ROOT).as_posix() for p in knowing} == {f"ray_jobs/engine/{name}.py" for name in engine}
+def test_only_the_engine_knows_ray() -> None:
+    knowing = {name_of(p) for p in JOBS if within(imports(p), "ray")}
+    assert {Path(name).parent.as_posix() for name in knowing} == {"ray_jobs/engine"}
 
 
 def loaded_after(code: str) -> set[str]:
@@ -71,15 +107,16 @@ def loaded_after(code: str) -> set[str]:
 
 
 def test_reading_settings_and_records_imports_no_torch() -> None:
-    assert loaded_after("import paramcrop, paramcrop.presets, paramcrop.runs, paramcrop.data.order") == set()
+    modules = "paramcrop, paramcrop.cli, paramcrop.settings.presets, paramcrop.storage.runs, paramcrop.data.order"
+    assert loaded_after(f"import {modules}") == set()
 
 
 def test_help_mistakes_and_dry_run_import_no_more_than_they_need() -> None:
     """A dry run counts the model's parameters, so it needs torch."""
     for arguments, needed in ((["--help"], set()), (["--dry-run", "nonsense=1"], set()), (["--dry-run"], {"torch"})):
         code = (
-            f"import sys; sys.argv = ['pretrain.py', *{arguments!r}]\nfrom ray_jobs.cli import run_command\n"
-            "from ray_jobs.pretrain import main\ntry: run_command(main)\nexcept SystemExit: pass"
+            f"import sys; sys.argv = ['pretrain.py', *{arguments!r}]\nfrom paramcrop.cli import run\n"
+            "try: run('pretrain')\nexcept SystemExit: pass"
         )
         assert loaded_after(code) == needed, arguments
 
@@ -90,7 +127,7 @@ def test_a_decode_task_imports_no_torch_until_it_must_scale() -> None:
 
 def test_no_inheritance_between_our_own_classes() -> None:
     classes, bases = set[str](), list[tuple[str, str]]()
-    for path in [*LIBRARY, *(ROOT / "ray_jobs").rglob("*.py")]:
+    for path in [*LIBRARY, *JOBS]:
         if path.name == "errors.py":  # a family of errors is one on purpose
             continue
         for node in ast.walk(ast.parse(path.read_text())):

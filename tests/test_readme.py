@@ -14,16 +14,16 @@ import pytest
 import yaml
 
 from paramcrop.evaluation.protocols import Protocol
-from paramcrop.presets import all_options
-from paramcrop.sweeps.cost import cost_of
-from paramcrop.sweeps.paper_file import read_paper
-from paramcrop.sweeps.paper_space import paper_space, preset_of
+from paramcrop.paper.cost import cost_of
+from paramcrop.paper.spaces import paper_space, preset_of
+from paramcrop.paper.tables import read_paper
+from paramcrop.settings.presets import all_options
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.space_file import space_at
 from paramcrop.sweeps.trials import config_of, grid, make_trial
-from ray_jobs.prepare import main
-from ray_jobs.prepare_options import parse_arguments
-from ray_jobs.sweep_plan import corner
+from ray_jobs.prepare.command import main
+from ray_jobs.prepare.options import parse_arguments
+from ray_jobs.sweep.plan import corner
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -69,9 +69,9 @@ def test_own_loop_example_runs_and_is_short(capsys: pytest.CaptureFixture[str]) 
 
 
 TRAIN = """
-from paramcrop.build import build_clip_spec
-from paramcrop.pretrain import pretrain
-from paramcrop.two_views import build_model
+from paramcrop.training.build import build_clip_spec
+from paramcrop.training.pretrain import pretrain
+from paramcrop.training.two_views import build_model
 from tests.memory import MetricsInMemory, made_clips, memory_batches, tiny_config
 import paramcrop, torch
 

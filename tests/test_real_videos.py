@@ -6,15 +6,15 @@ from pathlib import Path
 
 import torch
 
-from paramcrop.batch import to_batch
-from paramcrop.build import build_clip_spec, build_optimizer
+from paramcrop.data.batch import to_batch
 from paramcrop.data.reader import epoch_batches
 from paramcrop.data.shards import Video, write_shards
 from paramcrop.data.video import transcode
-from paramcrop.optim import set_lr
-from paramcrop.presets import load_config
-from paramcrop.pretrain import train_step
-from paramcrop.two_views import build_model
+from paramcrop.settings.presets import load_config
+from paramcrop.training.build import build_clip_spec, build_optimizer
+from paramcrop.training.optim import set_lr
+from paramcrop.training.pretrain import train_step
+from paramcrop.training.two_views import build_model
 
 
 def test_real_videos_train_at_the_papers_sizes(real_videos: Path, tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from paramcrop.data.malloc import KEEP_MEMORY
 from paramcrop.errors import ParamCropError, VideoError
-from paramcrop.malloc import KEEP_MEMORY
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from paramcrop.data.files import digest, write_whole
 from paramcrop.data.parquet import HashedParquet
 from paramcrop.errors import DataError
+from paramcrop.storage.files import digest, write_whole
 
 FORMAT = "paramcrop-shards/2"
 MANIFEST = "manifest.json"

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from paramcrop.batch import Batch
-from paramcrop.build import network_dtype
+from paramcrop.data.batch import Batch
 from paramcrop.data.clips import ClipSpec
 from paramcrop.data.labels import labelled_share
 from paramcrop.errors import CheckpointError, DataError
@@ -24,7 +23,8 @@ from paramcrop.evaluation.metrics import accuracy_per_class, average_clips, conf
 from paramcrop.evaluation.neighbours import cosine, knn_votes, recall_at
 from paramcrop.evaluation.videos import LabelledSet, Map, by_shard, held_out, open_split, training_batches
 from paramcrop.evaluation.weights import trained_classifier
-from paramcrop.runs import commit
+from paramcrop.storage.runs import commit
+from paramcrop.training.build import network_dtype
 
 JITTER = (0.5, 0.5, 0.5, 0.25)  # brightness, contrast, saturation, hue
 Tell = Callable[[str], None]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from paramcrop.crop import to_float
+from paramcrop.crops.resample import to_float
 from paramcrop.data.uniform import UniformSpec, cut_uniform_or_say
 from paramcrop.evaluation.videos import LabelledSet, Map, rows
 

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from paramcrop.augment import augment
-from paramcrop.batch import Batch
-from paramcrop.checkpoint import NAME, load_checkpoint, newest_checkpoint, save_checkpoint
+from paramcrop.crops.augment import augment
+from paramcrop.data.batch import Batch
 from paramcrop.errors import CheckpointError, NonFiniteLossError
 from paramcrop.evaluation.features import Normalise
+from paramcrop.storage.checkpoint import NAME, load_checkpoint, newest_checkpoint, save_checkpoint
 
 
 class Training(NamedTuple):

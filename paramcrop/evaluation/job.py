@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
-from paramcrop.build import build_backbone
-from paramcrop.config import Config, run_id
-from paramcrop.data.files import digest
 from paramcrop.data.uniform import UniformSpec
 from paramcrop.errors import CheckpointError
 from paramcrop.evaluation.protocols import Protocol
 from paramcrop.evaluation.weights import Pixels, foreign_state, load_backbone, load_strictly, random_backbone
+from paramcrop.settings.config import Config, run_id
+from paramcrop.storage.files import digest
+from paramcrop.training.build import build_backbone
 
 SUBJECTS = ("run", "random-init", "pixels", "weights")
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from paramcrop.errors import ConfigError
-from paramcrop.presets import explain, nearest, parse_override
+from paramcrop.settings.presets import explain, nearest, parse_override
 
 
 def _field(default: Any, text: str, **limits: Any) -> Any:

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paramcrop.config import Config
 from paramcrop.data.shards import Manifest, read_manifest
 from paramcrop.errors import ConfigError
 from paramcrop.evaluation.protocols import Protocol, find_protocol, numbers
-from paramcrop.mirror import mirror_at
-from paramcrop.presets import nearest
+from paramcrop.settings.config import Config
+from paramcrop.settings.presets import nearest
+from paramcrop.storage.mirror import mirror_at
 
 if TYPE_CHECKING:
     from paramcrop.evaluation.job import Job

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from paramcrop.batch import Batch, to_batch
+from paramcrop.data.batch import Batch, to_batch
 from paramcrop.data.clips import ClipSpec, cut_sample
 from paramcrop.data.labels import ranked_by_class, read_labels
 from paramcrop.data.order import epoch_segments

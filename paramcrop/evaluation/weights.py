@@ -12,12 +12,12 @@ import torch.nn.functional as F
 import yaml
 from torch import Tensor, nn
 
-from paramcrop.build import Backbone, build_backbone
-from paramcrop.checkpoint import load_checkpoint, newest_checkpoint
-from paramcrop.config import Config, flatten
 from paramcrop.errors import CheckpointError
-from paramcrop.mirror import mirror_at
-from paramcrop.presets import make_config
+from paramcrop.settings.config import Config, flatten
+from paramcrop.settings.presets import make_config
+from paramcrop.storage.checkpoint import load_checkpoint, newest_checkpoint
+from paramcrop.storage.mirror import mirror_at
+from paramcrop.training.build import Backbone, build_backbone
 
 SHOWN = 3  # names in an error
 PREFIX = "method.backbone."  # of a run's checkpoint

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from paramcrop.mirror import Mirror
+from paramcrop.storage.mirror import Mirror
 from paramcrop.sweeps.record import TrialRecord, read_record, write_record
 from paramcrop.sweeps.trials import Trial
 

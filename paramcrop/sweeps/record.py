@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from paramcrop.mirror import Mirror
+from paramcrop.storage.mirror import Mirror
 
 UNFINISHED = ("waiting", "running")
 

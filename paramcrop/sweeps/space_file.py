@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from paramcrop.errors import ConfigError
-from paramcrop.presets import nearest, preset_names
+from paramcrop.settings.presets import nearest, preset_names
 from paramcrop.sweeps.space import Differs, Space
 
 FOLDER = Path(__file__).resolve().parents[2] / "search_spaces"

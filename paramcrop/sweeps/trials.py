@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from paramcrop.config import Config, flatten
 from paramcrop.errors import ConfigError
-from paramcrop.presets import load_config, make_config, show
+from paramcrop.settings.config import Config, flatten
+from paramcrop.settings.presets import load_config, make_config, show
 from paramcrop.sweeps.space import DERIVED, SCALAR, Space
 
 VARIANT = "variant"  # the key under which a variant's label stands for its settings

@@ -6,9 +6,9 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from paramcrop.config import run_id
 from paramcrop.data.shards import read_manifest
 from paramcrop.evaluation.protocols import Protocol
+from paramcrop.settings.config import run_id
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import Trial, config_of
 

@@ -24,10 +24,10 @@ from paramcrop.data.uniform import direct
 from paramcrop.errors import LeaseError, ParamCropError, ResourceError
 from paramcrop.evaluation.evaluate import evaluate
 from paramcrop.evaluation.job import Job
-from paramcrop.lease import Lease
-from paramcrop.lines import read_lines
-from paramcrop.mirror import Mirror
-from paramcrop.results import append_rows, read_result, write_result
+from paramcrop.evaluation.results import append_rows, read_result, write_result
+from paramcrop.storage.jsonl import read_lines
+from paramcrop.storage.lease import Lease
+from paramcrop.storage.mirror import Mirror
 from ray_jobs.engine.plan import EvaluationPlan
 
 RETRIES = 3  # of a task or a job whose process died

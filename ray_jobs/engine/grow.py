@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from ray.autoscaler.sdk import request_resources
 
-from paramcrop.config import Config
 from paramcrop.errors import ResourceError
+from paramcrop.settings.config import Config
 from ray_jobs.engine.connect import cluster_nodes
 from ray_jobs.engine.plan import Node
 

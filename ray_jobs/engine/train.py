@@ -17,19 +17,19 @@ from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from paramcrop import dist, errors
-from paramcrop.batch import Batch, to_batch
-from paramcrop.build import build_clip_spec
-from paramcrop.checkpoint import newest_checkpoint, steps_done
-from paramcrop.config import Config
+from paramcrop.data.batch import Batch, to_batch
 from paramcrop.data.labels import labelled_rows
+from paramcrop.data.malloc import KEEP_MEMORY
 from paramcrop.data.order import Labelled, steps_per_epoch
 from paramcrop.data.shards import Manifest
 from paramcrop.errors import DecodeFailuresError, NonFiniteLossError, ParamCropError, StorageError
-from paramcrop.malloc import KEEP_MEMORY
-from paramcrop.mirror import Mirror
-from paramcrop.pretrain import pretrain
-from paramcrop.record import Recorder
-from paramcrop.stint import still_held
+from paramcrop.settings.config import Config
+from paramcrop.storage.checkpoint import newest_checkpoint, steps_done
+from paramcrop.storage.mirror import Mirror
+from paramcrop.storage.stint import still_held
+from paramcrop.training.build import build_clip_spec
+from paramcrop.training.pretrain import pretrain
+from paramcrop.training.recorder import Recorder
 from ray_jobs.engine.ingest import execution_options, reader_count, rows_per_block, training_samples
 from ray_jobs.engine.plan import Plan
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import ray
 
-from paramcrop.data.pieces import Part, Piece
-from paramcrop.data.prepare import make_shard
+from paramcrop.data.prepare.plan import Part, Piece
+from paramcrop.data.prepare.transcode import make_shard
 from paramcrop.errors import ParamCropError, ResourceError
 
 RETRIES = 3  # of a task whose worker or node died

@@ -16,9 +16,9 @@ import ray.train
 
 from paramcrop.errors import NonFiniteLossError, ParamCropError
 from paramcrop.evaluation.job import Job
+from paramcrop.evaluation.results import read_result
 from paramcrop.evaluation.tasks import Asked, make_jobs
-from paramcrop.results import read_result
-from paramcrop.runs import is_finished
+from paramcrop.storage.runs import is_finished
 from paramcrop.sweeps.book import Book
 from paramcrop.sweeps.objective import objective_of
 from paramcrop.sweeps.trials import config_of, decode, make_trial

@@ -8,15 +8,15 @@ from contextlib import suppress
 from threading import Thread
 from typing import Any
 
-from paramcrop.checkpoint import NAME, newest_checkpoint, steps_done
-from paramcrop.config import Config
 from paramcrop.data.order import steps_per_epoch
 from paramcrop.errors import LeaseError
+from paramcrop.evaluation.results import read_result
 from paramcrop.evaluation.tasks import make_jobs
-from paramcrop.mirror import Mirror
-from paramcrop.results import read_result
-from paramcrop.runs import is_finished, read_metrics, read_status, run_place
-from paramcrop.stint import begin, ending, hold
+from paramcrop.settings.config import Config
+from paramcrop.storage.checkpoint import NAME, newest_checkpoint, steps_done
+from paramcrop.storage.mirror import Mirror
+from paramcrop.storage.runs import is_finished, read_metrics, read_status, run_place
+from paramcrop.storage.stint import begin, ending, hold
 from paramcrop.sweeps.book import Book
 from paramcrop.sweeps.objective import main_value
 from ray_jobs.engine.evaluators import run_evaluations

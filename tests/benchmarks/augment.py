@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from paramcrop.augment import Augmentation, augment
-from paramcrop.crop import to_float
+from paramcrop.crops.augment import Augmentation, augment
+from paramcrop.crops.resample import to_float
 from paramcrop.data.clips import ClipSpec, draw_augmentation, generator
 from tests.benchmarks.timing import Line, Report, take_turns
 

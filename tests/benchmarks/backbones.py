@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paramcrop.backbones.r2d3d import R2D3D
-from paramcrop.backbones.s3d import S3D, s3d
-from paramcrop.model_size import macs
+from paramcrop.models.r2d3d import R2D3D
+from paramcrop.models.s3d import S3D, s3d
+from paramcrop.training.model_size import macs
 from tests.benchmarks.timing import Line, Report, take_turns
 
 SIZE = (16, 112, 112)

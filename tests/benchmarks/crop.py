@@ -14,9 +14,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from paramcrop.crop import crop_cube, frame_positions, gather_frames, image_grid, resample, round_time, to_float
-from paramcrop.cropper import to_ranges
-from paramcrop.geometry import CropParams, affine_matrix
+from paramcrop.crops.geometry import CropParams, affine_matrix
+from paramcrop.crops.paramcrop import to_ranges
+from paramcrop.crops.resample import (
+    crop_cube,
+    frame_positions,
+    gather_frames,
+    image_grid,
+    resample,
+    round_time,
+    to_float,
+)
 from tests.benchmarks.timing import Line, Report, peak_bytes, take_turns
 
 FRAMES, SIDE, SIZE = 64, 128, (16, 112, 112)

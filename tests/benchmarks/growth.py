@@ -15,13 +15,13 @@ import torch
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from paramcrop.build import build_clip_spec, build_optimizer
 from paramcrop.data.order import epoch_segments, place_of
 from paramcrop.data.shards import Manifest, Shard
-from paramcrop.pretrain import train_step
-from paramcrop.runs import home
+from paramcrop.storage.runs import home
 from paramcrop.sweeps.record import TrialRecord, read_records, write_record
-from paramcrop.two_views import build_model
+from paramcrop.training.build import build_clip_spec, build_optimizer
+from paramcrop.training.pretrain import train_step
+from paramcrop.training.two_views import build_model
 from tests.benchmarks.scale import CORES, GLOBAL_BATCH, rates
 from tests.benchmarks.timing import Line, Report, peak_bytes, take_turns
 from tests.memory import made_clips, memory_batches, tiny_config

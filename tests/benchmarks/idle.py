@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from paramcrop.batch import to_batch
+from paramcrop.data.batch import to_batch
 from tests.benchmarks.decode import made_shards
 from tests.benchmarks.floor import train
 from tests.benchmarks.slices import Side, processes, send

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from paramcrop.backbones.r2d3d import R2D3D
 from paramcrop.evaluation.features import Normalise, _forward
 from paramcrop.evaluation.neighbours import cosine, knn_votes, recall_at
+from paramcrop.models.r2d3d import R2D3D
 from tests.benchmarks.timing import Line, Report, peak_bytes, take_turns
 
 QUERIES, GALLERY, SIZE, CLASSES = 3783, 9537, 1024, 101  # UCF101's first split, S3D-G's features

@@ -18,13 +18,13 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as td
 
-from paramcrop.build import build_clip_spec, build_optimizer
-from paramcrop.checkpoint import save_checkpoint
-from paramcrop.config import Config
 from paramcrop.data.clips import cut_sample
-from paramcrop.presets import load_config
-from paramcrop.pretrain import train_step
-from paramcrop.two_views import build_model, distribute
+from paramcrop.settings.config import Config
+from paramcrop.settings.presets import load_config
+from paramcrop.storage.checkpoint import save_checkpoint
+from paramcrop.training.build import build_clip_spec, build_optimizer
+from paramcrop.training.pretrain import train_step
+from paramcrop.training.two_views import build_model, distribute
 from tests.benchmarks.decode import made_shards, rows_of
 from tests.benchmarks.timing import Line, Report, peak_bytes
 from tests.memory import made_clips, memory_batches, on_ranks, tiny_config
@@ -162,7 +162,7 @@ def _config() -> Config:
 def _steps(steps: int = 8) -> dict[str, float]:
     """Seconds of a step, of its all-reduce and of its gather, and bytes of memory that it takes, on this rank."""
     from paramcrop import dist
-    from paramcrop.batch import shard_batch
+    from paramcrop.data.batch import shard_batch
 
     torch.set_num_threads(1)
     config, cpu = _config(), torch.device("cpu")

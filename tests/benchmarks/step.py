@@ -22,16 +22,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from paramcrop.batch import Batch, to_batch
-from paramcrop.build import build_clip_spec, build_optimizer
-from paramcrop.config import Config
+from paramcrop.data.batch import Batch, to_batch
+from paramcrop.data.malloc import KEEP_MEMORY
 from paramcrop.data.samples import cut_batch
-from paramcrop.malloc import KEEP_MEMORY
-from paramcrop.optim import set_lr
-from paramcrop.presets import load_config
-from paramcrop.pretrain import pretrain, train_step
-from paramcrop.record import Recorder
-from paramcrop.two_views import build_model
+from paramcrop.settings.config import Config
+from paramcrop.settings.presets import load_config
+from paramcrop.training.build import build_clip_spec, build_optimizer
+from paramcrop.training.optim import set_lr
+from paramcrop.training.pretrain import pretrain, train_step
+from paramcrop.training.recorder import Recorder
+from paramcrop.training.two_views import build_model
 from tests.benchmarks.decode import made_shards, rows_of
 from tests.benchmarks.slices import SLICE, WARM, Side, in_slices, lines_in
 from tests.benchmarks.timing import Line, Report, settle

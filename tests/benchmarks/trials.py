@@ -19,12 +19,12 @@ from pathlib import Path
 import torch
 import yaml
 
-from paramcrop.batch import Batch, to_batch
-from paramcrop.config import Config
+from paramcrop.data.batch import Batch, to_batch
 from paramcrop.data.synthetic import cached_dataset
-from paramcrop.lines import read_lines
-from paramcrop.presets import load_config
-from paramcrop.runs import read_metrics
+from paramcrop.settings.config import Config
+from paramcrop.settings.presets import load_config
+from paramcrop.storage.jsonl import read_lines
+from paramcrop.storage.runs import read_metrics
 from paramcrop.sweeps.record import read_records
 from ray_jobs.videos import MADE_UP_VIDEOS
 from tests.benchmarks.step import Parts, bare_steps, spawned

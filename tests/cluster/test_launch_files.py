@@ -13,12 +13,12 @@ import pytest
 import yaml
 
 from paramcrop.errors import ConfigError
-from paramcrop.presets import load_config
-from ray_jobs.cluster_file import RAY, check_cluster, read_cluster, tell_cluster
-from ray_jobs.cluster_kube import kube_problems
-from ray_jobs.cluster_vm import vm_problems
+from paramcrop.settings.presets import load_config
 from ray_jobs.engine.launcher import ray_problems
 from ray_jobs.engine.plan import Node
+from ray_jobs.launch_files.check import RAY, check_cluster, read_cluster, tell_cluster
+from ray_jobs.launch_files.kube import kube_problems
+from ray_jobs.launch_files.vm import vm_problems
 
 ROOT = Path(__file__).resolve().parents[2]
 VM = [ROOT / "cluster" / f"{name}.yaml" for name in ("aws", "gcp")]

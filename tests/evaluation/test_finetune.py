@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from paramcrop.batch import Batch
-from paramcrop.build import build_backbone
-from paramcrop.checkpoint import newest_checkpoint
+from paramcrop.data.batch import Batch
 from paramcrop.data.clips import ClipSpec
 from paramcrop.errors import CheckpointError
 from paramcrop.evaluation.features import Normalise
 from paramcrop.evaluation.finetune import Classifier, Training, finetune, learning_rate, load_classifier
 from paramcrop.evaluation.videos import open_split, training_batches
+from paramcrop.storage.checkpoint import newest_checkpoint
+from paramcrop.training.build import build_backbone
 from tests.memory import tiny_config
 
 CPU, NORMALISE = torch.device("cpu"), Normalise(0.45, 0.225)

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from paramcrop.build import build_clip_spec
-from paramcrop.checkpoint import load_checkpoint
 from paramcrop.data.synthetic import CLASSES
 from paramcrop.errors import CheckpointError
 from paramcrop.evaluation.evaluate import evaluate
 from paramcrop.evaluation.job import Job
 from paramcrop.evaluation.weights import trained_classifier
-from paramcrop.pretrain import pretrain
-from paramcrop.record import Recorder
+from paramcrop.storage.checkpoint import load_checkpoint
+from paramcrop.training.build import build_clip_spec
+from paramcrop.training.pretrain import pretrain
+from paramcrop.training.recorder import Recorder
 from tests.labelled import BROKEN, RUN, TEST, make_job
 from tests.memory import made_clips, memory_batches, tiny_config
 

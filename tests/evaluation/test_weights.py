@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from paramcrop.checkpoint import load_checkpoint
 from paramcrop.errors import CheckpointError
 from paramcrop.evaluation.weights import (
     Pixels,
@@ -16,6 +15,7 @@ from paramcrop.evaluation.weights import (
     random_backbone,
     read_config,
 )
+from paramcrop.storage.checkpoint import load_checkpoint
 from tests.memory import tiny_config
 
 

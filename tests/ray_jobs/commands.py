@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from paramcrop.checkpoint import newest_checkpoint
-from paramcrop.lines import read_lines
-from paramcrop.runs import read_metrics
+from paramcrop.storage.checkpoint import newest_checkpoint
+from paramcrop.storage.jsonl import read_lines
+from paramcrop.storage.runs import read_metrics
 from tests.labelled import SMALL
 from tests.memory import TINY
 

@@ -13,7 +13,7 @@ import ray
 from ray.util.state import list_actors, list_placement_groups
 
 from paramcrop.errors import ParamCropError
-from ray_jobs.sweep import main
+from ray_jobs.sweep.command import main
 
 
 def alive() -> dict[str, list[str]]:

@@ -12,7 +12,7 @@ import pytest
 
 from paramcrop.data.clips import ClipSpec
 from paramcrop.data.shards import Manifest
-from paramcrop.presets import all_options
+from paramcrop.settings.presets import all_options
 from ray_jobs.engine.ingest import MOST_BLOCK_BYTES, rows_per_block
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,10 +15,10 @@ import torch
 
 from paramcrop.evaluation.evaluate import evaluate
 from paramcrop.evaluation.job import Job
+from paramcrop.evaluation.results import read_result
 from paramcrop.evaluation.tasks import make_jobs
-from paramcrop.lines import read_lines
-from paramcrop.results import read_result
-from ray_jobs.evaluate_options import find_asked, find_data, parse_arguments
+from paramcrop.storage.jsonl import read_lines
+from ray_jobs.evaluate.options import find_asked, find_data, parse_arguments
 from tests.labelled import BROKEN, SMALL, TEST, make_job
 from tests.memory import tiny_config
 from tests.ray_jobs.commands import Command
@@ -70,7 +70,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(home: Path, labelled: str, argume
 
 
 def test_help_is_quick_and_needs_no_torch() -> None:
-    script = "import sys\nfrom ray_jobs.evaluate import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    script = "import sys\nfrom ray_jobs.evaluate.command import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
     script += "print([m for m in ('torch', 'ray') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
     assert "paper-retrieval-10clip" in done.stdout and done.stdout.splitlines()[-1] == "[]"

@@ -20,11 +20,11 @@ from typing import Any
 import pytest
 from ray.cluster_utils import Cluster
 
-from paramcrop.checkpoint import newest_checkpoint
 from paramcrop.data.synthetic import make_dataset
-from paramcrop.lines import read_lines
-from paramcrop.mirror import Mirror
-from paramcrop.results import read_result
+from paramcrop.evaluation.results import read_result
+from paramcrop.storage.checkpoint import newest_checkpoint
+from paramcrop.storage.jsonl import read_lines
+from paramcrop.storage.mirror import Mirror
 from tests.bucket import NAME, s3_server
 from tests.ray_jobs.commands import ROOT, Command, left, steps_done
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from paramcrop.build import build_clip_spec
-from paramcrop.pretrain import pretrain
-from paramcrop.record import Recorder
-from paramcrop.runs import write_provenance
+from paramcrop.storage.runs import write_provenance
+from paramcrop.training.build import build_clip_spec
+from paramcrop.training.pretrain import pretrain
+from paramcrop.training.recorder import Recorder
 from tests.memory import made_clips, memory_batches, tiny_config
 
 ROOT = Path(__file__).resolve().parents[2]

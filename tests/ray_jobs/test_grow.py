@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from paramcrop.errors import ResourceError
-from paramcrop.presets import load_config
+from paramcrop.settings.presets import load_config
 from ray_jobs.engine import grow
 from ray_jobs.engine.plan import Node
-from ray_jobs.pretrain import plan_of
+from ray_jobs.pretrain.command import plan_of
 
 
 def asked_and_planned(monkeypatch: pytest.MonkeyPatch, nodes: list[list[Node]], *overrides: str) -> tuple[Any, ...]:

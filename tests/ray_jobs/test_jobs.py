@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paramcrop.checkpoint import load_checkpoint, newest_checkpoint
-from paramcrop.lines import read_lines
-from paramcrop.runs import read_metrics
-from paramcrop.sweeps.page import read_table
+from paramcrop.report.page import read_table
+from paramcrop.storage.checkpoint import load_checkpoint, newest_checkpoint
+from paramcrop.storage.jsonl import read_lines
+from paramcrop.storage.runs import read_metrics
 from tests.memory import TINY
 from tests.ray_jobs.commands import Command, write_space
 from tests.ray_jobs.conftest import ROOT, Head

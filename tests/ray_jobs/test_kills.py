@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from ray.cluster_utils import Cluster
 
-from paramcrop.checkpoint import newest_checkpoint
-from paramcrop.lines import read_lines
+from paramcrop.storage.checkpoint import newest_checkpoint
+from paramcrop.storage.jsonl import read_lines
 from tests.ray_jobs.commands import Command, left, steps_done
 
 pytestmark = pytest.mark.ray

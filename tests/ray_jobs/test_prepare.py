@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paramcrop.data.attempt import begin, finish
-from paramcrop.data.datasets import find_dataset
-from paramcrop.data.pieces import make_plan
-from paramcrop.data.prepare import make_shard
+from paramcrop.data.prepare.attempt import begin, finish
+from paramcrop.data.prepare.datasets import find_dataset
+from paramcrop.data.prepare.plan import make_plan
+from paramcrop.data.prepare.transcode import make_shard
 from paramcrop.data.shards import Manifest, check_shards, read_manifest, read_videos
 from paramcrop.data.synthetic import render
 from paramcrop.data.video import encode
-from paramcrop.lease import Lease
+from paramcrop.storage.lease import Lease
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, str(ROOT / "ray_jobs" / "prepare.py")]
@@ -109,7 +109,7 @@ def test_dry_run_says_what_there_is_to_do_and_touches_nothing(videos: str, tmp_p
 
 def in_process(*arguments: str) -> list[str]:
     """What the command prints, and last which of torch and ray it imported."""
-    script = f"from ray_jobs.prepare import main\nimport sys\nmain({arguments!r})\n"
+    script = f"from ray_jobs.prepare.command import main\nimport sys\nmain({arguments!r})\n"
     script += "print([m for m in ('torch', 'ray') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
     return done.stdout.splitlines()

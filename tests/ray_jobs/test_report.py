@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from paramcrop.sweeps.trials import grid
+from tests.report.test_figures import searched
+from tests.report.test_table import OTHER, RIGHT, made_space, scores
 from tests.sweeps.made import made_trial, write_space
-from tests.sweeps.test_figures import searched
-from tests.sweeps.test_table import OTHER, RIGHT, made_space, scores
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -96,7 +96,7 @@ def test_without_any_sweep_the_command_that_makes_one_is_named(tmp_path: Path) -
 
 @pytest.mark.parametrize(("arguments", "allowed"), [(["--help"], []), (["--sweep", "absent"], [])])
 def test_help_and_mistakes_import_neither_torch_nor_ray(arguments: list[str], allowed: list[str]) -> None:
-    script = f"import sys; sys.argv = ['report.py', *{arguments!r}]\nfrom ray_jobs.cli import run_command\n"
+    script = f"import sys; sys.argv = ['report.py', *{arguments!r}]\nfrom ray_jobs.options import run_command\n"
     script += "from ray_jobs.report import main\ntry: run_command(main)\nexcept SystemExit: pass\n"
     script += "print([m for m in ('torch', 'ray', 'matplotlib', 'optuna') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)

@@ -17,11 +17,11 @@ import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from paramcrop.lines import read_lines
-from paramcrop.mirror import folders_in
-from paramcrop.results import read_result
-from paramcrop.runs import read_status
-from paramcrop.sweeps.page import read_table
+from paramcrop.evaluation.results import read_result
+from paramcrop.report.page import read_table
+from paramcrop.storage.jsonl import read_lines
+from paramcrop.storage.mirror import folders_in
+from paramcrop.storage.runs import read_status
 from paramcrop.sweeps.record import TrialRecord, read_records
 from tests.bucket import NAME, s3_server
 from tests.labelled import make_labelled

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from paramcrop.mirror import Mirror
-from paramcrop.runs import write_status
+from paramcrop.storage.mirror import Mirror
+from paramcrop.storage.runs import write_status
 from paramcrop.sweeps.book import Book
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import make_trial
 from ray_jobs.engine.tuning import StudySearch
-from ray_jobs.sweep_plan import Sweep, open_sweep
+from ray_jobs.sweep.plan import Sweep, open_sweep
 from tests.labelled import make_labelled
 
 GRID: dict[str, Any] = {"question": "?", "params": {"cropper.lower": [0.1, 0.3]}, "seeds": [0]}

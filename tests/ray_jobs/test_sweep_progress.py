@@ -13,7 +13,7 @@ from rich.console import Console
 from paramcrop.sweeps.book import Book
 from paramcrop.sweeps.record import TrialRecord, read_record
 from paramcrop.sweeps.trials import Trial
-from ray_jobs.sweep_progress import SweepProgress, line
+from ray_jobs.sweep.progress import SweepProgress, line
 
 
 def book(folder: Path, label: str) -> Book:
@@ -22,8 +22,8 @@ def book(folder: Path, label: str) -> Book:
 
 def watched(folder: Path, monkeypatch: pytest.MonkeyPatch, quiet: bool = False, terminal: bool = False) -> str:
     """One trial of two ends while it is looked at, another is at work, a third was there before."""
-    monkeypatch.setattr("ray_jobs.sweep_progress.POLL", 0.05)
-    monkeypatch.setattr("ray_jobs.sweep_progress.LINE", 0.1)
+    monkeypatch.setattr("ray_jobs.sweep.progress.POLL", 0.05)
+    monkeypatch.setattr("ray_jobs.sweep.progress.LINE", 0.1)
     book(folder, "from before").end("done")
     text = io.StringIO()
     console = Console(file=text, force_terminal=terminal, width=150, soft_wrap=True)

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from paramcrop.malloc import KEEP_MEMORY
+from paramcrop.data.malloc import KEEP_MEMORY
 
 FAULTS = """
 import resource, threading

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from paramcrop.errors import ConfigError
-from paramcrop.presets import preset_names
+from paramcrop.settings.presets import preset_names
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.space_file import FOLDER, find_space, read_space, space_at
 from paramcrop.sweeps.trials import Trial, config_of, grid, make_trial, trial_id

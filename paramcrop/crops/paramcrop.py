@@ -1,0 +1,201 @@
+"""The learned crop: noise -> MLP (Eq. 5) -> gradient reversal -> early stopping (Eq. 7) -> ranges (Eq. 6), twice."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from paramcrop.crops.geometry import CropParams
+from paramcrop.crops.resample import ROUNDINGS, crop_cube, to_float
+from paramcrop.models.mlp import mlp
+
+NAMES = ("s_p", "s_t", "theta", "dx", "dy", "dt")  # the order of Eq. 5 and 6
+
+
+class Ranges(NamedTuple):
+    """Eq. 6's minimum and maximum of the parameters whose range is given by hand."""
+
+    s_p: tuple[float, float] = (0.5, 1.0)
+    s_t: tuple[float, float] = (0.5, 1.0)
+    theta: float = 0.0  # radians either way; 0: no rotation
+
+
+PAPER_RANGES = Ranges()
+
+
+def crop_mlp(noise_size: int = 32, hidden: int = 64, layers: int = 2, batch_norm: bool = False) -> nn.Sequential:
+    """Eq. 5 before its sigmoid: (B, noise_size) -> (B, 6), ReLU between ``layers`` linear layers with bias.
+
+    Eq. 5 prints no bias; Table 7's parameter counts (396 and 0.005M for a pair) need one.
+
+    Raises:
+        ValueError: ``layers`` is below 1.
+    """
+    if layers < 1:
+        raise ValueError(f"layers >= 1 must hold, but got {layers=}")
+    return mlp([noise_size, *[hidden] * (layers - 1), len(NAMES)], batch_norm)
+
+
+def early_stop(v: Tensor, lower: float = 0.2, upper: float = 0.8) -> Tensor:
+    """Eq. 7: entries of v at or beyond a bound keep their value and pass no gradient (zero, never None).
+
+    It stops gradients, not weights: other samples and momentum still move the output that is shared.
+    """
+    return torch.where(outside(v, lower, upper), v.detach(), v)
+
+
+def outside(v: Tensor, lower: float, upper: float) -> Tensor:
+    """Where Eq. 7 cuts the gradient: bool, of v's shape."""
+    return (v <= lower) | (v >= upper)
+
+
+def to_ranges(v: Tensor, ranges: Ranges = PAPER_RANGES) -> CropParams:
+    """Eq. 6: v (B, 6) in (0, 1) -> parameters.
+
+    The offsets' ranges, plus or minus (1 - s), come from the scales just predicted, gradient included: every crop lies
+    inside the source, and an offset's gradient also reaches its scale.
+    """
+
+    def between(low: Tensor | float, high: Tensor | float, entry: Tensor) -> Tensor:
+        return low + entry * (high - low)
+
+    v_sp, v_st, v_theta, v_dx, v_dy, v_dt = v.unbind(-1)
+    s_p, s_t = between(*ranges.s_p, v_sp), between(*ranges.s_t, v_st)
+    theta = between(-ranges.theta, ranges.theta, v_theta) if ranges.theta else None
+    dx, dy = between(s_p - 1, 1 - s_p, v_dx), between(s_p - 1, 1 - s_p, v_dy)
+    return CropParams(s_p, s_t, theta, dx, dy, between(s_t - 1, 1 - s_t, v_dt))
+
+
+def draw_noise(n: int, size: int, distribution: str = "normal", generator: torch.Generator | None = None) -> Tensor:
+    """Noise for n videos and both croppers: float32 (n, 2, size), on the CPU unless the generator is not."""
+    device = generator.device if generator is not None else None
+    if distribution == "uniform":
+        return torch.rand(n, 2, size, generator=generator, device=device) * 2 - 1
+    return torch.randn(n, 2, size, generator=generator, device=device)
+
+
+class _Reverse(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return -grads[0]
+
+
+def reverse_gradient(x: Tensor) -> Tensor:
+    """Identity forward, -1 times the gradient backward: what minimises the loss behind it maximises it before it."""
+    reversed_: Tensor = _Reverse.apply(x)
+    return reversed_
+
+
+class ParamCrop(nn.Module):
+    """Two croppers, alike but with weights and noise of their own, that learn to make two views hard to match.
+
+    ``forward`` draws the crops and ``crop_cube`` applies them; ``views`` does both. Minimise a loss on the views and
+    the croppers ascend it (``reversal``).
+
+    Args:
+        ranges: scales and rotation (Eq. 6).
+        bounds: early stopping's (v_l, v_u) (Eq. 7); None: none.
+        reversal: train the croppers against the loss; False: with it (Table 3).
+        axes: "both", or "spatial" / "temporal" alone, the other kept whole (Table 13).
+        layers, noise_size, hidden, batch_norm: the MLP (Eq. 5); 2, 32, 64 are what Table 7's counts imply.
+        noise: "normal" or "uniform" over [-1, 1] (the paper does not say).
+        size: (frames, height, width) of a view made by ``views``.
+        rounding: Eq. 8's, "round" or "floor".
+
+    Raises:
+        ValueError: a range or bound is not in order, or a choice is unknown.
+    """
+
+    def __init__(
+        self,
+        ranges: Ranges = PAPER_RANGES,
+        bounds: tuple[float, float] | None = (0.2, 0.8),
+        reversal: bool = True,
+        axes: str = "both",
+        layers: int = 2,
+        noise_size: int = 32,
+        hidden: int = 64,
+        batch_norm: bool = False,
+        noise: str = "normal",
+        size: tuple[int, int, int] = (16, 112, 112),
+        rounding: str = "round",
+    ) -> None:
+        super().__init__()
+        for name, (low, high) in {"s_p": ranges.s_p, "s_t": ranges.s_t}.items():
+            if not 0 < low <= high <= 1:
+                raise ValueError(f"0 < minimum <= maximum <= 1 must hold for {name}, but got {low=}, {high=}")
+        if bounds is not None and not 0 <= bounds[0] <= bounds[1] <= 1:
+            raise ValueError(f"0 <= v_l <= v_u <= 1 must hold, but got {bounds=}")
+        if axes not in ("both", "spatial", "temporal"):
+            raise ValueError(f"axes must be 'both', 'spatial' or 'temporal', but got {axes!r}")
+        if noise not in ("normal", "uniform"):
+            raise ValueError(f"noise must be 'normal' or 'uniform', but got {noise!r}")
+        if rounding not in ROUNDINGS:
+            raise ValueError(f"rounding must be one of {tuple(ROUNDINGS)}, but got {rounding!r}")
+        self.croppers = nn.ModuleList(crop_mlp(noise_size, hidden, layers, batch_norm) for _ in range(2))
+        self.ranges, self.bounds, self.reversal, self.axes = ranges, bounds, reversal, axes
+        self.noise_size, self.noise, self.size, self.rounding = noise_size, noise, size, rounding
+
+    def draw_noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Noise for n videos and both croppers: float32 (n, 2, noise_size), see ``draw_noise``."""
+        return draw_noise(n, self.noise_size, self.noise, generator)
+
+    def values(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Eq. 5: noise (B, 2, m) -> v of either cropper, (B, 6) in (0, 1), float32, before Eq. 7."""
+        with torch.autocast(noise.device.type, enabled=False):
+            v_1, v_2 = (torch.sigmoid(cropper(noise[:, i].float())) for i, cropper in enumerate(self.croppers))
+        return v_1, v_2
+
+    def forward(self, noise: Tensor, progress: float = 0.0) -> tuple[CropParams, CropParams]:
+        """Draw both crops.
+
+        Args:
+            noise: (B, 2, m), see ``draw_noise``.
+            progress: share of training done, in [0, 1]; part of every policy's signature, of no use to this one.
+        """
+        first, second = (self._params(v) for v in self.values(noise))
+        return first, second
+
+    def telemetry(self, noise: Tensor) -> dict[str, Tensor]:
+        """What to log besides the crops: ``saturated``, the share of v's entries from which Eq. 7 cuts the gradient."""
+        with torch.no_grad():
+            v = torch.stack(self.values(noise))
+            cut = outside(v, *self.bounds) if self.bounds is not None else torch.zeros_like(v)
+            return {"saturated": cut.float().mean()}
+
+    def views(
+        self, video_1: Tensor, video_2: Tensor | None = None, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Crop two views: (B, C, T, H, W), uint8 or float -> twice (B, C, *size), float.
+
+        ``video_2`` is the second view's source where the two differ (other augmentation, other window).
+        """
+        noise = self.draw_noise(len(video_1)) if noise is None else noise
+        first, second = self(noise.to(video_1.device))
+        video_2 = video_1 if video_2 is None else video_2
+        return (
+            crop_cube(video_1, first, self.size, to_float, self.rounding),
+            crop_cube(video_2, second, self.size, to_float, self.rounding),
+        )
+
+    def _params(self, v: Tensor) -> CropParams:
+        if self.reversal:
+            v = reverse_gradient(v)
+        if self.bounds is not None:
+            v = early_stop(v, *self.bounds)
+        return keep_axes(to_ranges(v, self.ranges), self.axes)
+
+
+def keep_axes(params: CropParams, axes: str) -> CropParams:
+    """Table 13: "spatial" keeps the whole time, "temporal" the whole frame; the rest still gets zero gradients."""
+    if axes == "spatial":
+        return params._replace(s_t=params.s_t * 0 + 1, dt=params.dt * 0)
+    if axes == "temporal":
+        return params._replace(s_p=params.s_p * 0 + 1, theta=None, dx=params.dx * 0, dy=params.dy * 0)
+    return params

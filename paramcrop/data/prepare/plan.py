@@ -1,0 +1,117 @@
+"""What there is to prepare, cut into pieces of work, a shard each; and what came of a piece."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import PurePosixPath
+from typing import Any
+
+from paramcrop.data.prepare.datasets import Dataset, Source
+from paramcrop.data.shards import Shard, shard_name
+
+PARTS = "parts"
+VERSION = 1  # raise it when the same settings no longer give the same videos
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The videos of one shard, all of the same splits.
+
+    Attributes:
+        labels: of ``sources``, as indices into the classes; -1: none.
+        id: a hash of all that its shard is made from.
+    """
+
+    number: int
+    splits: tuple[str, ...]
+    sources: tuple[Source, ...]
+    labels: tuple[int, ...]
+    settings: dict[str, Any]
+
+    @property
+    def file(self) -> str:
+        return shard_name(self.number)
+
+    @property
+    def id(self) -> str:
+        rows = [(s.id, s.path, s.bytes, label) for s, label in zip(self.sources, self.labels, strict=True)]
+        return _hash([self.number, self.splits, rows, self.settings])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole dataset; ``id`` is a hash of all that its shards are made from, and of how they are cut."""
+
+    classes: tuple[str, ...]
+    pieces: tuple[Piece, ...]
+    missing: tuple[Source, ...]
+    settings: dict[str, Any]
+    id: str
+
+    @property
+    def sources(self) -> list[Source]:
+        """The videos whose files are there."""
+        return [source for piece in self.pieces for source in piece.sources]
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Every split and how many files it has, sorted by name."""
+        return dict(sorted(Counter(split for source in self.sources for split in source.splits).items()))
+
+    @property
+    def bytes(self) -> int:
+        return sum(source.bytes or 0 for source in self.sources)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What came of one piece: its id, its shard (None: no video of it could be used), (id, sha256) of each source."""
+
+    piece: str
+    shard: Shard | None = None
+    sources: list[tuple[str, str]] = field(default_factory=list)
+    rejected: list[dict[str, str]] = field(default_factory=list)
+    warnings: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def done(self) -> int:
+        return len(self.sources) + len(self.rejected)
+
+
+def rejection(source: Source, reason: str) -> dict[str, str]:
+    """What the manifest says of a video that was left out."""
+    return {"id": source.id, "path": source.path, "splits": ",".join(source.splits), "reason": reason}
+
+
+def part_path(root: str, piece: Piece) -> str:
+    return f"{root}/{PARTS}/{PurePosixPath(piece.file).stem}.json"
+
+
+def make_plan(dataset: Dataset, name: str, short_side: int, crf: int, shard_videos: int, seed: int) -> Plan:
+    """Shuffle by ``seed``, group by splits, cut into pieces of ``shard_videos``.
+
+    A video's place in the shuffle follows from its id alone, not from the order of a listing.
+    """
+    there = [source for source in dataset.sources if source.bytes is not None]
+    missing = tuple(source for source in dataset.sources if source.bytes is None)
+    settings = {"dataset": name, "short_side": short_side, "crf": crf, "version": VERSION}
+    settings["annotations"] = _hash(sorted((s.id, s.label or "", s.splits) for s in dataset.sources))
+    number = {label: i for i, label in enumerate(dataset.classes)}
+    shuffled = sorted(there, key=lambda source: (source.splits, _hash([seed, source.id])))
+    pieces: list[Piece] = []
+    for splits, group in groupby(shuffled, key=lambda source: source.splits):
+        sources = tuple(group)
+        for first in range(0, len(sources), shard_videos):
+            chosen = sources[first : first + shard_videos]
+            labels = tuple(-1 if source.label is None else number[source.label] for source in chosen)
+            pieces.append(Piece(len(pieces), splits, chosen, labels, settings))
+    plan_id = _hash([[piece.id for piece in pieces], [source.id for source in missing], dataset.classes, settings])
+    return Plan(dataset.classes, tuple(pieces), missing, settings, plan_id)
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

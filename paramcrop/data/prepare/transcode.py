@@ -1,0 +1,113 @@
+"""One piece of work -> its shard, then the part that says so. Safe to kill at any moment and start again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
+import pyarrow.fs
+
+from paramcrop.data.killable import Killable
+from paramcrop.data.parquet import HashedParquet
+from paramcrop.data.prepare.plan import Part, Piece, part_path, rejection
+from paramcrop.data.shards import SCHEMA, Shard, Video, close_shard, open_folder, row_groups
+from paramcrop.data.video import Encoded, transcode
+from paramcrop.errors import DataError, VideoError
+from paramcrop.storage.files import digest, unfinished, write_whole
+
+WHOLE = 0.9  # a video is warned of when fewer of the frames that its container announces were decoded
+
+Convert = Killable[[str, int, int], Encoded]
+
+
+def make_shard(
+    piece: Piece, videos: str, out: str, timeout: float, tell: Callable[[int, int], None] = lambda done, rejected: None
+) -> Part:
+    """Transcode a piece's videos into its shard below ``out``, then write its part.
+
+    Args:
+        timeout: seconds a video may take.
+        tell: called after each video with the number finished and that of those rejected.
+
+    Raises:
+        DataError: the videos' folder cannot be read or ``out`` cannot be written to from here.
+    """
+    fs, root = open_folder(out)
+    source_fs, source_root = open_folder(videos)
+    if source_fs.get_file_info(source_root).type != pa.fs.FileType.Directory:
+        raise DataError(f"--videos must be a folder that every node can read, but {videos} is not there on this one")
+    part = Part(piece.id)
+    try:
+        with Killable(transcode, timeout) as convert:
+            rows = _videos(piece, source_fs, source_root, convert, part, tell)
+            part = replace(part, shard=_write_shard(fs, root, piece, rows))
+        write_whole(fs, part_path(root, piece), json.dumps(asdict(part)).encode())
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"--out must be a folder that every node can write to, but {out} is not: {error}") from error
+    return part
+
+
+def read_source(fs: pa.fs.FileSystem, path: str, convert: Convert, short_side: int, crf: int) -> tuple[Encoded, str]:
+    """A source file, encoded anew, and its sha256; one that is not on a local disk is copied there first.
+
+    Raises:
+        VideoError: it cannot be read or decoded; the text does not name it.
+    """
+    name = path
+    try:
+        with contextlib.ExitStack() as stack:
+            source = stack.enter_context(fs.open_input_stream(path, compression=None))
+            if isinstance(fs, pa.fs.LocalFileSystem):
+                _, sha256 = digest(source)
+            else:
+                suffix = PurePosixPath(path).suffix
+                name = str(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="paramcrop-"))) / f"v{suffix}")
+                with open(name, "wb") as copy:
+                    _, sha256 = digest(source, copy)
+            return convert(name, short_side, crf), sha256
+    except VideoError as error:
+        raise VideoError(str(error).removeprefix(f"{name}: ")) from error
+    except (OSError, pa.ArrowException) as error:
+        told = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+        raise VideoError(f"must be readable, but is not: {told}") from error
+
+
+def _videos(
+    piece: Piece, fs: pa.fs.FileSystem, root: str, convert: Convert, part: Part, tell: Callable[[int, int], None]
+) -> Iterator[Video]:
+    """The rows of a piece; ``part`` learns of every video, good or bad."""
+    short_side, crf = piece.settings["short_side"], piece.settings["crf"]
+    for source, label in zip(piece.sources, piece.labels, strict=True):
+        try:
+            encoded, sha256 = read_source(fs, f"{root}/{source.path}", convert, short_side, crf)
+        except VideoError as error:
+            part.rejected.append(rejection(source, str(error)))
+        else:
+            part.sources.append((source.id, sha256))
+            if encoded.frames < WHOLE * encoded.announced:
+                text = f"decoded {encoded.frames} of {encoded.announced} frames"
+                part.warnings.append({"id": source.id, "path": source.path, "text": text})
+            e = encoded
+            yield Video(source.id, e.data, e.fps, e.frames, e.height, e.width, label, piece.splits, sha256)
+        tell(part.done, len(part.rejected))
+
+
+def _write_shard(fs: pa.fs.FileSystem, root: str, piece: Piece, videos: Iterator[Video]) -> Shard | None:
+    """Under a name of its own until it is whole: another attempt at the piece may still be writing elsewhere."""
+    path = f"{root}/{piece.file}"
+    making = unfinished(path)
+    file: HashedParquet | None = None
+    for rows in row_groups(videos):
+        file = file or HashedParquet(fs, making, SCHEMA)
+        file.write([asdict(row) for row in rows])
+    if file is None:
+        return None
+    shard = close_shard(file, piece.file, piece.splits)
+    fs.move(making, path)
+    return shard

@@ -1,0 +1,141 @@
+"""S3D and S3D-G: Inception with every 3x3x3 convolution split into one over space and one over time; G: with gating."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from paramcrop.models.layers import NORMS, norm_layer
+
+# Channels of a block's branches, as in Inception v1: 1x1x1; 1x1x1 -> 3x3x3; 1x1x1 -> 3x3x3; pool -> 1x1x1.
+BLOCKS = {
+    "3b": (64, 96, 128, 16, 32, 32),
+    "3c": (128, 128, 192, 32, 96, 64),
+    "4b": (192, 96, 208, 16, 48, 64),
+    "4c": (160, 112, 224, 24, 64, 64),
+    "4d": (128, 128, 256, 24, 64, 64),
+    "4e": (112, 144, 288, 32, 64, 64),
+    "4f": (256, 160, 320, 32, 128, 128),
+    "5b": (256, 160, 320, 32, 128, 128),
+    "5c": (384, 192, 384, 48, 128, 128),
+}
+Size = tuple[int, int, int]
+STD = 0.01  # of the convolutions' initial weights at width 64
+
+
+class Gating(nn.Module):
+    """Feature gating: every channel times a sigmoid of all channels' means, (B, C, T, H, W) -> the same shape."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(self.linear(x.mean((2, 3, 4))))[:, :, None, None, None]
+
+
+def conv(
+    inputs: int, outputs: int, kernel: tuple[int, int, int], stride: tuple[int, int, int], norm: str
+) -> list[nn.Module]:
+    """Convolution without bias, norm, ReLU; padded to keep the size at stride 1."""
+    padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
+    layer = nn.Conv3d(inputs, outputs, kernel, stride, padding, bias=False)
+    return [layer, norm_layer(outputs, norm), nn.ReLU(inplace=True)]
+
+
+def separable(inputs: int, outputs: int, kernel: int, stride: int, norm: str) -> list[nn.Module]:
+    """A convolution over space, then one over time, each with norm and ReLU."""
+    space = conv(inputs, outputs, (1, kernel, kernel), (1, stride, stride), norm)
+    return space + conv(outputs, outputs, (kernel, 1, 1), (stride, 1, 1), norm)
+
+
+class Halve(nn.Module):
+    """Maximum over 2x2x2, odd remainders dropped; a dimension of one stays (inputs smaller than the paper's)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool3d(x, [min(2, size) for size in x.shape[2:]])
+
+
+class Inception(nn.Module):
+    """Four branches side by side, each gated after its last operation if ``gating``, then concatenated."""
+
+    def __init__(self, inputs: int, channels: tuple[int, ...], gating: bool, norm: str) -> None:
+        super().__init__()
+        one, reduce_1, three_1, reduce_2, three_2, pooled = channels
+        point = (1, 1, 1)
+        layers = [
+            conv(inputs, one, point, point, norm),
+            conv(inputs, reduce_1, point, point, norm) + separable(reduce_1, three_1, 3, 1, norm),
+            conv(inputs, reduce_2, point, point, norm) + separable(reduce_2, three_2, 3, 1, norm),
+            [nn.MaxPool3d(3, 1, 1), *conv(inputs, pooled, point, point, norm)],
+        ]
+        widths = (one, three_1, three_2, pooled)
+        gates: list[list[nn.Module]] = [[Gating(width)] if gating else [] for width in widths]
+        self.branches = nn.ModuleList(nn.Sequential(*b, *g) for b, g in zip(layers, gates, strict=True))
+        self.outputs = sum(widths)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([branch(x) for branch in self.branches], 1)
+
+
+class S3D(nn.Module):
+    """S3D (``gating=False``) or S3D-G, with stride T/8, H/32 and 1024 features at the paper's width.
+
+    Args:
+        width: channels of the first convolution; 64 is the paper's (9,098,000 parameters with gating, 7,910,048
+            without). All other layers have their share of it, at least one channel.
+        gating: after the last operation of each branch, before they are concatenated (as in CoCLR and HiCo; the
+            TensorFlow original gates after Conv2d_2c as well and has no bias in its gates).
+        norm: "batch" (eps 1e-3) or "group" (does not depend on the batch).
+
+    Raises:
+        ValueError: an unknown norm, or a width below 1.
+    """
+
+    def __init__(self, width: int = 64, gating: bool = True, norm: str = "batch") -> None:
+        super().__init__()
+        if norm not in NORMS or width < 1:
+            raise ValueError(f"norm must be one of {NORMS} and width >= 1, but got {norm=}, {width=}")
+
+        def share(channels: int) -> int:
+            return max(1, round(channels * width / 64))
+
+        layers: list[nn.Module] = [
+            *separable(3, share(64), 7, 2, norm),
+            nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
+            *conv(share(64), share(64), (1, 1, 1), (1, 1, 1), norm),
+            *separable(share(64), share(192), 3, 1, norm),
+            nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
+        ]
+        inputs = share(192)
+        for name, channels in BLOCKS.items():
+            if name == "4b":
+                layers.append(nn.MaxPool3d(3, 2, 1))
+            elif name == "5b":
+                layers.append(Halve())
+            block = Inception(inputs, tuple(map(share, channels)), gating, norm)
+            layers.append(block)
+            inputs = block.outputs
+        self.layers = nn.Sequential(*layers)
+        self.features = inputs
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):
+                # Fewer inputs, larger weights: batch norm's eps of 1e-3 holds a weaker signal back.
+                nn.init.normal_(module.weight, std=STD * (64 / width) ** 0.5)
+
+    def trunk(self, x: Tensor) -> Tensor:
+        """(B, 3, T, H, W) -> (B, features, T/8, H/32, W/32), rounded up."""
+        if x.device.type == "cpu":  # 1.3 times the speed there (tests/benchmarks/backbones.py); not measured elsewhere
+            x = x.contiguous(memory_format=torch.channels_last_3d)
+        out: Tensor = self.layers(x)
+        return out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, T, H, W) -> (B, features): the trunk averaged over time and space."""
+        return self.trunk(x).mean((2, 3, 4))
+
+
+def s3d(width: int = 64, norm: str = "batch") -> S3D:
+    """S3D without gating."""
+    return S3D(width, gating=False, norm=norm)

@@ -1,0 +1,89 @@
+"""What a question costs at the paper's scale: arithmetic, from multiply-accumulates and rates that were measured.
+
+GPU-seconds = FLOP / rate, FLOP = 2 x multiply-accumulates of a forward pass, three times that with its backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import NamedTuple
+
+from paramcrop.evaluation.protocols import Protocol, find_protocol
+from paramcrop.settings.config import Config, run_id
+from paramcrop.sweeps.space import Space
+from paramcrop.sweeps.trials import config_of, grid, make_trial
+from paramcrop.training.build import build_backbone, view_size
+from paramcrop.training.model_size import macs
+
+# FLOP/s that one H100 sustained in training (bfloat16, the paper's views, ready tensors): 560 and 830 clips/s.
+RATES = {"s3dg": 15.0e12, "s3d": 15.0e12, "r2d3d": 34.2e12}
+WINDOW_SECONDS = 0.022  # of a core, to decode 64 frames of 170x128 with a keyframe every 16
+KINETICS = 240_000
+SPLITS = {"ucf101": ((9537, 3783), (9586, 3734), (9624, 3696)), "hmdb51": ((3570, 1530),) * 3}
+FORWARD, BACKWARD = 2, 4  # FLOP per multiply-accumulate
+
+
+class Cost(NamedTuple):
+    """Hours: of GPUs pretraining and evaluating, of CPU cores decoding for the pretraining."""
+
+    pretraining: float
+    evaluation: float
+    decoding: float
+    runs: int
+
+
+def cost_of(spaces: Iterable[Space]) -> Cost:
+    """Of several spaces together; a pretraining or an evaluation that they share counts once."""
+    runs: dict[str, Config] = {}
+    judged: dict[tuple[str, str], float] = {}
+    for space in spaces:
+        for values in grid(space):
+            trial = make_trial(space, values)
+            for seed in space.seeds:
+                config = config_of(space, trial, seed)
+                run = run_id(config, "")
+                runs[run] = config
+                judged |= {(run, task): _evaluating(config, task) for task in trial.tasks or space.evaluate.tasks}
+    videos = {run: videos_of(config) for run, config in runs.items()}
+    trained = sum(_pretraining(config, videos[run]) for run, config in runs.items())
+    decoded = sum(config.train.epochs * videos[run] * 2 * WINDOW_SECONDS for run, config in runs.items())
+    return Cost(trained / 3600, sum(judged.values()) / 3600, decoded / 3600, len(runs))
+
+
+def videos_of(config: Config) -> int:
+    return SPLITS["hmdb51"][0][0] if config.method == "mean_teacher" else KINETICS
+
+
+def _pretraining(config: Config, videos: int) -> float:
+    """GPU-seconds: two views of every video, forward and backward."""
+    views = 2 * config.train.epochs * videos
+    return views * (FORWARD + BACKWARD) * _macs(config, view_size(config)) / RATES[config.backbone.name]
+
+
+def _evaluating(config: Config, task: str) -> float:
+    """GPU-seconds over all splits."""
+    dataset, _, name = task.rpartition("/")
+    how = find_protocol(name)
+    one = _macs(config, (how.frames, how.size, how.size)) / RATES[config.backbone.name]
+    splits = [pair for name, pairs in SPLITS.items() if dataset in ("", name) for pair in pairs]
+    return sum(one * _passes(how, train, test) for train, test in splits)
+
+
+def _passes(how: Protocol, train: int, test: int) -> float:
+    """FLOP of a split's clips per multiply-accumulate of one."""
+    clips = how.test_clips or 10
+    if how.kind == "finetune":
+        each = FORWARD + (BACKWARD if how.train == "all" else 0)
+        return how.epochs * how.labels * train * each + test * clips * FORWARD
+    return ((0 if how.kind == "classifier" else train) + test) * clips * FORWARD
+
+
+def _macs(config: Config, size: tuple[int, int, int]) -> int:
+    return _macs_of(tuple(sorted(config.backbone.model_dump().items())), size)
+
+
+@cache
+def _macs_of(backbone: tuple[tuple[str, object], ...], size: tuple[int, int, int]) -> int:
+    made: Mapping[str, object] = dict(backbone)
+    return macs(build_backbone(Config.model_validate({"backbone": made})), size)

@@ -1,0 +1,178 @@
+"""Crops drawn on the frames they are cut from: a grid, and a short film.
+
+The first run's kept clips carry the boxes of any set of runs, each with its own crops. A crop is a function of noise
+alone, so it may be drawn on any clip; runs of one seed, data and noise were shown the same clips and the same noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from paramcrop.data.video import encode
+from paramcrop.errors import DataError
+from paramcrop.report.plots import VIEW_COLORS
+from paramcrop.report.snapshots import Snapshot, read_snapshots
+
+SHOWN_FRAMES = 6
+TILE = 1.6  # inches, of the grid's frames
+SIDE, HEAD, LINE, GAP, MARGIN = 2.0, 0.2, 0.18, 0.08, 0.6  # inches, of the film's tiles
+FPS = 12.0
+DPI = 110
+
+
+class Scene(NamedTuple):
+    """A clip with one run's boxes at one step: what a row of the grid and a tile of the film show."""
+
+    label: str
+    step: int
+    clip: np.ndarray  # uint8 (T, H, W, 3)
+    boxes: list[tuple[int, np.ndarray]]  # (view, (3, 2)) in the frame of ``clip`` as it is shown
+
+    def drawn(self, t: int) -> list[tuple[int, np.ndarray]]:
+        """The boxes of the crops that cover frame t in time."""
+        place = (t + 0.5) / len(self.clip)
+        return [(view, box) for view, box in self.boxes if box[2, 0] <= place <= box[2, 1]]
+
+
+def scenes(runs: Mapping[str, Path], video: int = 0) -> list[Scene]:
+    """Every run at start, middle and end, on the first run's kept clip number ``video``.
+
+    Where each view was cut from a clip of its own, a scene each, mirrored as its cropper saw it.
+
+    Raises:
+        DataError: a run has kept no crops, or the first fewer clips.
+    """
+    kept = {label: read_snapshots(folder) for label, folder in runs.items()}
+    first = next(iter(kept.values()))[0]
+    if not 0 <= video < len(first.video):
+        raise DataError(f"the kept clips are numbered 0 to {len(first.video) - 1}, but {video} was asked for")
+    return [
+        _scene(label, snapshot, first, video, views)
+        for label, snapshots in kept.items()
+        for snapshot in snapshots
+        for views in (((0, 1),) if first.video.shape[1] == 1 else ((0,), (1,)))
+    ]
+
+
+def _scene(label: str, snapshot: Snapshot, first: Snapshot, video: int, views: tuple[int, ...]) -> Scene:
+    clip, flip, boxes = first.video[video, views[0]], first.flip[video], snapshot.boxes[video]
+    name = label + (", before rotation" if snapshot.rotated else "")
+    if len(views) == 1:
+        (view,) = views
+        shown = clip[:, :, ::-1] if flip[view] else clip
+        return Scene(f"{name}, view {view + 1}", snapshot.step, shown, [(view, boxes[view])])
+    # One clip for both views, which may be mirrored apart: boxes go back to the clip as it is stored.
+    return Scene(
+        name, snapshot.step, clip, [(view, _mirror(boxes[view]) if flip[view] else boxes[view]) for view in views]
+    )
+
+
+def _mirror(box: np.ndarray) -> np.ndarray:
+    return np.stack([1 - box[0, ::-1], box[1], box[2]])
+
+
+def plot_crops(runs: Mapping[str, Path], out: Path, videos: Sequence[int] = (0,)) -> None:
+    """Frames in time (columns) with both crops' boxes, a row per clip, run and step.
+
+    A box is drawn on the frames that its crop covers in time.
+
+    Raises:
+        DataError: see ``scenes``.
+    """
+    rows = [scene for video in videos for scene in scenes(runs, video)]
+    shown = np.linspace(0, len(rows[0].clip) - 1, SHOWN_FRAMES).round().astype(int)
+    size = (TILE * (SHOWN_FRAMES + 0.6), TILE * len(rows) * _aspect(rows[0]) + 0.5)
+    figure, grid = plt.subplots(len(rows), SHOWN_FRAMES, figsize=size, squeeze=False, layout="constrained")
+    for line, scene in zip(grid, rows, strict=True):
+        for axes, t in zip(line, shown, strict=True):
+            _show(axes, scene, t)
+        line[0].set_ylabel(f"{scene.label}\nstep {scene.step}".replace(", ", "\n"), fontsize=7)
+    for axes, t in zip(grid[0], shown, strict=True):
+        axes.set_title(f"frame {t}", fontsize=8)
+    figure.suptitle("crop of view 1 (orange) and of view 2 (green)", fontsize=9)
+    figure.savefig(out, dpi=DPI)
+    plt.close(figure)
+
+
+def film_crops(runs: Mapping[str, Path], out: Path, video: int = 0) -> None:
+    """The same as a film (MP4): a tile per run (rows) and step (columns), its crops' spans in time below it.
+
+    Raises:
+        DataError: see ``scenes``.
+    """
+    all_scenes = scenes(runs, video)
+    rows = [[s for s in all_scenes if s.label == label] for label in dict.fromkeys(s.label for s in all_scenes)]
+    height = _aspect(all_scenes[0]) * SIDE + HEAD + LINE
+    whole = (MARGIN + max(map(len, rows)) * (SIDE + GAP), HEAD + len(rows) * (height + GAP))
+    figure = plt.figure(figsize=whole)
+    corners = [
+        (MARGIN + j * (SIDE + GAP), i * (height + GAP) + GAP) for i in range(len(rows)) for j in range(len(rows[i]))
+    ]
+    films = [
+        _Tile(figure, corner, scene)
+        for corner, scene in zip(corners, [s for row in reversed(rows) for s in row], strict=True)
+    ]
+    figure.suptitle("view 1 orange, view 2 green; bars: what each covers in time", fontsize=7, y=1 - 0.05 / whole[1])
+    canvas = FigureCanvasAgg(figure)
+    frames = [_render(canvas, films, t) for t in range(len(all_scenes[0].clip))]
+    out.write_bytes(encode(np.stack(frames), FPS).data)
+    plt.close(figure)
+
+
+class _Tile:
+    """One scene of the film at ``corner`` (inches from the lower left), the line of time below it."""
+
+    def __init__(self, figure: Figure, corner: tuple[float, float], scene: Scene) -> None:
+        (width, height), (x, y), side = figure.get_size_inches(), corner, _aspect(scene) * SIDE
+        self.axes = figure.add_axes((x / width, (y + LINE) / height, SIDE / width, side / height))
+        line = figure.add_axes((x / width, y / height, SIDE / width, 0.8 * LINE / height))
+        self.scene = scene
+        self.axes.set_title(f"step {scene.step}", fontsize=7, pad=2)
+        if x == MARGIN:
+            self.axes.set_ylabel(scene.label.replace(", ", "\n"), fontsize=7)
+        line.set(xlim=(0, 1), ylim=(0, 2), xticks=[], yticks=[])
+        for view, box in scene.boxes:
+            line.barh(1.5 - view, box[2, 1] - box[2, 0], 0.8, box[2, 0], color=VIEW_COLORS[view])
+        self.now = line.axvline(0, color="black", lw=1.5)
+
+    def show(self, t: int) -> None:
+        for old in [*self.axes.images, *self.axes.patches]:
+            old.remove()
+        _show(self.axes, self.scene, t)
+        self.now.set_xdata([(t + 0.5) / len(self.scene.clip)] * 2)
+
+
+def _render(canvas: FigureCanvasAgg, films: list[_Tile], t: int) -> np.ndarray:
+    for film in films:
+        film.show(t)
+    canvas.draw()
+    pixels: np.ndarray = np.asarray(canvas.buffer_rgba())[..., :3]
+    height, width = (side // 2 * 2 for side in pixels.shape[:2])  # H.264 wants even sides
+    return np.array(pixels[:height, :width])  # the canvas is drawn on again
+
+
+def _show(axes: Axes, scene: Scene, t: int) -> None:
+    """Frame t with the boxes that cover it."""
+    height, width = scene.clip.shape[1:3]
+    axes.imshow(scene.clip[t])
+    axes.set(xticks=[], yticks=[])
+    for view, ((x0, x1), (y0, y1), _) in scene.drawn(t):
+        corner, size = (x0 * width - 0.5, y0 * height - 0.5), ((x1 - x0) * width, (y1 - y0) * height)
+        axes.add_patch(Rectangle(corner, *size, fill=False, ec=VIEW_COLORS[view], lw=2, clip_on=False))
+
+
+def _aspect(scene: Scene) -> float:
+    _, height, width, _ = scene.clip.shape
+    return float(height / width)

@@ -1,0 +1,135 @@
+"""What the runs of a trial say of themselves: where they ended, what they cost. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from paramcrop.evaluation.results import t_half
+from paramcrop.storage.jsonl import read_lines
+from paramcrop.storage.runs import read_metrics, read_status
+
+ENDS = {"crop_distance": "centre distance", "crop_iou": "IoU", "loss": "loss"}  # of the last logged step
+
+
+class RunFacts(NamedTuple):
+    """One pretraining; what its folder does not say is empty or None.
+
+    Attributes:
+        settings: the resolved ones. data: content id of what it was pretrained on; videos: what
+            that is: dataset, number of videos, of classes.
+        end: name of ``ENDS`` -> its value at the last logged step.
+        clips_per_s: median over the logged steps, views through the network.
+        seconds: of training workers by what they compute on, "cpu" or "cuda".
+        all_known: whether ``seconds`` has them all: how long a start lasted that was killed is not written down.
+    """
+
+    seed: int
+    folder: Path
+    state: str
+    error: str
+    settings: dict[str, Any]
+    id: str
+    commit: str
+    data: str
+    videos: dict[str, Any]
+    end: dict[str, float]
+    clips_per_s: float | None
+    seconds: dict[str, float]
+    all_known: bool
+
+    @property
+    def split(self) -> str | None:
+        """Which part of its set it was pretrained on; None: all of it."""
+        split: str | None = self.settings.get("data", {}).get("split")
+        return split
+
+
+def run_facts(run: Mapping[str, Any]) -> RunFacts:
+    """Of one of a record's runs, whatever is there of its folder."""
+    folder = Path(run["folder"])
+    provenance, metrics = _json(folder / "provenance.json"), read_metrics(folder)
+    seconds, all_known = worker_seconds(read_lines(folder / "history.jsonl"))
+    speeds = [line["clips_per_s"] for line in metrics if line.get("clips_per_s") is not None]
+    return RunFacts(
+        seed=run["seed"],
+        folder=folder,
+        state=run["state"] or read_status(folder)["state"],
+        error=run["error"],
+        settings=_settings(folder),
+        id=provenance.get("run_id", ""),
+        commit=provenance.get("commit", ""),
+        data=provenance.get("data", ""),
+        videos=provenance.get("videos", {}),
+        end={name: metrics[-1][name] for name in ENDS if metrics and metrics[-1].get(name) is not None},
+        clips_per_s=statistics.median(speeds) if speeds else None,
+        seconds=seconds,
+        all_known=all_known,
+    )
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        facts: dict[str, Any] = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return facts
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    try:
+        return yaml.safe_load((folder / "config.yaml").read_text()) or {}
+    except (OSError, yaml.YAMLError):
+        return {}
+
+
+def worker_seconds(history: Sequence[Mapping[str, Any]]) -> tuple[dict[str, float], bool]:
+    """A run's history -> by device, seconds of its workers from each start to what came next; whether all are known.
+
+    Of a start that is followed by another command's, or by nothing, the end is not known; it does not count.
+    """
+    total, all_known = dict[str, float](), True
+    for i, line in enumerate(history):
+        if line["event"] != "workers":
+            continue
+        after = history[i + 1] if i + 1 < len(history) else None
+        if after is None or after["event"] == "running":
+            all_known = False
+        else:
+            total[line["device"]] = total.get(line["device"], 0.0) + (after["time"] - line["time"]) * line["workers"]
+    return total, all_known
+
+
+class Spread(NamedTuple):
+    """Mean over seeds, half its 95 % t-interval (None with fewer than three), each seed's."""
+
+    value: float
+    half: float | None
+    values: tuple[float, ...]
+
+
+def end_of(runs: Iterable[RunFacts], name: str) -> Spread | None:
+    """One of ``ENDS`` over the finished runs, or over all if none is; None: none has logged it."""
+    had = [run for run in runs if name in run.end]
+    finished = [run for run in had if run.state == "finished"] or had
+    values = tuple(run.end[name] for run in finished)
+    return Spread(statistics.fmean(values), t_half(values), values) if values else None
+
+
+def agreed(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What is the same in all of them, section by section."""
+    if not settings:
+        return {}
+    first, found = settings[0], dict[str, Any]()
+    for key, value in first.items():
+        others = [one.get(key) for one in settings]
+        if isinstance(value, Mapping) and all(isinstance(other, Mapping) for other in others):
+            found |= {key: part} if (part := agreed([other for other in others if other is not None])) else {}
+        elif all(other == value for other in others):
+            found[key] = value
+    return found

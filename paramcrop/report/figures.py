@@ -1,0 +1,150 @@
+"""The pictures that answer a sweep's question, as PNG files."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping
+from itertools import zip_longest
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from paramcrop.errors import DataError
+from paramcrop.report.crop_pictures import plot_crops
+from paramcrop.report.panels import PAPER, Measure, at_end, by_label, main_metric, over_key
+from paramcrop.report.plots import plot_figure5
+from paramcrop.report.search_figures import draw_search
+from paramcrop.report.snapshots import read_snapshots
+from paramcrop.report.table import Table
+from paramcrop.storage.runs import read_metrics
+from paramcrop.sweeps.whole import whole
+
+MOST_LABELLED = 24  # trials that are drawn beside their labels
+MOST_CURVES = 8  # trials that share Figure 5, or the picture of crops
+ACROSS = 3  # panels side by side
+WRAP = 42  # characters of a title
+DPI = 150
+FRAMES = {"crop": "the croppers' clip", "video": "the video, R1 and R2 included"}
+ERRORS = "± 95 % t-interval of the mean over seeds; with fewer than three, a small dot a seed"
+DISTANCE = {"centre distance at the end": at_end("crop_distance")}
+
+
+class Picture(NamedTuple):
+    """A file and what it shows."""
+
+    file: Path
+    caption: str
+
+
+def draw(table: Table, sweep: Path) -> list[Picture]:
+    """Every picture that there is something for, in the sweep's folder ``figures``; the question's first."""
+    folder = sweep / "figures"
+    folder.mkdir(exist_ok=True)
+    tasks = {f"{task.name}\n{task.metrics[0]} (%)": main_metric(task) for task in table.tasks}
+    searched = draw_search(table.space, sweep, folder) if table.space.search != "grid" else ()
+    return [*(Picture(*one) for one in searched), *_question(table, tasks, folder), *_training(table, folder)]
+
+
+def _question(table: Table, tasks: Mapping[str, Measure], folder: Path) -> Iterator[Picture]:
+    if not any(row.cells for row in table.rows):
+        return
+    if table.space.show == "curve" and table.space.params:
+        _curves(table, tasks, folder / "curve.png")
+        yield Picture(folder / "curve.png", f"Main metrics over the swept setting; dotted: chance. {ERRORS}.")
+        _curves(table, DISTANCE, folder / "distance.png")
+        yield Picture(folder / "distance.png", f"Centre distance of the two crops at the end. {ERRORS}.")
+    elif len(table.rows) <= MOST_LABELLED:
+        _labelled(table, tasks, folder / "trials.png")
+        told = "Main metrics; the broken line lies at the first trial, a dotted one at chance"
+        yield Picture(folder / "trials.png", f"{told}. {ERRORS}.")
+
+
+def _training(table: Table, folder: Path) -> Iterator[Picture]:
+    """Figure 5 of all trials, and the crops themselves."""
+    runs = {row.label: [run.folder for run in row.runs if read_metrics(run.folder)] for row in table.rows}
+    runs = {label: folders for label, folders in runs.items() if folders}
+    crops = table.space.show == "crops"
+    if runs and (crops or len(table.rows) <= MOST_CURVES):
+        first = dict(list(runs.items())[:MOST_CURVES])
+        kept = {label: folders[0] for label, folders in first.items() if _has_crops(folders[0])}
+        if crops and kept:
+            with whole(folder / "crops.png") as part:
+                plot_crops(kept, part, table.space.videos)
+            told = "The crops drawn on frames, at start, middle and end; each trial's first seed."
+            yield Picture(folder / "crops.png", told)
+        with whole(folder / "figure5.png") as part:
+            plot_figure5(first, part, table.space.frame)
+        told = f"Centre distance and IoU of the two crops over training, in {FRAMES[table.space.frame]}"
+        told += " (as the paper's Figure 5); mean and range of seeds."
+        yield Picture(folder / "figure5.png", told)
+
+
+def _has_crops(run: Path) -> bool:
+    try:
+        read_snapshots(run)
+    except DataError:
+        return False
+    return True
+
+
+def _curves(table: Table, measures: Mapping[str, Measure], out: Path) -> None:
+    """A panel for each swept key (rows) and measure (columns); of one key, so many side by side."""
+    keys = list(table.space.params)
+    cells = [(key, name) for key in keys for name in measures]
+    across = len(measures) if len(keys) > 1 else _across(len(measures))
+    down = -(-len(cells) // across)
+    figure, grid = plt.subplots(down, across, figsize=(4.2 * across, 3.4 * down), squeeze=False, layout="constrained")
+    for axes, cell in zip_longest(grid.flat, cells):
+        if cell is None:
+            axes.axis("off")
+            continue
+        key, name = cell
+        over_key(axes, table, key, measures[name])
+        title, _, label = name.rpartition("\n")
+        axes.set_title(_broken(title), fontsize=9)
+        axes.set_ylabel(label)
+        if len(axes.get_legend_handles_labels()[1]) > 1:
+            axes.legend(fontsize=7)
+    _save(figure, out)
+
+
+def _labelled(table: Table, measures: Mapping[str, Measure], out: Path) -> None:
+    across = _across(len(measures))
+    down = -(-len(measures) // across)
+    size = (2.4 + 3.0 * across, (0.9 + 0.33 * len(table.rows)) * down)
+    figure, grid = plt.subplots(down, across, figsize=size, squeeze=False, layout="constrained")
+    for i, (axes, cell) in enumerate(zip_longest(grid.flat, measures.items())):
+        if cell is None:
+            axes.axis("off")
+            continue
+        name, measure = cell
+        by_label(axes, table.rows, measure, labelled=i % across == 0)
+        title, _, label = name.rpartition("\n")
+        axes.set_title(_broken(title), fontsize=9)
+        axes.set_xlabel(label)
+    _save(figure, out)
+
+
+def _broken(title: str) -> str:
+    """In lines, between the numbers of a protocol."""
+    return textwrap.fill(title.replace(",", ", "), WRAP)
+
+
+def _across(panels: int) -> int:
+    """So many side by side; four lie in a square."""
+    return panels if panels <= ACROSS else min(ACROSS, -(-panels // 2))
+
+
+def _save(figure: Figure, out: Path) -> None:
+    """With a word on the paper's values, where there are any."""
+    if any(line.get_marker() == PAPER["marker"] for axes in figure.axes for line in axes.get_lines()):
+        (sign,) = plt.plot([], [], **PAPER)
+        figure.legend([sign], ["the paper's value"], loc="outside upper right", fontsize=8)
+    with whole(out) as part:
+        figure.savefig(part, dpi=DPI)
+    plt.close(figure)

@@ -1,0 +1,161 @@
+"""A sweep's report: results.parquet, table.md, index.html and the pictures, in its folder."""
+
+from __future__ import annotations
+
+import base64
+import re
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from paramcrop.report import shown
+from paramcrop.report.figures import Picture, draw
+from paramcrop.report.filled_view import View, show_both, view
+from paramcrop.report.table import Table, make_table, task_of, tidy_rows
+from paramcrop.settings.presets import show
+from paramcrop.storage.lease import is_held
+from paramcrop.sweeps.record import UNFINISHED, read_records
+from paramcrop.sweeps.space import Space
+from paramcrop.sweeps.space_file import read_space
+from paramcrop.sweeps.whole import whole
+
+TEMPLATE = "page.html.j2"
+TEXT, WHOLE, REAL = pa.string(), pa.int64(), pa.float64()
+COLUMNS = {
+    **dict.fromkeys(("trial", "label", "state", "why", "task", "dataset", "protocol", "metric"), TEXT),
+    **{"value": REAL, "n": WHOLE, "of": WHOLE, "seed": WHOLE, "evaluation_seed": WHOLE, "train": TEXT, "test": TEXT},
+    **dict.fromkeys(("run", "run_id", "run_commit", "eval_id", "commit"), TEXT),
+}
+MARKDOWN = re.compile(r"([\\`*|<])")
+
+
+def read_table(folder: Path) -> Table:
+    """Of a sweep's folder, as it stands; a trial that says it runs, with no sweep alive, was interrupted.
+
+    Raises:
+        ConfigError: its space.yaml is not there, or not one.
+    """
+    records = read_records(folder)
+    if not is_held(folder):  # killed, it could not say so
+        records = [replace(r, state="interrupted", doing="") if r.state in UNFINISHED else r for r in records]
+    return make_table(read_space(folder / "space.yaml"), records)
+
+
+def write_report(folder: Path) -> list[Path]:
+    """Write every file, whole or not at all -> the files, the page first.
+
+    Raises:
+        ConfigError: see ``read_table``.
+        OSError: the folder cannot be written to.
+    """
+    table = read_table(folder)
+    pictures = draw(table, folder)
+    page, markdown, parquet = (folder / name for name in ("index.html", "table.md", "results.parquet"))
+    with whole(parquet) as part:
+        pq.write_table(arrow_table(tidy_rows(table)), part)
+    with whole(markdown) as part:
+        part.write_text(make_markdown(table))
+    with whole(page) as part:
+        part.write_text(make_page(table, folder.name, pictures))
+    return [page, markdown, parquet, *(picture.file for picture in pictures)]
+
+
+def arrow_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
+    """The tidy rows, then a column for each swept setting: numbers, or texts if they are not all numbers."""
+    columns = {name: pa.array([row.get(name) for row in rows], kind) for name, kind in COLUMNS.items()}
+    for name in dict.fromkeys(name for row in rows for name in row if name not in COLUMNS):
+        values = [row.get(name) for row in rows]
+        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+            columns[name] = pa.array(values, REAL)
+        else:
+            columns[name] = pa.array([None if value is None else show(value) for value in values], TEXT)
+    return pa.table(columns)
+
+
+def make_markdown(table: Table) -> str:
+    """The tables and the notes."""
+    parts = [f"# {plain(table.space.question)}", f"{shown.show_counts(table)}. {plain(_how(table))}"]
+    parts += markdown_view(view(table), 2)
+    for task in table.tasks:
+        parts += [f"## {plain(task.name)}", _markdown(shown.task_lines(table, task))]
+    if settings := shown.setting_lines(table):
+        parts += ["## Settings", _markdown(settings)]
+    parts += ["## Pretraining", _markdown(shown.trial_lines(table)), f"In all {shown.show_total(table)}."]
+    told = {"Failed": shown.troubles(table), "Notes": shown.all_notes(table)}
+    for title, lines in told.items():
+        parts += [f"## {title}", "\n".join(f"- {plain(line)}" for line in lines)] if lines else []
+    return "\n\n".join(parts) + "\n"
+
+
+def markdown_view(filled: View, level: int) -> list[str]:
+    """The paper's table, at a heading of so many #; nothing if there is none."""
+    if not filled.lines:
+        return []
+    lines = [["", *filled.columns], *([line.label, *map(show_both, line.cells)] for line in filled.lines)]
+    notes = "\n".join(f"- {plain(note)}" for note in filled.notes)
+    return [f"{'#' * level} {filled.title}: ours, and the paper's in brackets", _markdown(lines), notes]
+
+
+def _how(table: Table) -> str:
+    s = table.space
+    seeds, tasks = ", ".join(map(str, s.seeds)), ", ".join(s.tasks) or "nothing"
+    return f"Preset {s.preset}, seeds {seeds}, search {s.search}, evaluated by {tasks}."
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
+    head, *rest = ["| " + " | ".join(map(plain, line)) + " |" for line in lines]
+    return "\n".join([head, "|" + " --- |" * len(lines[0]), *rest])
+
+
+def plain(text: str) -> str:
+    """Text that Markdown leaves as it is."""
+    return MARKDOWN.sub(r"\\\1", " ".join(text.split())).replace("\\<", "&lt;")
+
+
+def make_page(table: Table, name: str, pictures: Iterable[Picture]) -> str:
+    """One HTML file with all that it needs in it."""
+    return (
+        templates()
+        .get_template(TEMPLATE)
+        .render(
+            table=table,
+            filled=view(table),
+            space=table.space,
+            name=name,
+            pictures=list(pictures),
+            shown=shown,
+            fixed=shown.fixed_settings(table),
+            asked=_asked(table.space),
+            written=time.strftime("%Y-%m-%d %H:%M"),
+        )
+    )
+
+
+def templates() -> Environment:
+    """Of this folder."""
+    loader = PackageLoader("paramcrop.report", package_path="")
+    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters |= {"data": _data, "task": task_of, "yaml": _yaml}
+    return made
+
+
+def _asked(space: Space) -> dict[str, Any]:
+    """What was asked for, as the space says it."""
+    values = space.model_dump(mode="json", exclude_defaults=True, exclude={"question", "with_preset", "layout"})
+    return {"preset": space.preset, "seeds": list(space.seeds)} | values
+
+
+def _yaml(values: dict[str, Any]) -> str:
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None)
+
+
+def _data(file: Path) -> str:
+    """A PNG as the address of itself."""
+    return "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()

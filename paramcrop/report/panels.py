@@ -1,0 +1,155 @@
+"""One panel of a sweep's picture: a figure of every trial over a swept setting, or beside the trials' labels."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib.axes import Axes
+
+from paramcrop.report.facts import Spread, end_of
+from paramcrop.report.table import Row, Table, Task
+from paramcrop.settings.presets import show
+from paramcrop.sweeps.space import Space
+from paramcrop.sweeps.trials import rounded
+
+MOST_LINES = 6  # over one setting, of a grid of several; more are drawn as points
+WRAP = 34  # characters of a label
+SEEDS: dict[str, Any] = {"marker": ".", "ls": "", "color": "black", "ms": 4, "zorder": 5}
+CHANCE: dict[str, Any] = {"ls": ":", "lw": 1, "color": "black", "alpha": 0.6}
+PAPER: dict[str, Any] = {"marker": "D", "ls": "", "mfc": "none", "mec": "black", "ms": 6, "zorder": 4}
+
+
+class Point(NamedTuple):
+    """A trial's figure, as it is drawn: ``value`` with ``half`` an interval, or with what each seed has."""
+
+    value: float
+    half: float | None
+    values: tuple[float, ...]
+    paper: float | None = None
+
+
+class Measure(NamedTuple):
+    """What a panel shows of each trial, and what a guess would give, if that is known."""
+
+    of: Callable[[Row], Point | None]
+    chance: float | None = None
+
+
+def main_metric(task: Task) -> Measure:
+    """In %; by chance, a first guess is right as often as there are classes."""
+
+    def of(row: Row) -> Point | None:
+        cell = row.cells.get((task.name, task.metrics[0]))
+        if cell is None:
+            return None
+        half, paper = (None if v is None else 100 * v for v in (cell.mean.half, cell.paper))
+        return Point(100 * cell.mean.value, half, tuple(100 * v for v in cell.mean.values), paper)
+
+    return Measure(of, 100 * task.chance if task.metrics[0].endswith("@1") else None)
+
+
+def at_end(name: str) -> Measure:
+    """Of the runs' last logged step."""
+
+    def of(row: Row) -> Point | None:
+        spread: Spread | None = end_of(row.runs, name)
+        return Point(*spread) if spread else None
+
+    return Measure(of)
+
+
+def over_key(axes: Axes, table: Table, key: str, measure: Measure) -> None:
+    """A figure over one swept setting, a line for each choice of the others."""
+    lines: dict[str, list[tuple[float, Point]]] = {}
+    places = places_of(table, key)
+    for row in table.rows:
+        point = measure.of(row)
+        if point is not None and key in row.record.values:
+            others = {k: v for k, v in row.record.values.items() if k != key}
+            name = ", ".join(f"{k.rpartition('.')[2]}={show(rounded(v))}" for k, v in others.items())
+            lines.setdefault(name, []).append((places[_text(row.record.values[key])], point))
+    if len(lines) > MOST_LINES:
+        _line(axes, [point for line in lines.values() for point in line], "C0", "none", "", 0.0)
+    else:
+        apart = 0.012 * (max(places.values()) - min(places.values()))  # so that their bars can be told apart
+        for i, (name, points) in enumerate(lines.items()):
+            shift = apart * (i - (len(lines) - 1) / 2)
+            _line(axes, sorted(points, key=lambda p: p[0]), f"C{i}", "-", name, shift)
+    if measure.chance is not None:
+        axes.axhline(measure.chance, **CHANCE)
+    _ticks(axes, table.space, key, places)
+    axes.set_xlabel(_name(table.space, key))
+    axes.grid(alpha=0.3)
+
+
+def _line(axes: Axes, points: Sequence[tuple[float, Point]], color: str, style: str, label: str, shift: float) -> None:
+    places, values = [x + shift for x, _ in points], [point.value for _, point in points]
+    axes.plot(places, values, ls=style, marker="o", color=color, label=label, zorder=3)
+    for x, (_, point) in zip(places, points, strict=True):
+        if point.half is not None:
+            axes.errorbar(x, point.value, point.half, color=color, capsize=3, zorder=3)
+        elif len(point.values) > 1:
+            axes.plot([x] * len(point.values), point.values, **SEEDS)
+        if point.paper is not None:
+            axes.plot(x, point.paper, **PAPER)
+
+
+def places_of(table: Table, key: str) -> dict[str, float]:
+    """Text of a value -> where it lies: at itself if all are numbers, else one after the other."""
+    values = [row.record.values[key] for row in table.rows if key in row.record.values]
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        return {_text(value): float(value) for value in values}
+    return {text: float(i) for i, text in enumerate(dict.fromkeys(map(_text, values)))}
+
+
+def _text(value: Any) -> str:
+    """The same for 1 and 1.0, which are one value."""
+    return str(float(value) if isinstance(value, int) and not isinstance(value, bool) else value)
+
+
+def _ticks(axes: Axes, space: Space, key: str, places: Mapping[str, float]) -> None:
+    swept = space.params[key]
+    if swept.loguniform:
+        axes.set_xscale("log")
+    elif swept.listed:
+        had = [value for value in swept.listed if _text(value) in places]
+        axes.set_xticks([places[_text(value)] for value in had], [show(rounded(value)) for value in had])
+        margin = 0.05 * ((max(places.values()) - min(places.values())) or 1.0)
+        axes.set_xlim(min(places.values()) - margin, max(places.values()) + margin)
+
+
+def _name(space: Space, key: str) -> str:
+    """The key, and what follows from it."""
+    derived = [f"{name} = {text}" for name, text in space.derived.items() if key in text]
+    return key + (f"\n({', '.join(derived)})" if derived else "")
+
+
+def by_label(axes: Axes, rows: Sequence[Row], measure: Measure, labelled: bool) -> None:
+    """A figure of each trial in a line of its own, the first on top; a broken line where the first lies."""
+    points = [measure.of(row) for row in rows]
+    for y, point in enumerate(points):
+        if point is None:
+            continue
+        if point.half is not None:
+            axes.errorbar(point.value, y, xerr=point.half, color="C0", capsize=3, zorder=3)
+        elif len(point.values) > 1:
+            axes.plot(point.values, [y] * len(point.values), **SEEDS)
+        axes.plot(point.value, y, "o", color="C0", zorder=3)
+        if point.paper is not None:
+            axes.plot(point.paper, y, **PAPER)
+    if measure.chance is not None:
+        axes.axvline(measure.chance, **CHANCE)
+    if points and points[0] is not None:
+        axes.axvline(points[0].value, color="C0", ls="--", lw=1, alpha=0.6)
+    texts = [
+        textwrap.fill(row.label, WRAP) + ("" if p else f" ({row.record.state})")
+        for row, p in zip(rows, points, strict=True)
+    ]
+    axes.set_yticks(range(len(rows)), texts if labelled else [""] * len(rows), fontsize=8)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.grid(alpha=0.3)

@@ -1,0 +1,135 @@
+"""A table of the paper, ours beside the paper's in each cell, and why the two may not be compared where they may not.
+
+They may where the pretraining (videos, settings), the set evaluated on and the protocol are the paper's own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from paramcrop.errors import ConfigError
+from paramcrop.evaluation.protocols import find_protocol
+from paramcrop.evaluation.results import Mean
+from paramcrop.report.facts import RunFacts
+from paramcrop.report.table import Row, Table, task_of
+from paramcrop.settings.config import flatten, identity
+from paramcrop.settings.presets import make_config
+from paramcrop.sweeps.layout import Cell, Layout
+from paramcrop.sweeps.space import Space
+from paramcrop.sweeps.trials import config_of, make_trial
+
+CLASSES = {"kinetics": 400, "ucf101": 101, "hmdb51": 51}  # of the paper's sets
+SURE = 1.96  # standard errors of a test set
+
+
+class Filled(NamedTuple):
+    """One cell; numbers in [0, 1].
+
+    Attributes:
+        ours: None: nothing fills it, or not yet. waits: something is to fill it. paper: None: nothing is printed.
+        apart: why ours must not be compared with the paper's; empty: it may be.
+        agrees: whether the paper's lies within the error of ours; None: they may not be compared.
+    """
+
+    ours: Mean | None
+    waits: bool
+    paper: float | None
+    apart: tuple[str, ...] = ()
+    agrees: bool | None = None
+
+
+class FilledLine(NamedTuple):
+    """One row; ``cited`` ones are others' and have the paper's numbers alone."""
+
+    label: str
+    cited: bool
+    cells: tuple[Filled, ...]
+
+
+def fill(table: Table) -> list[FilledLine]:
+    """Of a table whose space has a layout, line by line."""
+    layout, rows = table.space.layout, {row.record.label: row for row in table.rows}
+    if layout is None:
+        return []
+    lines = []
+    for line in layout.lines:
+        cited = all(cell.variant is None for cell in line.cells)
+        cells = tuple(_fill(table.space, layout, cell, rows.get(cell.variant or "")) for cell in line.cells)
+        lines.append(FilledLine(line.label, cited, cells))
+    return lines
+
+
+def _fill(space: Space, layout: Layout, cell: Cell, row: Row | None) -> Filled:
+    paper = None if cell.paper is None else cell.paper / 100
+    if row is None or (found := _result(row, cell)) is None:
+        return Filled(None, cell.variant is not None, paper)
+    ours = row.cells[task_of(found), cell.metric].mean
+    apart = tuple(dict.fromkeys(_apart(space, layout, cell, row, found)))
+    return Filled(ours, True, paper, apart, None if apart or paper is None else agrees(ours, paper))
+
+
+def _result(row: Row, cell: Cell) -> dict[str, Any] | None:
+    """The first of a trial's results that belongs into a cell."""
+    dataset, _, short = cell.task.rpartition("/")
+    name = find_protocol(short).name
+    fits = (r for r in row.results if r["numbers"]["name"] == name and r["dataset"] == dataset)
+    return next((r for r in fits if (task_of(r), cell.metric) in row.cells), None)
+
+
+def agrees(ours: Mean, paper: float) -> bool:
+    """Whether the paper's value, of one seed, lies within the seeds' interval and what a test set of n videos gives."""
+    chance = math.sqrt(paper * (1 - paper) / ours.n + ours.test_error**2)
+    return abs(ours.value - paper) <= (ours.half or 0.0) + SURE * chance
+
+
+def _apart(space: Space, layout: Layout, cell: Cell, row: Row, result: dict[str, Any]) -> Iterator[str]:
+    """Why not, in a few words each."""
+    for run in row.runs:
+        yield from _pretraining(space, layout, row, run)
+    dataset = cell.task.rpartition("/")[0]
+    stands_for = [name for name, stand_in in layout.stand_ins.items() if stand_in == dataset]
+    if stands_for:
+        yield f"{dataset} videos stand in for {' and '.join(stands_for)}"
+    elif (result.get("source"), len(result["classes"])) != (dataset, CLASSES.get(dataset)):
+        yield f"evaluated on {result.get('source') or 'a set'} of {len(result['classes'])} classes"
+    if result["protocol"] != result["numbers"]["name"]:
+        yield f"{result['numbers']['name']} with other numbers"
+
+
+def _pretraining(space: Space, layout: Layout, row: Row, run: RunFacts) -> Iterator[str]:
+    wanted = space.pretrained_on or "kinetics"
+    if (run.videos.get("dataset"), run.videos.get("classes")) != (wanted, CLASSES.get(wanted)):
+        yield f"pretrained on {told_videos(run)}"
+    if changed := settings_apart(space, layout, row, run):
+        yield f"{len(changed)} settings are not the paper's, such as {', '.join(changed[:3])}"
+
+
+def settings_apart(space: Space, layout: Layout, row: Row, run: RunFacts) -> list[str]:
+    """Dotted keys of a run's settings that its row does not have at the paper's preset."""
+    papers_own = space.model_copy(update={"preset": layout.preset, "set": {}})
+    try:
+        expected = identity(config_of(papers_own, make_trial(space, row.record.values), run.seed), "")["settings"]
+        found = identity(make_config(flatten(run.settings)), "")["settings"]
+    except ConfigError:
+        return ["all"]
+    both = expected.keys() | found.keys()
+    return sorted(k for k in both - {"data.split"} if expected.get(k) != found.get(k))
+
+
+def told_videos(run: RunFacts) -> str:
+    """ "256 synthetic videos"."""
+    return f"{run.videos.get('videos', 'unknown')} {run.videos.get('dataset') or 'unnamed'} videos"
+
+
+def scale_of(table: Table) -> list[str]:
+    """At which scale ours was pretrained, a line for each that there is: videos, epochs, batch, views."""
+    return list(dict.fromkeys(_scale(run) for row in table.rows for run in row.runs if run.settings))
+
+
+def _scale(run: RunFacts) -> str:
+    train, cropper = run.settings["train"], run.settings["cropper"]
+    length = f"{train['epochs']} epochs" + (f", at most {n} steps" if (n := train["max_steps"]) else "")
+    view = f"{cropper['frames']} x {cropper['size']} x {cropper['size']}"
+    return f"{told_videos(run)}, {length} of {train['global_batch']} videos, views of {view}"

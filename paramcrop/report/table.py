@@ -1,0 +1,188 @@
+"""A sweep's space and records -> one table: a row a trial, a cell a task and metric; and the tidy rows below it.
+
+Nothing is hidden: a trial that has not begun, is at work or has failed is a row with its state and the reason.
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from paramcrop.errors import ConfigError
+from paramcrop.evaluation.results import Difference, Mean, by_seed, means, paired_difference, read_result, shown_metrics
+from paramcrop.paper.published import paper_value
+from paramcrop.report.facts import RunFacts, run_facts
+from paramcrop.sweeps.objective import objective_parts
+from paramcrop.sweeps.record import TrialRecord
+from paramcrop.sweeps.space import Space
+from paramcrop.sweeps.trials import Trial, grid, make_trial
+
+Result = dict[str, Any]
+PER_VIDEO = ("videos", "labels", "scores", "facts", "failed", "per_class", "confusion")
+
+
+class Cell(NamedTuple):
+    """One trial, task and metric; in [0, 1].
+
+    Attributes:
+        difference: to the task's reference, paired by video; None: it is the reference, or there is none to be had.
+        paper: the paper's value; None: it has none.
+    """
+
+    mean: Mean
+    difference: Difference | None
+    paper: float | None
+
+
+class Task(NamedTuple):
+    """A set and a protocol with its numbers.
+
+    Attributes:
+        name: DATASET/LABEL. metrics: those shown, the main one first.
+        reference: label of the row that differences are to: the first that has results.
+        chance: of a first guess, 1 / number of classes.
+    """
+
+    name: str
+    metrics: tuple[str, ...]
+    reference: str
+    chance: float
+
+
+class Row(NamedTuple):
+    """One trial.
+
+    Attributes:
+        label: unlike any other row's; see ``named_by_id``. runs: its pretrainings.
+        results: its evaluations, without what they say of each video.
+        cells: (task, metric) -> cell. why: what failed, a line each.
+    """
+
+    record: TrialRecord
+    label: str
+    runs: tuple[RunFacts, ...]
+    results: tuple[Result, ...]
+    cells: dict[tuple[str, str], Cell]
+    why: tuple[str, ...]
+
+
+class Table(NamedTuple):
+    """All of a sweep, the objective's task first."""
+
+    space: Space
+    tasks: tuple[Task, ...]
+    rows: tuple[Row, ...]
+
+
+def make_table(space: Space, records: Sequence[TrialRecord]) -> Table:
+    """Read the runs and results that the records name."""
+    references: dict[str, tuple[str, list[Result]]] = {}
+    rows, labels = list[Row](), Counter[str]()
+    for record in in_order(space, records):
+        name = record.id[:6] if named_by_id(space) else record.label
+        labels[name] += 1
+        label = name if labels[name] == 1 else f"{name} ({record.id})"
+        rows.append(_row(space, record, label, references))
+    return Table(space, _tasks(space, references), tuple(rows))
+
+
+def named_by_id(space: Space) -> bool:
+    """Whether rows are called by the trials' ids, because all their settings would be too long a name."""
+    return space.search != "grid" and len(space.params) > 2
+
+
+def in_order(space: Space, records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """A grid's cells as the space has them, also those not begun; a search's trials by objective, the best first."""
+    if space.search == "grid":
+        known = {record.id: record for record in records}
+        trials = [make_trial(space, values) for values in grid(space)]
+        listed = [known.pop(t.id) if t.id in known else TrialRecord(t.id, t.label, t.values, "") for t in trials]
+        return [*listed, *known.values()]
+    sign = -1 if space.objective.mode == "max" else 1
+    return sorted(records, key=lambda record: (record.objective is None, sign * (record.objective or 0.0)))
+
+
+def task_of(result: Mapping[str, Any]) -> str:
+    return f"{result['dataset']}/{result['protocol']}"
+
+
+def _row(space: Space, record: TrialRecord, label: str, references: dict[str, tuple[str, list[Result]]]) -> Row:
+    """Of one trial; a task that no earlier one had gets it as its reference."""
+    trial = Trial(record.values, label, {}, {})
+    with suppress(ConfigError):  # a variant that the space no longer has
+        trial = make_trial(space, record.values)
+    found = {file: read_result(Path(file)) for file in record.results}
+    results = [result for result in found.values() if result is not None]
+    cells: dict[tuple[str, str], Cell] = {}
+    for task in dict.fromkeys(map(task_of, results)):
+        mine = [result for result in results if task_of(result) == task]
+        _, first = references.setdefault(task, (label, mine))
+        for metric, mean in means(mine).items():
+            paper = paper_value(space, trial, mine[0], metric)
+            cells[task, metric] = Cell(mean, _difference(mine, first, metric), paper)
+    why = [f"seed {run['seed']}: {run['error']}" for run in record.runs if run["error"]] + record.failures
+    why += [f"a result is no longer there: {file}" for file, result in found.items() if result is None]
+    kept = tuple({k: v for k, v in result.items() if k not in PER_VIDEO} for result in results)
+    return Row(record, label, tuple(map(run_facts, record.runs)), kept, cells, tuple(why))
+
+
+def _difference(mine: Sequence[Result], first: Sequence[Result], metric: str) -> Difference | None:
+    if mine is first or any(metric not in result["scores"] for result in (*mine, *first)):
+        return None
+    a, b = by_seed(mine, metric), by_seed(first, metric)
+    return paired_difference(a, b) if set.intersection(*map(set, (*a, *b))) else None
+
+
+def _tasks(space: Space, references: Mapping[str, tuple[str, Sequence[Result]]]) -> tuple[Task, ...]:
+    """In the order in which results name them, but the objective's first, and its metric."""
+    dataset, protocol, objective = objective_parts(space)
+    first, rest = list[Task](), list[Task]()
+    for name, (label, results) in references.items():
+        metrics, chance = shown_metrics(results[0]), 1 / len(results[0]["classes"])
+        if results[0]["numbers"]["name"] == protocol and dataset in ("", results[0]["dataset"]):
+            had = [row["metric"] for row in results[0]["rows"] if row["metric"] == objective]
+            first.append(Task(name, tuple(dict.fromkeys([*had, *metrics])), label, chance))
+        else:
+            rest.append(Task(name, tuple(metrics), label, chance))
+    return (*first, *rest)
+
+
+def tidy_rows(table: Table) -> list[dict[str, Any]]:
+    """One for each evaluation and metric, values in [0, 1]; a trial without any has one row with no metric."""
+    return [row for trial in table.rows for row in _tidy(trial)]
+
+
+def _tidy(row: Row) -> Iterator[dict[str, Any]]:
+    record = row.record
+    of_trial: dict[str, Any] = {
+        "trial": record.id,
+        "label": row.label,
+        "state": record.state,
+        "why": "; ".join(row.why),
+    }
+    of_trial |= {f"param.{key}": value for key, value in record.values.items()}
+    runs = {run.seed: run for run in row.runs}
+    for result in row.results:
+        run = runs.get(result["pretraining_seed"])
+        of_result = {
+            "task": task_of(result),
+            "dataset": result["dataset"],
+            "protocol": result["protocol"],
+            "seed": result["pretraining_seed"],
+            "evaluation_seed": result["seed"],
+            "train": result["splits"][0],
+            "test": result["splits"][1],
+            "run": str(run.folder) if run else None,
+            "run_id": run.id if run else None,
+            "run_commit": run.commit if run else None,
+            "eval_id": result["eval_id"],
+            "commit": result["commit"],
+        }
+        for one in result["rows"]:
+            yield of_trial | of_result | one
+    if not row.results:
+        yield of_trial

@@ -1,0 +1,123 @@
+"""What evaluate.py says: its progress, its table, what failed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from paramcrop.errors import ParamCropError
+from paramcrop.evaluation.job import Job
+from paramcrop.evaluation.results import Mean, by_seed, means, paired_difference, read_result, shown_metrics
+from paramcrop.paper.published import published
+from paramcrop.report.text import ERRORS, PAIRED, notes, show_difference, show_mean
+from paramcrop.storage.runs import label_runs
+
+LINE = 10.0  # seconds between two lines where there is no terminal
+Found = tuple[Job, Mapping[str, Any]]
+
+
+class JobProgress:
+    """Context manager: ``tell`` it the jobs ended, of ``total``, and what those at work say."""
+
+    def __init__(self, total: int, console: Console) -> None:
+        self.total, self.console, self._printed = total, console, time.monotonic()
+        columns = (TextColumn("evaluate"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
+        self._bar = Progress(*columns, console=console) if console.is_terminal else None
+        self._task = self._bar.add_task("", total=total, text="") if self._bar else None
+
+    def __enter__(self) -> JobProgress:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def tell(self, ended: int, said: Sequence[str]) -> None:
+        text = "; ".join(filter(None, said))
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=ended, text=text)
+        elif time.monotonic() - self._printed >= LINE:
+            self.console.print(f"{ended}/{self.total} evaluations  {text}", highlight=False)
+            self._printed = time.monotonic()
+
+
+def describe(jobs: Sequence[Job], left: Sequence[Job]) -> str:
+    """What there is to do."""
+    tasks = list(dict.fromkeys(f"{job.dataset}/{job.how.label} v{job.how.version}" for job in jobs))
+    subjects = ", ".join(dict.fromkeys(job.subject for job in jobs))
+    splits = ", ".join(dict.fromkeys(f"{job.train} -> {job.test}" for job in jobs))
+    done = f", {len(jobs) - len(left)} of them finished already" if len(left) < len(jobs) else ""
+    return f"{len(jobs)} evaluations{done}: {', '.join(tasks)}\nof {subjects}; splits {splits}"
+
+
+def print_results(jobs: Sequence[Job], failed: Mapping[str, ParamCropError], console: Console) -> None:
+    """A table for each task, a line for each subject; then what failed, and what a reader must know."""
+    names = label_runs([Path(run) for run in dict.fromkeys(job.run for job in jobs)])
+    label = {str(folder): name for name, folders in names.items() for folder in folders}
+    tasks: dict[str, dict[str, list[Found]]] = {}
+    for job in jobs:
+        result = read_result(job.result_file)
+        if result is not None:
+            who = label[job.run] if job.subject == "run" else job.subject
+            tasks.setdefault(f"{job.dataset}/{job.how.label}", {}).setdefault(who, []).append((job, result))
+    for task, subjects in tasks.items():
+        console.print(task_table(task, subjects))
+        for line in differences(subjects):
+            console.print(line, highlight=False, markup=False)
+    if tasks:
+        console.print(ERRORS, highlight=False, markup=False)
+    for job in jobs:
+        if job.eval_id in failed:
+            told = f"{job.subject} on {job.dataset}/{job.how.label}, {job.test}, seed {job.seed}"
+            console.print(f"failed: {told}: {failed[job.eval_id]}", highlight=False, markup=False)
+    found = (each for subjects in tasks.values() for subject in subjects.values() for each in subject)
+    for line in notes([(result, job.settings.data.split) for job, result in found]):
+        console.print(line, highlight=False, markup=False)
+
+
+def task_table(task: str, subjects: Mapping[str, Sequence[Found]]) -> Table:
+    table = Table(title=escape(task), title_justify="left")
+    table.add_column("")
+    metrics = shown_metrics(next(iter(subjects.values()))[0][1])
+    for name in (*metrics, "n of N"):
+        table.add_column(name, no_wrap=True, justify="right")
+    for who, found in subjects.items():
+        mean = means([result for _, result in found])
+        counts = f"{mean[metrics[0]].n} of {mean[metrics[0]].of}"
+        table.add_row(escape(who), *(cell(mean[m], paper(found[0][0], m)) for m in metrics), counts)
+    return table
+
+
+def differences(subjects: Mapping[str, Sequence[Found]]) -> list[str]:
+    """Every two subjects, video by video, in the task's main metric."""
+    lines = []
+    for (name, found), (other, against) in combinations(subjects.items(), 2):
+        metric = shown_metrics(found[0][1])[0]
+        d = paired_difference(*(by_seed([result for _, result in f], metric) for f in (found, against)))
+        if d.half is not None:
+            lines.append(f"  {metric}: {name} - {other} = {show_difference(d)}")
+    return [f"differences, {PAIRED}:", *lines] if lines else []
+
+
+def cell(mean: Mean, paper: str) -> str:
+    """The mean with its errors; the paper's value."""
+    return escape(show_mean(mean)) + (f" (paper {paper})" if paper else "")
+
+
+def paper(job: Job, metric: str) -> str:
+    """What the paper prints for such a run, in %; two numbers where two of its tables differ."""
+    values = published(job.settings, job.dataset, job.how.name, metric) if job.subject == "run" else ()
+    return " / ".join(f"{100 * value:.1f}" for value in values)

@@ -1,0 +1,72 @@
+"""What prepare.py says before it starts and when it is done."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+from rich.console import Console
+from rich.table import Table
+
+from paramcrop.data.prepare.plan import Plan
+from paramcrop.data.prepare.probe import Estimate
+from paramcrop.data.shards import Manifest
+from ray_jobs.count_progress import clock
+
+SHOWN = 5  # rejected files; the rest is in the manifest
+
+
+def describe_plan(plan: Plan, unlisted: int) -> str:
+    lines = [f"{len(plan.sources)} videos ({size(plan.bytes)}), {len(plan.classes)} classes, {len(plan.pieces)} shards"]
+    lines.append("splits: " + (", ".join(f"{name} {count}" for name, count in plan.splits.items()) or "none"))
+    if plan.missing:
+        lines.append(f"{len(plan.missing)} listed videos are missing; the first: {plan.missing[0].path}")
+    if unlisted:
+        lines.append(f"{unlisted} video files are in no list and left out")
+    return "\n".join(lines)
+
+
+def describe_estimate(estimate: Estimate, share: float) -> str:
+    """``share`` is that of the videos that is still to be done."""
+    if not estimate.videos:
+        return "estimate: none, for no video that was tried could be read"
+    cores = os.cpu_count() or 1
+    seconds = estimate.seconds * share / cores
+    return (
+        f"estimate from {estimate.videos} of them: {size(estimate.bytes)} of shards, "
+        f"{clock(seconds)} on {cores} cores like this machine's"
+    )
+
+
+def print_summary(manifest: Manifest, out: str, seconds: float, made: int, console: Console) -> None:
+    """One table, the first rejected files, the next command. ``made``: videos that this attempt worked on."""
+    table = Table(show_header=False)
+    table.add_row("videos", str(manifest.videos))
+    for reason, count in Counter(row["reason"].partition("\n")[0] for row in manifest.rejected).most_common():
+        table.add_row("rejected", f"{count}: {reason}")
+    table.add_row("warnings", str(len(manifest.warnings)))
+    table.add_row("size", size(sum(shard.bytes for shard in manifest.shards)))
+    table.add_row("time", f"{seconds:.1f} s, {made / max(seconds, 1e-9):.3g} videos/s")
+    table.add_row("content id", manifest.content_id)
+    console.print(table)
+    print_first("rejected", [f"{row['path']}: {row['reason']}" for row in manifest.rejected], console)
+    print_first("warned of", [f"{row['path']}: {row['text']}" for row in manifest.warnings], console)
+    split = next((f" data.split={name}" for name in manifest.splits if name.startswith("train")), "")
+    command = f"python ray_jobs/pretrain.py data.shards={out}{split if len(manifest.splits) > 1 else ''}"
+    console.print(f"pretrain with it: {command}", highlight=False, markup=False)
+
+
+def print_first(title: str, lines: list[str], console: Console) -> None:
+    for line in lines[:SHOWN]:
+        console.print(f"  {title}: {line}", highlight=False, markup=False)
+    if len(lines) > SHOWN:
+        console.print(f"  {title}: {len(lines) - SHOWN} more, all in manifest.json", highlight=False)
+
+
+def size(count: float) -> str:
+    """Bytes in a unit that suits them."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}" if unit != "bytes" else f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"

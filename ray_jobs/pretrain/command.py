@@ -1,0 +1,145 @@
+"""Pretrain with ParamCrop on Ray: `python ray_jobs/pretrain.py [--preset NAME] [--config FILE] [key=value ...]`.
+
+With no argument: a local Ray if none runs, a made-up video set, the demo's settings, Figure 5 at the end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+
+from rich.console import Console
+
+from paramcrop.data.order import steps_per_epoch
+from paramcrop.data.shards import Manifest, read_manifest
+from paramcrop.settings.config import Config, run_id
+from paramcrop.storage.mirror import Mirror
+from paramcrop.storage.runs import is_finished, read_status, run_place, set_aside
+from paramcrop.storage.stint import begin, ending, hold
+from ray_jobs.engine.plan import Node, Plan, plan_pretraining
+from ray_jobs.options import config_parser, parse_config, uncollected
+from ray_jobs.pretrain.report import describe, print_ending
+from ray_jobs.progress import RunProgress
+from ray_jobs.videos import MADE_UP_VIDEOS, find_videos
+
+
+def main(argv: Sequence[str]) -> None:
+    console = Console(soft_wrap=True)
+    parser = config_parser("pretrain.py", "Pretrain with ParamCrop on Ray.", preset="demo")
+    told = "with --dry-run: check this launch file (aws.yaml, ...) or list of nodes, and plan for it"
+    parser.add_argument("--cluster", metavar="FILE", help=told)
+    parser.add_argument("--fresh", action="store_true", help="make the run anew; what it has left is kept as NAME-ID~1")
+    arguments = parser.parse_args(argv)
+    config = parse_config(arguments)
+    if arguments.dry_run:
+        with uncollected():
+            dry_run(config, console)
+            if arguments.cluster:
+                plan_cluster(arguments.cluster, config, console)
+        return
+    start = time.monotonic()
+    data, manifest = find_videos(config, lambda text: console.print(text, highlight=False))
+    steps = config.total_steps(steps_per_epoch(manifest.videos, config.train.global_batch, config.labelled_rows))
+    place = run_place(config, manifest.content_id)
+    folder = place.folder
+    if arguments.fresh and (aside := place.set_aside() if place.uri else set_aside(folder)):
+        console.print(f"--fresh: what was there is now {aside}", highlight=False)
+    place.fetch("status.json", "checkpoints/", light=True)
+    if is_finished(folder):
+        console.print(f"finished already: {place} ({steps} steps); --fresh makes it anew", highlight=False)
+        return
+    console.print(describe(config, manifest.videos, steps, manifest.classes), highlight=False)
+    if config.data.split is None and len(manifest.splits) > 1:
+        told = f"note: pretraining on all videos, those of every split: {', '.join(manifest.splits)}"
+        console.print(f"{told}; data.split chooses one", highlight=False)
+    console.print(f"run: {place}", highlight=False)
+    with hold(place, lambda text: console.print(text, highlight=False)) as lease:
+        begin(place, config, manifest, lambda text: console.print(text, highlight=False))
+        with ending(place, steps):
+            train(config, data, manifest, place, lease.place, steps, console)
+        if (state := read_status(folder)["state"]) != "finished":
+            console.print(f"{state} of {config.train.epochs}, as asked by {place}/stop; the same command goes on")
+            return
+        finish(place, time.monotonic() - start, console)
+
+
+def dry_run(config: Config, console: Console) -> None:
+    """Print the settings and the figures; counting the model's parameters needs torch, but nothing is computed."""
+    import yaml
+
+    from paramcrop.data.synthetic import CLASSES
+
+    console.print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), highlight=False, end="")
+    videos: int | None
+    classes: Sequence[str] = ()
+    if config.data.shards is not None:
+        manifest = read_manifest(config.data.shards).select(config.data.split)
+        videos, classes = manifest.videos, manifest.classes
+        console.print(f"run id {run_id(config, manifest.content_id)}", highlight=False)
+    elif config.train.global_batch <= MADE_UP_VIDEOS:
+        videos, classes = MADE_UP_VIDEOS, CLASSES
+        console.print(f"data: a made-up set of {videos} videos", highlight=False)
+    else:
+        videos = None
+        console.print("data: data.shards must name a folder or URI of shards, but is none", highlight=False)
+    whole = steps_per_epoch(videos, config.train.global_batch, config.labelled_rows) if videos else None
+    steps = None if whole is None else config.total_steps(whole)
+    console.print(describe(config, videos, steps, classes), highlight=False)
+
+
+def plan_cluster(path: str, config: Config, console: Console) -> None:
+    """What a launch file brings, and how this run would divide it.
+
+    Raises:
+        ConfigError, ResourceError: something is to be mended, or the run does not fit.
+    """
+    from ray_jobs.launch_files.check import check_cluster, refuse, tell_cluster
+
+    cluster = check_cluster(path, config)
+    console.print(tell_cluster(path, cluster), highlight=False, markup=False)
+    console.print(f"resources, with all nodes there: {plan_of(config, cluster.nodes).arithmetic}", highlight=False)
+    refuse(path, cluster)
+
+
+def plan_of(config: Config, nodes: list[Node]) -> Plan:
+    t = config.train
+    return plan_pretraining(nodes, t.workers, t.device, t.cpus_per_worker, t.data_cpus or 1)
+
+
+def train(
+    config: Config, data: str, manifest: Manifest, place: Mirror, lease: str, steps: int, console: Console
+) -> None:
+    """Connect to Ray (or start it), divide the cluster, train what is still to be done."""
+    from paramcrop.storage.checkpoint import newest_checkpoint, steps_done
+
+    newest, passed_over = newest_checkpoint(place.folder, place.fetch)
+    for line in passed_over:
+        console.print(f"passed over, because it is not whole: {line}", highlight=False)
+    _, done = steps_done(newest)
+    if newest:
+        console.print(f"going on from {newest.name}, step {done} of {steps}", highlight=False)
+    if done == steps:
+        return
+    from ray_jobs.engine.connect import connect
+    from ray_jobs.engine.grow import planned
+    from ray_jobs.engine.train import run_pretraining
+
+    connect(config.run.ray_logs)
+    with planned(config, partial(plan_of, config), lambda text: console.print(text, highlight=False)) as plan:
+        console.print(f"resources: {plan.arithmetic}", highlight=False)
+        with RunProgress(place, steps, console):
+            run_pretraining(config, plan, data, manifest, place, lease)
+
+
+def finish(place: Mirror, seconds: float, console: Console) -> None:
+    """Figures, the table, and where everything lies."""
+    from paramcrop.report.crop_pictures import plot_crops
+    from paramcrop.report.plots import plot_figure5, plot_parameters
+
+    folder = place.folder
+    plot_figure5({folder.name: [folder]}, folder / "figure5.png")
+    plot_crops({folder.name: folder}, folder / "crops.png", videos=(0, 1))
+    plot_parameters(folder, folder / "crop_parameters.png")
+    place.send("figure5.png", "crops.png", "crop_parameters.png")
+    print_ending(place, seconds, console)

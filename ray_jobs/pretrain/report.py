@@ -1,0 +1,103 @@
+"""What pretrain.py says before a run and after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from paramcrop.settings.config import Config
+from paramcrop.storage.mirror import Mirror
+from paramcrop.storage.runs import read_metrics
+
+CONTENTS = {
+    "figure5.png": "centre distance and IoU of the two crops (the paper's Figure 5)",
+    "crops.png": "the crops drawn on frames, at start, middle and end",
+    "crop_parameters.png": "histograms of the six crop parameters, at start, middle and end",
+    "checkpoints": "weights, and all that the run needs to go on",
+    "metrics.jsonl": "every logged step; tensorboard/ beside it has the same",
+    "samples.jsonl": "the video ids of each step; failures.jsonl: those that could not be decoded",
+    "config.yaml": "the resolved settings; provenance.json: commit and versions",
+}
+
+
+def describe(config: Config, videos: int | None, steps: int | None, classes: Sequence[str]) -> str:
+    """What a run will do, in the figures that papers disagree on.
+
+    Args:
+        videos, steps: None if not known yet. classes: the videos', which method=mean_teacher learns.
+
+    Raises:
+        ConfigError: the settings do not make a model.
+    """
+    t = config.train
+    data = f"{videos} videos, {steps} steps" if videos else "steps"
+    return (
+        f"{config.method} with {config.backbone.name}, crops by {config.policy}\n"
+        f"{describe_model(config, classes)}\n"
+        f"{data} of {t.global_batch} videos = {2 * t.global_batch} views, {t.workers} worker(s)\n"
+        f"effective learning rate {config.effective_lr:g} ({config.optim.name}; optim.lr {config.optim.lr:g}, "
+        f"scaled by {config.optim.lr_scale}), croppers {config.cropper.lr:g}\n"
+        f"loss by chance {describe_chance(config, classes)}"
+    )
+
+
+def describe_chance(config: Config, classes: Sequence[str]) -> str:
+    """The loss of a network that says nothing, and where it comes from."""
+    batch, value = config.train.global_batch, f"{config.chance_loss(len(classes)):.3f}"
+    if config.method == "moco":
+        return f"ln(K+1) = {value}, K = {config.moco.queue} keys"
+    if config.method == "mean_teacher":
+        return f"L/B ln(C) = {value}, L = {config.labelled_rows} of B = {batch} videos labelled, C = {len(classes)}"
+    return f"ln(2B-1) = {value}, B = {batch} videos"
+
+
+def describe_model(config: Config, classes: Sequence[str]) -> str:
+    """Parameters by part, arithmetic of a view, memory of a worker."""
+    from paramcrop.training.build import backbone_settings, view_size  # imports torch
+    from paramcrop.training.model_size import model_size
+
+    size, settings = model_size(config, classes), backbone_settings(config)
+    told = ", ".join(f"{name} {value}" for name, value in settings.items())
+    learned = f"head {size.head:,}, croppers {size.croppers:,}"
+    return (
+        f"parameters: backbone {size.backbone:,}{f' ({told})' if told else ''}, {learned}\n"
+        f"a view of {' x '.join(map(str, view_size(config)))}: {figure(size.macs)}MAC = {figure(2 * size.macs)}FLOP "
+        "forward, backbone alone\n"
+        f"GPU memory: about {memory(size.memory)} per worker "
+        f"({config.batch_per_worker} videos a step, {size.dtype}); estimated, workspaces come on top"
+    )
+
+
+def figure(count: float) -> str:
+    """Four significant digits and the SI prefix: 4474937344 -> '4.475 G'."""
+    for unit, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if count >= unit:
+            return f"{count / unit:.4g} {prefix}"
+    return f"{count:.4g} "
+
+
+def memory(size: int) -> str:
+    return f"{size / 2**30:.3g} GiB" if size >= 2**30 else f"{size / 2**20:.3g} MiB"
+
+
+def print_ending(place: Mirror, seconds: float, console: Console) -> None:
+    """The table of start, middle and end, and where everything lies."""
+    folder = place.folder
+    metrics = read_metrics(folder)
+    rows = {"start": metrics[0], "middle": metrics[len(metrics) // 2], "end": metrics[-1]}
+    table = Table(title=f"{folder.name}: {metrics[-1]['step']} steps in {seconds:.0f} s")
+    for name in ("", "step", "loss", "centre distance", "IoU", "saturated", "clips/s", "waiting for data"):
+        table.add_column(name, justify="left" if not name else "right")
+    for name, m in rows.items():
+        figures = [
+            f"{m['loss']:.3f}",
+            f"{m['crop_distance']:.3f}",
+            f"{m['crop_iou']:.3f}",
+            f"{m.get('saturated', 0):.0%}",
+        ]
+        table.add_row(name, str(m["step"]), *figures, f"{m['clips_per_s']:.3g}", f"{m['data_wait']:.0%}")
+    console.print(table)
+    for name, text in CONTENTS.items():
+        console.print(f"  {place}/{name}  {text}", highlight=False)

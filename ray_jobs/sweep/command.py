@@ -1,0 +1,109 @@
+"""Answer a question by a sweep: `python ray_jobs/sweep.py [--space FILE_OR_NAME] [--preset NAME] [key=value ...]`.
+
+Each trial is a configuration: a pretraining for each seed, then its evaluations. Nothing that is finished, by this
+sweep or another, is computed again; kill it when you like, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from paramcrop.storage.lease import Lease
+from paramcrop.storage.runs import home
+from paramcrop.sweeps.record import read_record, write_record
+from ray_jobs.options import uncollected
+from ray_jobs.sweep.options import PAPER, find_data, find_sweeps, parse_arguments
+from ray_jobs.sweep.plan import Sweep, open_sweep, raise_failures
+
+
+def main(argv: Sequence[str]) -> None:
+    console, start = Console(soft_wrap=True), time.monotonic()
+    arguments = parse_arguments(argv, __doc__ or "")
+    data = find_data(arguments)
+    sweeps = [open_sweep(home() / "sweeps" / name, space, data) for name, space in find_sweeps(arguments, data)]
+    if arguments.dry_run:
+        with uncollected():
+            console.print(dry_run(sweeps, arguments), highlight=False, markup=False)
+        return
+    trials = [answer(sweep, arguments, console) for sweep in sweeps]
+    if len(sweeps) > 1:
+        from paramcrop.report.paper_page import write_paper
+
+        for file in write_paper([sweep.folder for sweep in sweeps], home() / "sweeps" / PAPER):
+            console.print(f"  {file}", highlight=False, markup=False)
+    if any(trials):
+        console.print(f"{sum(trials)} trials in {time.monotonic() - start:.0f} s", highlight=False)
+        raise_failures(sweeps)
+
+
+def dry_run(sweeps: Sequence[Sweep], arguments: Namespace) -> str:
+    from ray_jobs.sweep.dry_run import describe, describe_all
+
+    return describe_all(sweeps) if len(sweeps) > 1 else describe(sweeps[0], arguments.cluster, arguments.concurrent)
+
+
+def answer(sweep: Sweep, arguments: Namespace, console: Console) -> int:
+    """Run what is still to be done of a sweep, and report on it -> how many trials that were."""
+    with Lease(sweep.folder, lambda text: console.print(text, highlight=False)):
+        todo = sweep.todo()
+        if todo:
+            run(sweep, todo, arguments.concurrent, arguments.timeout, arguments.quiet, console)
+    if not todo:
+        told = f"nothing to do; finished trials: {len(sweep.trials)}; {sweep.folder / 'index.html'}"
+        console.print(told, highlight=False, markup=False)
+        return 0
+    from paramcrop.report.page import read_table, write_report
+    from ray_jobs.report import print_table
+
+    files = write_report(sweep.folder)
+    print_table(read_table(sweep.folder), console)
+    for file in files:
+        console.print(f"  {file}", highlight=False, markup=False)
+    return todo
+
+
+def run(sweep: Sweep, todo: int, concurrent: int | None, timeout: float, quiet: bool, console: Console) -> None:
+    """Connect to Ray (or start it), divide the cluster, run what is still to be done."""
+    from ray_jobs.engine.connect import connect
+    from ray_jobs.engine.evaluators import end_pool, make_pool
+    from ray_jobs.engine.grow import planned
+    from ray_jobs.engine.plan import Node, SweepPlan, plan_sweep
+    from ray_jobs.engine.tuning import run_trials
+    from ray_jobs.engine.work import Work
+    from ray_jobs.sweep.progress import SweepProgress
+
+    connect(ray_logs=False)
+    t = sweep.config.train
+
+    def plan_of(nodes: list[Node]) -> SweepPlan:
+        return plan_sweep(nodes, t.workers, t.device, t.cpus_per_worker, concurrent)
+
+    with planned(sweep.config, plan_of, lambda text: console.print(text, highlight=False)) as plan:
+        told = f"{sweep.space.question}\nsweep: {sweep.folder}\nresources: {plan.arithmetic}"
+        console.print(told, highlight=False, markup=False)
+        pool = make_pool(plan.evaluation, timeout, todo)
+        given = sweep.space, sweep.folder, sweep.content_id, sweep.contents, sweep.asked, sweep.proxy
+        work = Work(*given, plan.pretraining, pool)
+        hours = sweep.space.budget.hours
+        deadline = None if hours is None else time.monotonic() + 3600 * hours
+        try:
+            with SweepProgress(sweep.folder, todo, plan.trials, console, quiet):
+                run_trials(work, todo, plan.trials, t.epochs, deadline)
+        except KeyboardInterrupt:
+            end_running(sweep, "interrupted")
+            raise
+        end_pool(pool)
+    end_running(sweep, "failed", "its process died, again and again")
+
+
+def end_running(sweep: Sweep, state: str, *why: str) -> None:
+    """Say how trials ended that could not say it themselves."""
+    for trial in sweep.trials:
+        record = read_record(sweep.folder, trial.id)
+        if record is not None and record.state == "running":
+            record.state, record.doing, record.failures = state, "", [*record.failures, *why]
+            write_record(sweep.folder, record)

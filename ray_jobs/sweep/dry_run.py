@@ -1,0 +1,137 @@
+"""What a sweep would do: its trials, which runs are shared or there already, resources, time and disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cache
+from statistics import median
+
+from paramcrop.data.order import steps_per_epoch
+from paramcrop.settings.config import Config
+from paramcrop.storage.jsonl import read_lines
+from paramcrop.storage.mirror import Mirror, folders_in
+from paramcrop.storage.runs import find_run, home, read_status
+from paramcrop.sweeps.record import read_record
+from paramcrop.sweeps.trials import Trial, config_of
+from paramcrop.training.model_size import learned
+from ray_jobs.engine.plan import Node, plan_sweep
+from ray_jobs.launch_files.check import check_cluster, tell_cluster
+from ray_jobs.sweep.plan import Sweep
+from ray_jobs.videos import find_videos
+
+
+def describe(sweep: Sweep, cluster: str | None, concurrent: int | None) -> str:
+    """Raises:
+    ConfigError, ResourceError: the cluster's file is wrong, or no trial fits it.
+    """
+    space = sweep.space
+    checked = check_cluster(cluster, sweep.config) if cluster else None
+    nodes = checked.nodes if checked else [Node(os.cpu_count() or 1)]
+    t = sweep.config.train
+    plan = plan_sweep(nodes, t.workers, t.device, t.cpus_per_worker, concurrent)
+    runs = {place: config for trial in sweep.trials for place, config in _runs(sweep, trial)}
+    left = {place: config for place, config in runs.items() if _state(place) != "finished"}
+    lines = [
+        space.question,
+        f"sweep: {sweep.folder}",
+        f"preset {space.preset}, {t.epochs} epochs, seeds {', '.join(map(str, space.seeds))}",
+    ]
+    lines += [f"  {key} = {value}" for key, value in space.set.items()]
+    lines += _trials(sweep)
+    lines.append(f"evaluations of the runs: {', '.join(f'{name}/{p.label}' for name, p in sweep.asked.tasks)}")
+    lines.append(f"pretrainings: {len(runs)}, of them {len(runs) - len(left)} finished")
+    if space.search != "grid":
+        lines.append(
+            f"search: {space.search}, {space.samples} trials, {len(sweep.trials)} drawn so far; values of the "
+            "others are not known yet"
+        )
+    lines += [f"resources{' (of this machine alone)' if cluster is None else ''}: {plan.arithmetic}"]
+    fresh = max(0, (space.samples or 0) - len(sweep.trials)) * len(space.seeds) if space.search != "grid" else 0
+    lines.append(_time(sweep, len(left) + fresh, plan.trials))
+    lines.append(_disk(sweep, len(left) + fresh))
+    if cluster and checked:
+        lines.append(tell_cluster(cluster, checked))
+    return "\n".join(lines)
+
+
+def describe_all(sweeps: Sequence[Sweep]) -> str:
+    """Of several sweeps: a line each, then what they share."""
+    lines, runs, rows = list[str](), set[Mirror](), 0
+    for sweep in sweeps:
+        own = {place for trial in sweep.trials for place, _ in _runs(sweep, trial)}
+        printed = len(sweep.space.layout.lines) if sweep.space.layout else 0
+        told = f"{printed} rows, " if printed else ""
+        seeds = ", ".join(map(str, sweep.space.seeds))
+        told += f"{len(sweep.trials)} trials x seeds {seeds}, {len(own - runs)} new pretrainings"
+        lines.append(f"{sweep.folder.name}: {told}; {sweep.space.question}")
+        rows += len(sweep.trials) * len(sweep.space.seeds)
+        runs |= own
+    finished = sum(_state(place) == "finished" for place in runs)
+    lines.append(f"pretrainings: {len(runs)} for {rows} trials x seeds, of them {finished} finished")
+    lines.append("--space NAME --dry-run tells the trials, resources, time and disk of each")
+    return "\n".join(lines)
+
+
+def _runs(sweep: Sweep, trial: Trial) -> list[tuple[Mirror, Config]]:
+    """Where each seed's run lies, or would."""
+    found = []
+    for seed in sweep.space.seeds:
+        config = config_of(sweep.space, trial, seed)
+        found.append((_place(config, sweep), config))
+    return found
+
+
+def _place(config: Config, sweep: Sweep) -> Mirror:
+    content_id = sweep.content_id if config.data == sweep.config.data else find_videos(config)[1].content_id
+    return find_run(config, content_id, listed=_listed)
+
+
+_listed = cache(folders_in)
+
+
+@cache
+def _state(place: Mirror) -> str:
+    place.fetch("status.json")
+    return str(read_status(place.folder)["state"]) if place.folder.exists() else "new"
+
+
+def _trials(sweep: Sweep) -> list[str]:
+    """A line each: its label, its record's state, its runs'."""
+    lines, first, unfinished = [], dict[Mirror, str](), {trial.id for trial in sweep.unfinished()}
+    for number, trial in enumerate(sweep.trials, 1):
+        record, told = read_record(sweep.folder, trial.id), []
+        for seed, (place, _) in zip(sweep.space.seeds, _runs(sweep, trial), strict=True):
+            shared = f", shared with {first[place]}" if place in first else ""
+            told.append(f"seed {seed} {_state(place)}{shared}")
+            first.setdefault(place, trial.label)
+        state = record.state if record else "new"
+        if state == "done" and trial.id in unfinished:
+            state = "done, but asked for more or something else since"
+        lines.append(f"{number:>3}. {trial.label}: {state}; runs: {'; '.join(told)}")
+    return lines
+
+
+def _time(sweep: Sweep, runs: int, at_once: int) -> str:
+    """From runs of the same name on this storage: the median seconds of a step."""
+    config, paces = sweep.config, list[float]()
+    for folder in (home() / "runs").glob(f"{config.run.name}-*"):
+        events = {line["event"]: line["time"] for line in read_lines(folder / "history.jsonl")}
+        last = (read_lines(folder / "metrics.jsonl") or [{}])[-1].get("step")
+        if "finished" in events and "running" in events and last:
+            paces.append((events["finished"] - events["running"]) / last)
+    if not paces:
+        return "time: not known before one run of this preset is finished here"
+    steps = config.total_steps(steps_per_epoch(sweep.videos.videos, config.train.global_batch, config.labelled_rows))
+    minutes = median(paces) * steps * runs / at_once / 60
+    return (
+        f"time: about {minutes:.0f} min for {runs} pretrainings, evaluations come on top ({len(paces)} runs measured)"
+    )
+
+
+def _disk(sweep: Sweep, runs: int) -> str:
+    """Weights, momentum and what else a checkpoint has: about two float32 numbers a parameter."""
+    config = sweep.config
+    checkpoints = -(-config.train.epochs // config.run.checkpoint_epochs)
+    total = runs * checkpoints * 8 * learned(config, sweep.videos.classes)
+    return f"disk: about {total / 2**30:.2g} GiB of checkpoints ({runs} runs x {checkpoints})"

@@ -1,0 +1,103 @@
+"""The options of sweep.py, and the space that they give. Imports neither torch nor ray."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from paramcrop.errors import ConfigError
+from paramcrop.paper.spaces import DEMO, paper_space, preset_of, with_stand_in
+from paramcrop.paper.tables import read_paper
+from paramcrop.settings.presets import all_options, parse_override, preset_names
+from paramcrop.sweeps.space import Space
+from paramcrop.sweeps.space_file import find_space, read_space, space_at
+from ray_jobs.evaluate.options import SYNTHETIC
+from ray_jobs.options import EXIT_CODES, Parser
+
+PAPER = "paper"  # the name of all that the paper has
+
+
+def parse_arguments(argv: Sequence[str], summary: str) -> argparse.Namespace:
+    parser = Parser("sweep.py", description=summary, epilog=EXIT_CODES, formatter_class=argparse.RawTextHelpFormatter)
+    add = parser.add_argument
+    add(
+        "--space",
+        default="es_bounds",
+        metavar="FILE",
+        help="a file, the name of a shipped one, a table or figure of the paper's\n"
+        "(table1 to table14, figure1, figure5 to figure10), or paper: all of them (default: es_bounds)",
+    )
+    add("--preset", help=f"instead of the space's: {', '.join(preset_names())}")
+    add("--name", help="of the sweep's folder below sweeps/ (default: the space's, and the preset's if it is another)")
+    add(
+        "--data",
+        nargs="+",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="sets to evaluate on, as prepare.py writes them\n(default: 'synthetic', made up)",
+    )
+    add("--task", nargs="+", metavar="[DATASET/]PROTOCOL", help="instead of the space's evaluate.tasks")
+    add("--seeds", metavar="0,1,2", help="instead of the space's")
+    add("--samples", type=int, help="instead of the space's; more than before goes on from before")
+    add("--concurrent", type=int, metavar="N", help="trials at once (default: planned)")
+    add("--timeout", type=float, default=60.0, help="seconds a video may take to decode (default: 60)")
+    add(
+        "--cluster",
+        metavar="FILE",
+        help="with --dry-run: check this launch file, or list of {cpus, gpus, count}, and plan for it",
+    )
+    add("--quiet", action="store_true", help="a line at each trial's end, nothing else")
+    add("--dry-run", action="store_true", help="print trials, runs, resources, time and disk; do nothing")
+    add("overrides", nargs="*", metavar="key=value", help="settings of every trial, over the space's")
+    return parser.parse_args(argv)
+
+
+def find_sweeps(arguments: argparse.Namespace, data: Mapping[str, str]) -> list[tuple[str, Space]]:
+    """Each sweep's name, and its space as it is asked for; several for --space paper.
+
+    Raises:
+        ConfigError: one line that names the file or the option.
+    """
+    paper = read_paper()
+    entries = paper.entries if paper else {}
+    if arguments.space == PAPER and paper:
+        return [_asked(arguments, paper_space(paper, name), name, data) for name in entries]
+    if arguments.space in entries and paper:
+        return [_asked(arguments, paper_space(paper, arguments.space), arguments.space, data)]
+    path = find_space(arguments.space, entries)
+    return [_asked(arguments, read_space(path), path.stem, data)]
+
+
+def _asked(arguments: argparse.Namespace, space: Space, stem: str, data: Mapping[str, str]) -> tuple[str, Space]:
+    known = [key for key, _ in all_options()]
+    changes = dict(parse_override(text, known) for text in arguments.overrides)
+    if space.pretrained_on in data:
+        changes["data.shards"] = data[space.pretrained_on]
+    seeds = _whole_numbers(arguments.seeds) if arguments.seeds else None
+    paper, preset = read_paper(), arguments.preset
+    if space.layout and paper:
+        preset = preset_of(paper, space.layout.name, preset)
+    asked = space_at(space, preset, changes, arguments.task, seeds=seeds, samples=arguments.samples)
+    if space.layout and asked.preset == DEMO and not data:
+        asked = with_stand_in(asked, SYNTHETIC)
+    other = f"-{asked.preset}" if asked.preset != space.preset else ""
+    return arguments.name or stem + other, asked
+
+
+def find_data(arguments: argparse.Namespace) -> dict[str, str]:
+    """The sets named; none: the made-up one will do."""
+    data = {}
+    for text in arguments.data:
+        name, equals, folder = text.partition("=")
+        if not (name and equals and folder) or "/" in name:
+            raise ConfigError(f"--data must be NAME=FOLDER, but is {text!r}")
+        data[name] = folder if "://" in folder else str(Path(folder).expanduser().resolve())
+    return data
+
+
+def _whole_numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"--seeds must be whole numbers with commas between, but is {text!r}") from None

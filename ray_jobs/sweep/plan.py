@@ -1,0 +1,144 @@
+"""A sweep as it stands: its trials, what is done of it, what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from paramcrop.data.shards import Manifest
+from paramcrop.data.synthetic import cached_dataset
+from paramcrop.errors import ParamCropError
+from paramcrop.evaluation.tasks import Asked, as_pretrained, find_tasks, only
+from paramcrop.settings.config import Config
+from paramcrop.settings.presets import show
+from paramcrop.storage.runs import home
+from paramcrop.sweeps.objective import objective_parts
+from paramcrop.sweeps.record import is_done, read_record
+from paramcrop.sweeps.space import Space
+from paramcrop.sweeps.trials import VARIANT, Trial, config_of, grid, make_trial
+from paramcrop.sweeps.wanted import content_ids, wanted_of
+from ray_jobs.evaluate.options import MADE_UP, MADE_UP_TEST, SYNTHETIC
+from ray_jobs.videos import find_videos
+
+if TYPE_CHECKING:
+    import optuna
+
+
+@dataclass
+class Sweep:
+    """A sweep's folder, its question, and the sets it reads.
+
+    Attributes:
+        config: the preset and what is set for all trials.
+        data: set evaluated on -> its folder. contents: set -> content id.
+        videos: the manifest of what is pretrained on. asked: the evaluations of every run. proxy: of asha.
+    """
+
+    folder: Path
+    space: Space
+    config: Config
+    videos: Manifest
+    data: dict[str, str]
+    contents: dict[str, str]
+    asked: Asked
+    proxy: Asked | None
+
+    @property
+    def content_id(self) -> str:
+        return self.videos.content_id
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Every cell of a grid, or every draw so far."""
+        cells = grid(self.space)
+        if not cells and (self.folder / "study.journal").exists():
+            from paramcrop.sweeps.study import drawn_values
+
+            cells = drawn_values(self.study(), self.space)
+        return [make_trial(self.space, values) for values in cells]
+
+    def study(self) -> optuna.Study:
+        from paramcrop.sweeps.study import open_study
+
+        return open_study(self.folder, self.folder.name, self.space)
+
+    def wanted(self, trial: Trial) -> str:
+        asked = only(self.asked, trial.tasks or self.space.evaluate.tasks)
+        tasks = [(self.contents[name], protocol) for name, protocol in asked.tasks]
+        return wanted_of(self.space, trial, self.content_id, tasks)
+
+    def unfinished(self) -> list[Trial]:
+        return [t for t in self.trials if not is_done(read_record(self.folder, t.id), self.wanted(t))]
+
+    def todo(self) -> int:
+        """Make the folder and the study ready -> how many trials to ask for; who holds the sweep's lease may."""
+        unfinished = self.unfinished()
+        fresh = max(0, (self.space.samples or 0) - len(self.trials)) if self.space.search != "grid" else 0
+        most = self.space.budget.trials or len(unfinished) + fresh
+        write_space(self.folder, self.space)
+        if unfinished or fresh:
+            from paramcrop.sweeps.study import end_unfinished, enqueue
+
+            study = self.study()
+            end_unfinished(study)
+            enqueue(study, [trial.values for trial in unfinished[:most]])
+        return min(len(unfinished) + fresh, most)
+
+
+def raise_failures(sweeps: Sequence[Sweep]) -> None:
+    """Raises:
+    ParamCropError: a trial of some sweep has failed.
+    """
+    records = [read_record(sweep.folder, trial.id) for sweep in sweeps for trial in sweep.trials]
+    failed = [r for r in records if r is not None and r.state in ("failed", "diverged")]
+    if failed:
+        told = f"{len(failed)} of {len(records)} trials failed, such as {failed[0].label}"
+        raise ParamCropError(f"{told}; the same command tries them again")
+
+
+def write_space(folder: Path, space: Space) -> None:
+    """The space as it was asked for, beside what came of it."""
+    part = folder / ".space.yaml"
+    folder.mkdir(parents=True, exist_ok=True)
+    part.write_text(yaml.safe_dump(space.model_dump(mode="json", exclude_none=True), sort_keys=False))
+    part.replace(folder / "space.yaml")
+
+
+def open_sweep(folder: Path, space: Space, data: dict[str, str]) -> Sweep:
+    """Raises:
+    ConfigError, DataError: a setting of some trial, a task or a set is wrong.
+    """
+    objective_parts(space)
+    for values in grid(space) or [corner(space)]:  # mistakes come first
+        config_of(space, make_trial(space, values), space.seeds[0])
+    config = config_of(space, Trial({}, space.preset, {}, {}), space.seeds[0])
+    named = [task.rpartition("/")[0] for task in space.tasks if "/" in task]
+    if SYNTHETIC in named or (space.tasks and not (data or named)):
+        size = config.data.clip_frames, config.data.clip_size
+        data = data | {SYNTHETIC: cached_dataset(home() / "data", *size, MADE_UP, seed=1, test=MADE_UP_TEST)}
+    asked = _asked(space, config, data, space.tasks)
+    proxy = _asked(space, config, data, [space.proxy.task], checked=False) if space.scheduler == "asha" else None
+    _, videos = find_videos(config)
+    return Sweep(folder, space, config, videos, data, content_ids(data), asked, proxy)
+
+
+def corner(space: Space) -> dict[str, Any]:
+    """Some values of a space that is sampled: the first of each."""
+    if space.variants:
+        return {VARIANT: space.variants[0].label}
+    return {key: swept.listed[0] if swept.listed else (swept.bounds or (0,))[0] for key, swept in space.params.items()}
+
+
+def _asked(space: Space, config: Config, data: dict[str, str], tasks: Sequence[str], checked: bool = True) -> Asked:
+    """Args:
+    checked: whether every number that is set must be one of a task's.
+    """
+    evaluate = space.evaluate
+    numbers = [f"{key}={show(value)}" for key, value in evaluate.set.items()]
+    view = as_pretrained(config) if evaluate.as_pretrained else []
+    found = find_tasks(tasks, data, numbers, view) if checked else find_tasks(tasks, data, [], [*view, *numbers])
+    return Asked(found, data, tuple(str(n) for n in evaluate.splits), tuple(evaluate.seeds))

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from paramcrop import ParamCrop, Ranges
+from paramcrop.crops.geometry import crop_box
+from paramcrop.crops.paramcrop import crop_mlp, early_stop, reverse_gradient, to_ranges
+
+
+def parameters(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize(("layers", "count"), [(1, 396), (2, 5_004), (3, 13_324)])
+def test_parameters_of_the_pair_are_table_7s(layers: int, count: int) -> None:
+    assert parameters(ParamCrop(layers=layers)) == count
+
+
+def test_eq_5_is_sigmoid_of_relu_mlp() -> None:
+    crop = ParamCrop()
+    noise = crop.draw_noise(3)
+    w_1, b_1, w_2, b_2 = crop.croppers[0].parameters()
+    expected = torch.sigmoid((noise[:, 0] @ w_1.T + b_1).relu() @ w_2.T + b_2)
+    torch.testing.assert_close(crop.values(noise)[0], expected)
+
+
+def test_eq_6_offsets_are_bound_by_the_predicted_scales() -> None:
+    v = torch.rand(1000, 6)
+    v[0], v[1] = 0.0, 1.0
+    p = to_ranges(v, Ranges((0.5, 1.0), (0.4, 0.9), math.radians(30)))
+    assert p.theta is not None
+    assert (p.s_p[0].item(), p.s_p[1].item()) == (0.5, 1.0)
+    assert (p.s_t[0].item(), p.s_t[1].item()) == pytest.approx((0.4, 0.9))
+    assert (p.theta[0].item(), p.theta[1].item()) == pytest.approx((-math.pi / 6, math.pi / 6))
+    assert (p.dx[0].item(), p.dt[0].item(), p.dx[1].item()) == pytest.approx((-0.5, -0.6, 0.0))
+    box = crop_box(p)
+    assert box.min() >= -1e-6 and box.max() <= 1 + 1e-6  # inside the source, whatever v
+
+
+def test_eq_6_offset_gradient_reaches_the_scale() -> None:
+    v = torch.tensor([[0.5, 0.5, 0.5, 0.9, 0.5, 0.5]], requires_grad=True)
+    to_ranges(v).dx.sum().backward()
+    assert v.grad is not None
+    # dx = (2 v_dx - 1)(1 - s_p), s_p = 0.5 + 0.5 v_sp
+    assert v.grad[0].tolist() == pytest.approx([-0.8 * 0.5, 0, 0, 2 * 0.25, 0, 0])
+
+
+def test_eq_7_cuts_gradients_at_and_beyond_the_bounds() -> None:
+    v = torch.tensor([0.1, 0.2, 0.21, 0.5, 0.79, 0.8, 0.9], requires_grad=True)
+    stopped = early_stop(v, 0.2, 0.8)
+    assert torch.equal(stopped, v)
+    stopped.sum().backward()
+    assert v.grad is not None
+    assert v.grad.tolist() == [0, 0, 1, 1, 1, 0, 0]
+
+
+def test_eq_7_with_all_entries_outside_gives_zero_gradients_not_none() -> None:
+    crop = ParamCrop(bounds=(0.5, 0.5))
+    views = crop.views(torch.rand(2, 3, 8, 8, 8))
+    (views[0].sum() + views[1].sum()).backward()
+    for p in crop.parameters():
+        assert p.grad is not None
+        assert not p.grad.any()
+    assert crop.telemetry(crop.draw_noise(4))["saturated"] == 1
+
+
+def gradients(**settings: Any) -> tuple[Tensor, list[Tensor]]:
+    """Gradients of a loss on two views: of a network's weight, and of the croppers."""
+    torch.manual_seed(0)
+    crop = ParamCrop(size=(4, 6, 6), **settings)
+    weight = torch.randn(3, requires_grad=True)
+    video = torch.rand(4, 3, 8, 12, 12)
+    view_1, view_2 = crop.views(video, noise=crop.draw_noise(4))
+    loss = ((view_1 - view_2).pow(2).mean((2, 3, 4)) @ weight).sum()
+    loss.backward()
+    assert weight.grad is not None
+    return weight.grad, [p.grad for p in crop.parameters() if p.grad is not None]
+
+
+def test_reversal_turns_the_croppers_gradient_and_nothing_else() -> None:
+    network, croppers = gradients(reversal=True)
+    network_without, croppers_without = gradients(reversal=False)
+    torch.testing.assert_close(network, network_without)
+    assert any(g.abs().max() > 0 for g in croppers)
+    for g, g_without in zip(croppers, croppers_without, strict=True):
+        torch.testing.assert_close(g, -g_without)
+
+
+def test_reverse_gradient_is_identity_forward() -> None:
+    x = torch.randn(3, requires_grad=True)
+    out = reverse_gradient(x)
+    assert torch.equal(out, x)
+    out.sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [-1, -1, -1]
+
+
+def test_the_two_croppers_share_neither_weights_nor_noise() -> None:
+    crop = ParamCrop()
+    noise = crop.draw_noise(2)
+    assert not torch.equal(noise[:, 0], noise[:, 1])
+    first, second = (next(mlp.parameters()) for mlp in crop.croppers)
+    assert not torch.equal(first, second)
+
+
+def test_at_the_start_the_crops_largely_overlap() -> None:
+    from paramcrop.crops.geometry import centre_distance, iou
+
+    boxes = [crop_box(p) for p in ParamCrop()(ParamCrop().draw_noise(256))]
+    assert centre_distance(*boxes).mean() < 0.15
+    assert iou(*boxes).mean() > 0.6
+
+
+@pytest.mark.parametrize("axes", ["spatial", "temporal"])
+def test_one_axis_alone_keeps_the_other_whole(axes: str) -> None:
+    crop = ParamCrop(axes=axes)
+    params, _ = crop(crop.draw_noise(3))
+    box = crop_box(params)
+    kept = box[:, 2:] if axes == "spatial" else box[:, :2]
+    torch.testing.assert_close(kept, torch.tensor([0.0, 1.0]).expand_as(kept))
+    cut = box[:, :2] if axes == "spatial" else box[:, 2:]
+    assert (cut[..., 1] - cut[..., 0]).max() < 0.99
+
+
+def test_views_of_any_size_and_of_the_papers() -> None:
+    view_1, view_2 = ParamCrop().views(torch.zeros(1, 3, 64, 128, 128, dtype=torch.uint8))
+    assert view_1.shape == view_2.shape == (1, 3, 16, 112, 112)
+    view_1, _ = ParamCrop(size=(3, 5, 9)).views(torch.rand(2, 3, 7, 10, 11))
+    assert view_1.shape == (2, 3, 3, 5, 9)
+
+
+def test_rotation_is_part_of_the_crop_when_it_is_on() -> None:
+    crop = ParamCrop(ranges=Ranges(theta=math.radians(30)), size=(4, 8, 8))
+    params, _ = crop(crop.draw_noise(16))
+    assert params.theta is not None
+    assert params.theta.abs().max() <= math.radians(30)
+    crop.views(torch.rand(16, 3, 8, 16, 16))[0].pow(2).sum().backward()
+    last = list(crop.croppers[0].parameters())[2].grad
+    assert last is not None
+    assert last[2].abs().max() > 0  # theta's row of the last layer
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"ranges": Ranges(s_p=(0.9, 0.5))}, "minimum <= maximum"),
+        ({"bounds": (0.8, 0.2)}, "v_l <= v_u"),
+        ({"axes": "x"}, "axes must be"),
+        ({"layers": 0}, "layers >= 1"),
+        ({"noise": "poisson"}, "noise must be"),
+        ({"rounding": "ceil"}, "rounding must be"),
+    ],
+)
+def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ParamCrop(**settings)
+
+
+def test_batch_norm_between_layers() -> None:
+    assert parameters(crop_mlp(batch_norm=True)) == 5_004 // 2 + 2 * 64

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from paramcrop.data.prepare.datasets import FINDERS, Dataset, find_dataset, list_videos
+from paramcrop.errors import DataError
+
+
+def touch(root: Path, *paths: str) -> str:
+    """Files of one byte more than the one before."""
+    for i, path in enumerate(paths):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(b"x" * (i + 1))
+    return str(root)
+
+
+def write(root: Path, **texts: str) -> str:
+    root.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (root / name.replace("__", ".")).write_text(text, newline="")
+    return str(root)
+
+
+def split_sizes(dataset: Dataset) -> dict[str, int]:
+    return dict(Counter(split for source in dataset.sources for split in source.splits))
+
+
+def files(dataset: Dataset) -> dict[str, str | None]:
+    """id -> path, None if it is missing."""
+    return {source.id: source.path if source.bytes is not None else None for source in dataset.sources}
+
+
+def spread(total: int, cells: int) -> list[int]:
+    return [total // cells + (i < total % cells) for i in range(cells)]
+
+
+def test_ucf101_has_its_three_splits(tmp_path: Path) -> None:
+    """101 classes, 25 groups; split k tests seven groups of them and trains on the rest."""
+    names = [f"Class{i:03d}" for i in range(1, 102)]
+    of_split: list[list[str]] = []
+    for total, groups in ((3783, range(1, 8)), (3734, range(8, 15)), (3696, range(15, 22)), (2107, range(22, 26))):
+        cells = [(name, group) for name in names for group in groups]
+        counts = zip(cells, spread(total, len(cells)), strict=True)
+        of_split.append([f"{n}/v_{n}_g{g:02d}_c{c:02d}.avi" for (n, g), count in counts for c in range(count)])
+    texts = {"classInd__txt": "".join(f"{i} {name}\r\n" for i, name in enumerate(names, 1))}
+    for k in range(3):
+        train = [path for j, paths in enumerate(of_split) if j != k for path in paths]
+        texts[f"testlist0{k + 1}__txt"] = "".join(f"{path}\r\n" for path in of_split[k])
+        texts[f"trainlist0{k + 1}__txt"] = "".join(f"{path} {int(path[5:8])} \n" for path in train)
+    dataset = FINDERS["ucf101"]({}, write(tmp_path, **texts))
+    assert len(dataset.sources) == 13320 and dataset.classes == tuple(names)
+    train_sizes, test_sizes = (9537, 9586, 9624), (3783, 3734, 3696)
+    assert split_sizes(dataset) == {f"train{k}": n for k, n in enumerate(train_sizes, 1)} | {
+        f"test{k}": n for k, n in enumerate(test_sizes, 1)
+    }
+
+
+def test_hmdb51_has_its_three_splits(tmp_path: Path) -> None:
+    """51 classes; split k trains on 70 of each and tests on 30."""
+    texts = {}
+    for label in (f"class_{c:02d}" for c in range(51, 0, -1)):
+        for k in range(3):
+            roles = {v: 2 if v // 30 == k else 1 for v in range(110)}
+            unused = [v for v, role in roles.items() if role == 1][-10:]
+            roles |= dict.fromkeys(unused, 0)
+            lines = "".join(f"{label} #{v} (a&b).avi {role} \n" for v, role in roles.items())
+            texts[f"{label}_test_split{k + 1}__txt"] = lines
+    dataset = FINDERS["hmdb51"]({}, write(tmp_path, **texts))
+    assert dataset.classes == tuple(f"class_{c:02d}" for c in range(1, 52))
+    sizes = {f"train{k}": 3570 for k in (1, 2, 3)} | {f"test{k}": 1530 for k in (1, 2, 3)}
+    assert split_sizes(dataset) == sizes
+
+
+def test_files_are_found_by_path_case_and_name_and_the_rest_is_missing(tmp_path: Path) -> None:
+    videos = touch(tmp_path / "v", "wave/a.avi", "wave/B.AVI", "deep/er/c.avi", "x/d.avi", "y/d.avi", "wave/extra.avi")
+    lists = write(tmp_path / "l", wave_test_split1__txt="a.avi 1\nb.avi 1\nc.avi 2\nd.avi 2\ngone.avi 0\n")
+    dataset = find_dataset("hmdb51", videos, lists)
+    assert files(dataset) == {
+        "wave/a.avi": "wave/a.avi",
+        "wave/b.avi": "wave/B.AVI",
+        "wave/c.avi": "deep/er/c.avi",
+        "wave/d.avi": None,  # two have this name
+        "wave/gone.avi": None,
+    }
+    assert dataset.unlisted == 3
+    assert [source.bytes for source in dataset.sources][:3] == [1, 2, 3]
+
+
+def test_no_file_goes_to_two_videos(tmp_path: Path) -> None:
+    videos = touch(tmp_path / "v", "wave/a.avi", "other/b.avi")
+    lists = write(
+        tmp_path / "l", wave_test_split1__txt="a.avi 1\nb.avi 1\n", walk_test_split1__txt="a.avi 1\nb.avi 1\n"
+    )
+    found = files(find_dataset("hmdb51", videos, lists))
+    assert found == {"walk/a.avi": None, "walk/b.avi": None, "wave/a.avi": "wave/a.avi", "wave/b.avi": None}
+
+
+def test_ucf101_spellings_meet(tmp_path: Path) -> None:
+    videos = touch(tmp_path / "v", "HandStandPushups/v_HandStandPushups_g01_c01.avi")
+    classes, train = "1 HandstandPushups\r\n", "HandstandPushups/v_HandStandPushups_g01_c01.avi 1\r\n"
+    dataset = find_dataset("ucf101", videos, write(tmp_path / "l", classInd__txt=classes, trainlist02__txt=train))
+    (source,) = dataset.sources
+    assert (source.label, source.splits, source.bytes) == ("HandstandPushups", ("train2",), 1)
+    assert source.path == "HandStandPushups/v_HandStandPushups_g01_c01.avi"
+
+
+def test_kinetics_files_with_and_without_times(tmp_path: Path) -> None:
+    stored = ("train/riding a bike/-ab_000001_000011.mp4", "val/riding_a_bike/cd.mkv", "twice.mp4")
+    videos = touch(tmp_path / "v", *stored)
+    header = "label,youtube_id,time_start,time_end,split,is_cc\n"
+    train = header + "riding a bike,-ab,1,11,train,0\n" * 2 + "yoga,gone,0,10,train,0\n"
+    val = header + "riding a bike,cd,2,12,validate,1\nyoga,twice,0,10,val,0\nyoga,twice,20,30,val,0\n"
+    dataset = find_dataset("kinetics", videos, write(tmp_path / "l", train__csv=train, validate__csv=val))
+    assert files(dataset) == {
+        "-ab_000001_000011": stored[0],
+        "gone_000000_000010": None,
+        "cd_000002_000012": stored[1],
+        "twice_000000_000010": None,  # which of the two moments the file is, nothing says
+        "twice_000020_000030": None,
+    }
+    assert split_sizes(dataset) == {"train": 2, "val": 3}
+    assert dataset.classes == ("riding a bike", "yoga")
+    assert len(find_dataset("kinetics", videos, str(tmp_path / "l" / "train.csv")).sources) == 2
+
+
+def test_ut_interaction_leaves_out_one_sequence_per_fold(tmp_path: Path) -> None:
+    videos = touch(tmp_path, *(f"{i}_{1 + i // 6}_{i % 6}.avi" for i in range(60)))
+    dataset = find_dataset("ut-interaction", videos, None)
+    assert split_sizes(dataset) == {f"train{k}": 54 for k in range(1, 11)} | {f"test{k}": 6 for k in range(1, 11)}
+    (source,) = (s for s in dataset.sources if s.id == "9_2_3.avi")
+    assert source.label == "point"
+    assert [split for split in source.splits if split.startswith("test")] == ["test2"] and "train2" not in source.splits
+    touch(tmp_path, "stray.avi")
+    with pytest.raises(DataError, match=r"must be named ID_SEQUENCE_CLASS, 1 to 10 and 0 to 5, but is 'stray\.avi'"):
+        find_dataset("ut-interaction", videos, None)
+
+
+def test_folders_are_classes(tmp_path: Path) -> None:
+    videos = touch(tmp_path, "top.MP4", "a/b/x.avi", "train/y.mkv", "notes.txt", ".hidden/z.avi", "a/._x.avi")
+    dataset = find_dataset("folder", videos, None)
+    assert [(s.id, s.label, s.splits) for s in dataset.sources] == [
+        ("a/b/x.avi", "a/b", ("train",)),
+        ("top.MP4", None, ("train",)),
+        ("train/y.mkv", "train", ("train",)),
+    ]
+    assert dataset.classes == ("a/b", "train")
+
+
+def test_folders_named_as_splits_are_splits(tmp_path: Path) -> None:
+    dataset = find_dataset("folder", touch(tmp_path, "train/a/x.avi", "validation/a/y.avi", "test/z.avi"), None)
+    assert [(s.id, s.label, s.splits) for s in dataset.sources] == [
+        ("test/z.avi", None, ("test",)),
+        ("train/a/x.avi", "a", ("train",)),
+        ("validation/a/y.avi", "a", ("val",)),
+    ]
+
+
+def test_a_table_decides_over_the_folders(tmp_path: Path) -> None:
+    videos = touch(tmp_path / "v", "a/x.avi", "a/y.avi")
+    table = write(tmp_path / "l", labels__csv="file,class,split\nx.avi,wave,test\nz.avi,wave,\n") + "/labels.csv"
+    dataset = find_dataset("folder", videos, table)
+    assert files(dataset) == {"x.avi": "a/x.avi", "z.avi": None}
+    assert (dataset.classes, dataset.unlisted) == (("wave",), 1)
+
+
+def test_a_uri_is_listed_like_a_path(tmp_path: Path) -> None:
+    touch(tmp_path, "a b/x #1.avi", "y.avi")
+    assert list_videos(f"file://{tmp_path}") == list_videos(str(tmp_path)) == {"a b/x #1.avi": 1, "y.avi": 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "annotations", "message"),
+    [
+        ("ucf11", None, "--dataset must be one of .*, but is 'ucf11'; the nearest is ucf101"),
+        ("ucf101", None, "--annotations must name the official lists of ucf101"),
+        ("ucf101", "absent", "--annotations must be a file or folder, but .*absent is not there"),
+        ("ucf101", ".", "--annotations must hold classInd.txt"),
+        ("hmdb51", ".", "--annotations must hold CLASS_test_split1.txt"),
+        ("kinetics", ".", "--annotations must hold CSV lists"),
+        ("ut-interaction", ".", "--annotations must not be given with ut-interaction"),
+        ("folder", "binary.csv", "binary.csv: a list must be readable UTF-8 text"),
+    ],
+)
+def test_a_wrong_name_or_list_is_named(tmp_path: Path, name: str, annotations: str | None, message: str) -> None:
+    videos = touch(tmp_path / "v", "x.avi")
+    (tmp_path / "l").mkdir()
+    if annotations == "binary.csv":
+        (tmp_path / "l" / annotations).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match=message):
+        find_dataset(name, videos, annotations and str(tmp_path / "l" / annotations))
+
+
+def test_a_name_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/a\xff.avi")).touch()
+    with pytest.raises(DataError, match=r"--videos must hold names in UTF-8, but one is .*a\\xff\.avi"):
+        list_videos(str(tmp_path))
+
+
+def test_a_folder_without_videos_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"--videos must be a folder, but .* is not there"):
+        find_dataset("folder", str(tmp_path / "absent"), None)
+    touch(tmp_path, "notes.txt")
+    with pytest.raises(DataError, match="--videos must hold video files"):
+        find_dataset("folder", str(tmp_path), None)

@@ -1,0 +1,311 @@
+"""Pieces, parts and manifest, below Ray."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.fs
+import pytest
+
+from paramcrop.data.killable import Killable
+from paramcrop.data.prepare.attempt import begin, clean, finish, finished, leftovers, read_parts
+from paramcrop.data.prepare.datasets import Dataset, Source, find_dataset
+from paramcrop.data.prepare.plan import Part, Plan, make_plan
+from paramcrop.data.prepare.probe import probe
+from paramcrop.data.prepare.transcode import make_shard, read_source
+from paramcrop.data.shards import Manifest, Video, check_shards, read_manifest, read_videos
+from paramcrop.data.synthetic import render
+from paramcrop.data.video import VideoReader, encode, transcode
+from paramcrop.errors import DataError, VideoError
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Seven videos in two classes, three of a split of their own; one is no video, one is cut short."""
+    root = tmp_path_factory.mktemp("videos")
+    for i in range(7):
+        path = root / ("test" if i > 3 else "train") / ("up" if i % 2 else "down") / f"{i}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        frames = render("up" if i % 2 else "down", 20, 32, 40, np.random.default_rng(i))
+        path.write_bytes(encode(frames, 10.0).data)
+    (root / "train" / "up" / "1.mp4").write_text("no video")
+    return str(root)
+
+
+def plan_of(videos: str, **changes: int) -> Plan:
+    settings = {"short_side": 16, "crf": 20, "shard_videos": 2, "seed": 0} | changes
+    return make_plan(find_dataset("folder", videos, None), "folder", **settings)
+
+
+def prepare(plan: Plan, videos: str, out: str, most: int = 99) -> dict[int, Part]:
+    """Begin, and make up to ``most`` of the shards that are not there."""
+    begin(out, fresh=False)
+    parts = read_parts(out, plan)
+    for piece in [piece for piece in plan.pieces if piece.number not in parts][:most]:
+        parts[piece.number] = make_shard(piece, videos, out, 30)
+    return parts
+
+
+def rows(out: str) -> list[Video]:
+    return sorted(read_videos(out), key=lambda video: video.id)
+
+
+def same(plan: Plan) -> Callable[[Manifest], bool]:
+    return lambda manifest: manifest.plan == plan.id
+
+
+def test_a_folder_becomes_shards_of_one_split_each(videos: str, tmp_path: Path) -> None:
+    plan, out = plan_of(videos), str(tmp_path)
+    told: list[tuple[int, int]] = []
+    begin(out, fresh=False)
+    parts = {piece.number: make_shard(piece, videos, out, 30, lambda *t: told.append(t)) for piece in plan.pieces}
+    manifest = finish(out, plan, parts)
+    assert read_manifest(out) == manifest == finished(out, same(plan))
+    assert (manifest.splits, manifest.classes) == ({"test": 3, "train": 3}, ("down", "up"))
+    reason = "a video must open and decode, but PyAV says: Invalid data found when processing input"
+    path = "train/up/1.mp4"
+    assert manifest.rejected == ({"id": path, "path": path, "splits": "train", "reason": reason},)
+    assert manifest.rejected_of("train") == list(manifest.rejected) and manifest.rejected_of("test") == []
+    for video in rows(out):
+        assert (min(video.height, video.width), video.frames, len(video.source_sha256)) == (16, 20, 64)
+        assert video.label == ("/up/" in video.id) and video.splits == (video.id.partition("/")[0],)
+        assert VideoReader(video.video).frames == 20
+    assert check_shards(out) == leftovers(out) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", *(s.file for s in manifest.shards)]
+    assert told.count((1, 0)) + told.count((1, 1)) == len(plan.pieces) and sum(t == (2, 1) for t in told) == 1
+
+
+def test_an_interrupted_attempt_goes_on_and_gives_the_same(videos: str, tmp_path: Path) -> None:
+    plan, out = plan_of(videos), str(tmp_path / "a")
+    whole = finish(str(tmp_path / "b"), plan, prepare(plan, videos, str(tmp_path / "b")))
+    prepare(plan, videos, out, most=2)
+    root = Path(out)
+    before = {path.name: path.stat().st_mtime_ns for path in root.glob("shard-*")}
+    (root / "shard-00003.parquet").write_bytes(b"half a shard")
+    (root / f"shard-00003.parquet.{'0' * 32}.part").write_bytes(b"half a shard")
+    assert finished(out, same(plan)) is None
+    manifest = finish(out, plan, prepare(plan_of(videos), videos, out))
+    assert {name: (root / name).stat().st_mtime_ns for name in before} == before
+    assert (manifest.content_id, manifest.shards, rows(out)) == (
+        whole.content_id,
+        whole.shards,
+        rows(str(tmp_path / "b")),
+    )
+    assert check_shards(out) == leftovers(out) == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda part, shard: part.write_text(part.read_text()[:-9]),
+        lambda part, shard: shard.write_bytes(shard.read_bytes()[:-1]),
+        lambda part, shard: shard.unlink(),
+        lambda part, shard: part.write_text(json.dumps(json.loads(part.read_text()) | {"piece": "another"})),
+    ],
+)
+def test_what_is_not_whole_is_made_again(videos: str, tmp_path: Path, damage: Callable[[Path, Path], None]) -> None:
+    plan, out = plan_of(videos), str(tmp_path)
+    prepare(plan, videos, out)
+    damage(tmp_path / "parts" / "shard-00001.json", tmp_path / "shard-00001.parquet")
+    assert sorted(read_parts(out, plan)) == [0, *range(2, len(plan.pieces))]
+    finish(out, plan, prepare(plan, videos, out))
+    assert check_shards(out) == []
+
+
+def test_parts_of_other_settings_are_not_taken(videos: str, tmp_path: Path) -> None:
+    prepare(plan_of(videos), videos, str(tmp_path))
+    assert len(read_parts(str(tmp_path), plan_of(videos))) == 4
+    for change in ({"short_side": 24}, {"crf": 30}):
+        assert read_parts(str(tmp_path), plan_of(videos, **change)) == {}
+    plan = plan_of(videos, shard_videos=9)  # two shards instead of four: the others go
+    assert len(finish(str(tmp_path), plan, prepare(plan, videos, str(tmp_path))).shards) == 2
+    assert leftovers(str(tmp_path)) == []
+
+
+def test_a_finished_folder_of_another_set_is_refused_unless_fresh(videos: str, tmp_path: Path) -> None:
+    plan, other, out = plan_of(videos), plan_of(videos, crf=30), str(tmp_path)
+    finish(out, plan, prepare(plan, videos, out))
+    with pytest.raises(DataError, match=r"holds another; --fresh does it anew, another --out leaves it"):
+        finished(out, same(other))
+    begin(out, fresh=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["parts"]
+    assert finish(out, other, prepare(other, videos, out)).plan == other.id
+
+
+def test_shards_of_unknown_origin_are_refused(videos: str, tmp_path: Path) -> None:
+    (tmp_path / "shard-00000.parquet").write_bytes(b"someone's")
+    with pytest.raises(DataError, match=r"holds shards without a manifest\.json"):
+        finished(str(tmp_path), same(plan_of(videos)))
+
+
+def test_leftovers_of_a_kill_after_the_manifest_are_named_and_removed(videos: str, tmp_path: Path) -> None:
+    plan, out = plan_of(videos), str(tmp_path)
+    manifest = finish(out, plan, prepare(plan, videos, out))
+    (tmp_path / "parts").mkdir()
+    for name in ("shard-00001.json", f"shard-00002.json.{'0' * 32}.part"):
+        (tmp_path / "parts" / name).touch()
+    (tmp_path / "shard-00077.parquet").touch()
+    (tmp_path / "mine.txt").touch()
+    assert [line.split(":")[0] for line in leftovers(out)] == ["parts", "shard-00077.parquet"]
+    clean(out, manifest)
+    assert leftovers(out) == [] and (tmp_path / "mine.txt").exists() and check_shards(out) == []
+
+
+def test_the_plan_depends_on_what_is_prepared_not_on_where_or_in_which_order(videos: str) -> None:
+    dataset = find_dataset("folder", videos, None)
+    turned = replace(dataset, sources=dataset.sources[::-1])
+    plan = plan_of(videos)
+    assert make_plan(turned, "folder", 16, 20, 2, 0) == plan
+    changed = [replace(dataset.sources[0], bytes=1), *dataset.sources[1:]]
+    others = [plan_of(videos, seed=1), make_plan(replace(dataset, sources=tuple(changed)), "folder", 16, 20, 2, 0)]
+    assert len({plan.id, *(other.id for other in others)}) == 3
+    assert others[0].pieces[0].sources != plan.pieces[0].sources
+
+
+def test_a_shard_whose_videos_are_all_rejected_writes_no_file(videos: str, tmp_path: Path) -> None:
+    plan, out = plan_of(videos, shard_videos=1), str(tmp_path)
+    manifest = finish(out, plan, prepare(plan, videos, out))
+    assert (len(plan.pieces), len(manifest.shards), manifest.videos) == (7, 6, 6)
+    assert check_shards(out) == []
+
+
+def test_missing_files_are_rejected_rows(videos: str, tmp_path: Path) -> None:
+    dataset = find_dataset("folder", videos, None)
+    gone = Source("gone.avi", "gone.avi", "up", ("train",), None)
+    plan = make_plan(Dataset(dataset.classes, (*dataset.sources, gone)), "folder", 16, 20, 9, 0)
+    manifest = finish(str(tmp_path), plan, prepare(plan, videos, str(tmp_path)))
+    assert manifest.rejected[0] == {
+        "id": "gone.avi",
+        "path": "gone.avi",
+        "splits": "train",
+        "reason": "the file is missing",
+    }
+    assert len(manifest.rejected) == 2
+
+
+def test_no_usable_video_is_an_error_and_nothing_looks_finished(tmp_path: Path) -> None:
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v" / "x.avi").write_text("no video")
+    plan, out = plan_of(str(tmp_path / "v")), str(tmp_path / "out")
+    with pytest.raises(DataError, match=r"but none of 1 is: x\.avi: a video must open"):
+        finish(out, plan, prepare(plan, str(tmp_path / "v"), out))
+    assert finished(out, same(plan)) is None
+
+
+def test_a_video_that_takes_too_long_is_rejected_and_the_next_is_read(videos: str, tmp_path: Path) -> None:
+    slow = tmp_path / "v" / "a.mp4"
+    slow.parent.mkdir()
+    slow.write_bytes(encode(np.zeros((2000, 128, 160, 3), np.uint8), 10.0).data)
+    (slow.parent / "b.mp4").write_bytes(encode(np.zeros((3, 32, 32, 3), np.uint8), 10.0).data)
+    fs, path = pa.fs.LocalFileSystem(), str(slow.parent)
+    with Killable(transcode, 30) as convert:
+        read_source(fs, f"{path}/b.mp4", convert, 16, 20)
+        convert.timeout = 0.2
+        with pytest.raises(VideoError, match=r"^must be read within 0\.2 s, but was not$"):
+            read_source(fs, f"{path}/a.mp4", convert, 512, 20)
+        convert.timeout = 30
+        assert read_source(fs, f"{path}/b.mp4", convert, 16, 20)[0].frames == 3
+
+
+def test_what_is_not_on_a_local_disk_is_copied_first(videos: str) -> None:
+    remote = pa.fs.SubTreeFileSystem(videos, pa.fs.LocalFileSystem())
+    with Killable(transcode, 30) as convert:
+        local = read_source(pa.fs.LocalFileSystem(), f"{videos}/test/up/5.mp4", convert, 16, 20)
+        assert read_source(remote, "test/up/5.mp4", convert, 16, 20) == local
+        with pytest.raises(VideoError, match=r"^a video must open and decode, but PyAV says: Invalid"):
+            read_source(remote, "train/up/1.mp4", convert, 16, 20)
+        with pytest.raises(VideoError, match=r"^must be readable, but is not: No such file or directory$"):
+            read_source(remote, "absent.mp4", convert, 16, 20)
+
+
+def test_fewer_frames_than_announced_is_a_warning(tmp_path: Path) -> None:
+    data = encode(render("up", 64, 64, 80, np.random.default_rng(0)), 10.0).data
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v" / "whole.mp4").write_bytes(data)
+    import av
+
+    with av.open(str(tmp_path / "v" / "whole.mp4")) as source, av.open(str(tmp_path / "v" / "cut.mkv"), "w") as sink:
+        stream = sink.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                sink.mux(packet)
+    cut = (tmp_path / "v" / "cut.mkv").read_bytes()
+    (tmp_path / "v" / "cut.mkv").write_bytes(cut[: len(cut) // 2])
+    plan, out = plan_of(str(tmp_path / "v")), str(tmp_path / "out")
+    manifest = finish(out, plan, prepare(plan, str(tmp_path / "v"), out))
+    (warning,) = manifest.warnings
+    frames = {video.id: video.frames for video in read_videos(out)}
+    assert warning == {"id": "cut.mkv", "path": "cut.mkv", "text": f"decoded {frames['cut.mkv']} of 64 frames"}
+    assert 16 < frames["cut.mkv"] < 57 and frames["whole.mp4"] == 64
+
+
+def test_folders_that_a_node_does_not_see_are_named(videos: str, tmp_path: Path) -> None:
+    piece = plan_of(videos).pieces[0]
+    with pytest.raises(DataError, match="--videos must be a folder that every node can read"):
+        make_shard(piece, "/absent", str(tmp_path), 30)
+    with pytest.raises(DataError, match="--out must be a folder that every node can write to"):
+        make_shard(piece, videos, str(tmp_path / "absent"), 30)
+    with pytest.raises(DataError, match="--out must be a folder that can be written to"):
+        begin("/proc/absent", fresh=False)
+
+
+def test_a_disk_that_fills_up_leaves_nothing_that_looks_whole(
+    videos: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    plan, out = plan_of(videos), str(tmp_path)
+    monkeypatch.setattr("paramcrop.data.prepare.transcode.close_shard", full)
+    with pytest.raises(DataError, match=r"--out must be .* No space left on device"):
+        prepare(plan, videos, out)
+    assert read_parts(out, plan) == {} and not (tmp_path / plan.pieces[0].file).exists()
+    monkeypatch.undo()
+    finish(out, plan, prepare(plan, videos, out))
+    assert check_shards(out) == leftovers(out) == []
+
+
+def test_the_probe_counts_only_what_can_be_read(videos: str, tmp_path: Path) -> None:
+    plan = plan_of(videos)
+    estimate = probe(plan, videos, 30, most=7)
+    assert estimate.videos == 6 and estimate.seconds > 0 and 0 < estimate.bytes < 10 * plan.bytes
+    (tmp_path / "x.avi").write_text("no video")
+    assert probe(plan_of(str(tmp_path)), str(tmp_path), 30).videos == 0
+
+
+def test_real_broken_files_are_named_and_the_good_kept(real_videos: Path, tmp_path: Path) -> None:
+    folder, out = str(real_videos / "broken"), str(tmp_path)
+    plan = plan_of(folder, short_side=64)
+    manifest = finish(out, plan, prepare(plan, folder, out))
+    reasons = {row["path"]: row["reason"] for row in manifest.rejected}
+    bad = {"corrupted.mp4", "invalid-bitstream.webm", "no_timescale.mp4", "random_bytes.mp4", "text.avi"}
+    assert set(reasons) == {*bad, "sample_opus.mp4"}
+    assert all("Invalid data found" in reasons[path] for path in bad) and "no" in reasons["sample_opus.mp4"]
+    assert manifest.videos + len(reasons) == len(plan.sources)
+    assert {row["path"] for row in manifest.warnings} == {"truncated_kinetics.mkv", "truncated_ucf101.avi"}
+    for video in read_videos(out):
+        VideoReader(video.video).read(np.array([0]))
+
+
+def test_real_videos_with_a_table_of_labels(real_videos: Path, tmp_path: Path) -> None:
+    folder, out = str(real_videos / "small"), str(tmp_path)
+    dataset = find_dataset("folder", folder, f"{folder}/labels.csv")
+    plan = make_plan(dataset, "folder", 64, 20, 4, 0)
+    manifest = finish(out, plan, prepare(plan, folder, out))
+    assert (manifest.videos, manifest.rejected, manifest.warnings) == (9, (), ())
+    labels = {video.id: manifest.classes[video.label] for video in read_videos(out)}
+    assert labels["flipping_a_pancake.mkv"] == "flipping pancake" and labels["v_Archery_g20_c01.avi"] == "Archery"
+
+
+def test_real_ut_interaction(real_videos: Path, tmp_path: Path) -> None:
+    folder, out = str(real_videos / "ut_interaction"), str(tmp_path)
+    plan = make_plan(find_dataset("ut-interaction", folder, None), "ut-interaction", 32, 30, 256, 0)
+    manifest = finish(out, plan, prepare(plan, folder, out))
+    assert (manifest.videos, len(manifest.shards), manifest.rejected) == (60, 10, ())
+    assert all(manifest.select(f"test{k}").videos + manifest.select(f"train{k}").videos == 60 for k in range(1, 11))

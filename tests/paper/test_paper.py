@@ -1,0 +1,277 @@
+"""The paper's tables: every number that it prints, the row that will fill it, and what may be compared with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from paramcrop.evaluation.results import Mean
+from paramcrop.paper.published import published
+from paramcrop.paper.spaces import paper_space, preset_of, with_stand_in
+from paramcrop.paper.tables import Paper, read_paper
+from paramcrop.report.filled_view import show_both, size_cells, view
+from paramcrop.report.page import read_table, write_report
+from paramcrop.report.paper_page import write_paper
+from paramcrop.report.paper_table import Filled, agrees, fill
+from paramcrop.settings.config import run_id
+from paramcrop.settings.presets import load_config
+from paramcrop.storage.runs import write_provenance
+from paramcrop.sweeps.record import TrialRecord, read_records, write_record
+from paramcrop.sweeps.space import Space
+from paramcrop.sweeps.space_file import space_at
+from paramcrop.sweeps.trials import config_of, grid, make_trial
+from tests.sweeps.made import made_result, made_run, write_space
+
+K400 = "k400_simclr_s3dg"
+# Table -> rows that it has, cited ones included, and what the paper prints for those that are its own, row by row.
+PRINTED: dict[str, tuple[int, list[tuple[float, ...]]]] = {
+    "table1": (6, [(56.0, 85.3), (54.6, 85.3), (55.2, 85.5), (59.9, 86.9), (58.6, 86.6), (55.7, 86.2)]),
+    "table2": (
+        4,
+        [(56.0, 33.5, 85.3, 57.9), (58.0, 37.2, 86.9, 58.5), (55.8, 29.5, 86.2, 48.6), (59.9, 37.3, 86.9, 59.3)],
+    ),
+    "table3": (3, [(56.0, 85.3), (56.0, 84.3), (59.9, 86.9)]),
+    "table4": (2, [(59.9, 32.6, 87.0, 55.8), (59.9, 37.3, 86.9, 59.3)]),
+    "table5": (
+        8,
+        [
+            *((56.0, 85.3), (59.9, 86.9), (50.4, 77.2), (53.0, 79.4)),
+            *((52.4, 84.1), (54.3, 85.1), (45.4, 72.8), (48.2, 73.8)),
+        ],
+    ),
+    "table6": (2, [(13.9, 29.9), (14.4, 31.6)]),
+    "table7": (4, [(56.0, 85.3), (57.7, 86.6), (59.9, 86.9), (58.4, 86.8)]),
+    "table8": (
+        8,
+        [
+            *((43.7, 71.9), (50.4, 77.2), (53.9, 80.6), (52.5, 84.0)),
+            *((46.5, 74.0), (52.0, 79.5), (56.8, 83.6), (55.2, 85.3)),
+        ],
+    ),
+    "table9": (18, [(53.7, 82.8), (62.3, 88.9), (63.4, 91.3)]),
+    "table10": (4, [(39.7, 66.8), (39.4, 68.5)]),
+    "table11": (8, [(21.9, 46.9, 59.0, 71.5), (21.9, 46.7, 60.3, 72.6)]),
+    "table12": (10, [(43.0, 59.9, 69.2, 78.3), (46.3, 62.3, 71.3, 79.1)]),
+    "table13": (
+        5,
+        [
+            (56.0, 33.5, 85.3, 57.9),
+            (53.5, 27.3, 84.9, 45.0),
+            (59.9, 32.7, 86.5, 41.3),
+            (58.0, 37.2, 86.9, 58.5),
+            (59.9, 37.3, 86.9, 59.3),
+        ],
+    ),
+    "table14": (3, [(51.5, 52.8, 82.4, 83.3), (44.9, 46.0, 76.9, 78.5), (33.3, 34.6, 57.6, 60.1)]),
+}
+CITED = {  # the first that each cites
+    "table9": (23.8, 59.6),
+    "table10": (30.5, 54.1),
+    "table11": (7.6, 22.9, 34.4, 48.8),
+    "table12": (19.7, 28.5, 33.5, 40.0),
+}
+FIGURES = {"figure1", "figure5", "figure6", "figure7", "figure8", "figure9", "figure10"}
+# A trial's label and what it must be at the paper's preset -> the settings that make it so.
+MADE: dict[tuple[str, str], dict[str, Any]] = {
+    ("table2", "Random, ParamCrop, rotation"): {"cropper.rotation": 30.0},
+    ("table2", "ParamCrop"): {"data.random_cube": False},
+    ("table3", "ParamCrop, gradient not reversed"): {"cropper.reversal": False},
+    ("table4", "without early stopping"): {"cropper.early_stopping": False},
+    ("table5", "MoCo, R-2D3D"): {"method": "moco", "backbone.name": "r2d3d", "policy": "random"},
+    ("table8", "50 layers, ParamCrop"): {"backbone.name": "r2d3d", "backbone.depth": 50},
+    ("table9", "ParamCrop, S3D-G"): {"train.epochs": 100, "optim.warmup_epochs": 5.0},
+    ("table13", "Temporal"): {"data.random_cube": False, "cropper.axes": "temporal"},
+    ("table14", "random"): {"policy": "random"},
+}
+
+
+@pytest.fixture(scope="module")
+def paper() -> Paper:
+    found = read_paper()
+    assert found is not None
+    return found
+
+
+def configs(space: Space, content_id: str = "data") -> dict[str, str]:
+    """Label of each trial -> id of its first run."""
+    trials = [make_trial(space, values) for values in grid(space)]
+    return {trial.label: run_id(config_of(space, trial, space.seeds[0]), content_id) for trial in trials}
+
+
+def test_every_table_and_figure_is_there(paper: Paper) -> None:
+    assert set(paper.entries) == set(PRINTED) | FIGURES
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_a_table_has_the_papers_rows_and_every_number_in_the_cell_that_fills_it(paper: Paper, name: str) -> None:
+    layout = paper_space(paper, name).layout
+    assert layout is not None
+    rows, numbers = PRINTED[name]
+    assert len(layout.lines) == rows and all(len(line.cells) == len(layout.columns) for line in layout.lines)
+    own = [line for line in layout.lines if any(cell.variant for cell in line.cells)]
+    assert [tuple(cell.paper for cell in line.cells) for line in own] == numbers
+    cited = [line for line in layout.lines if line not in own]
+    assert len(cited) == rows - len(numbers) and all(cell.paper for line in cited for cell in line.cells)
+    if cited:
+        assert tuple(cell.paper for cell in cited[0].cells) == CITED[name]
+        assert all(("name missing in source" in line.label) is (name == "table9") for line in cited)
+
+
+@pytest.mark.parametrize("name", [*PRINTED, *sorted(FIGURES)])
+def test_an_entry_resolves_at_the_demos_and_at_the_papers_scale(paper: Paper, name: str) -> None:
+    space = paper_space(paper, name)
+    at_demo, at_scale = with_stand_in(space_at(space), "synthetic"), space_at(space, preset_of(paper, name, K400))
+    assert set(configs(at_demo)) == set(configs(at_scale))
+    assert len(set(configs(at_scale).values())) == len(grid(at_scale))
+    assert at_demo.layout and at_scale.layout
+    assert all(task.rpartition("/")[0] in ("", "synthetic") for task in at_demo.tasks)
+    labels = set(configs(at_demo))
+    for line in at_demo.layout.lines:
+        for cell in line.cells:
+            assert cell.variant is None or cell.variant in labels
+    variants = {variant.label: variant for variant in at_demo.variants}
+    for cell in (cell for line in at_demo.layout.lines for cell in line.cells if cell.variant):
+        assert cell.task in (variants[str(cell.variant)].tasks or at_demo.evaluate.tasks)
+
+
+@pytest.mark.parametrize(("name", "label"), MADE)
+def test_a_row_is_the_run_that_its_name_says(paper: Paper, name: str, label: str) -> None:
+    space = space_at(paper_space(paper, name), K400)
+    expected = load_config(K400, None, [f"{k}={yaml.safe_dump(v).split()[0]}" for k, v in MADE[name, label].items()])
+    assert configs(space)[label] == run_id(expected, "data")
+
+
+def test_tables_share_their_runs(paper: Paper) -> None:
+    spaces = [space_at(paper_space(paper, name), preset_of(paper, name, K400)) for name in paper.entries]
+    ids = [identity for space in spaces for identity in configs(space).values()]
+    assert len(ids) > 70 and len(set(ids)) < 0.6 * len(ids)
+    by_name = {space.layout.name: configs(space) for space in spaces if space.layout}
+    full = by_name["table13"]["Random, Temporal, Spatial"]
+    assert by_name["table1"]["ParamCrop"] == full == by_name["table7"]["2 layers"]
+    assert set(by_name["table9"].values()) >= set(by_name["table11"].values())
+    assert by_name["figure9"] == by_name["figure10"]
+
+
+def test_what_is_printed_for_a_run_is_found_by_its_settings() -> None:
+    depth_18 = load_config("k400_simclr_r2d3d18", None, ["seed=3", "data.split=train1"])
+    assert published(depth_18, "hmdb51", "paper-finetune", "video@1") == (0.53, 0.52)  # Tables 5 and 8
+    assert published(load_config(K400), "ucf101", "paper-linear", "video@1") == (0.593,)
+    assert published(load_config(K400, None, ["cropper.lr=1"]), "ucf101", "paper-linear", "video@1") == ()
+    assert published(load_config("demo"), "ucf101", "paper-linear", "video@1") == ()
+
+
+def made_table(folder: Path, space: Space, videos: dict[str, Any], right: int, **result: Any) -> Path:
+    """The sweep of a table of which the row ParamCrop has one run and one evaluation of HMDB51's 1530 videos."""
+    write_space(folder, space)
+    values = next(values for values in grid(space) if values["variant"] == "ParamCrop")
+    trial = make_trial(space, values)
+    run = made_run(folder / "run", space, values, 0)
+    write_provenance(run, config_of(space, trial, 0), "data", videos)
+    scores = {"video@1": [1.0] * right + [0.0] * (1530 - right)}
+    told: dict[str, Any] = {"task": "hmdb51/finetune", "classes": 51, "source": "hmdb51"} | result
+    file = made_result(run, 0, scores, **told)
+    runs = [{"seed": 0, "folder": str(run), "state": "finished", "error": ""}]
+    write_record(folder, TrialRecord(trial.id, trial.label, trial.values, "", state="done", runs=runs, results=[file]))
+    return folder
+
+
+def the_cell(folder: Path) -> Filled:
+    """Of ParamCrop on HMDB51."""
+    return next(line for line in fill(read_table(folder)) if line.label == "ParamCrop").cells[0]
+
+
+KINETICS = {"dataset": "kinetics", "videos": 240000, "classes": 400}
+
+
+def test_only_the_papers_own_run_and_protocol_may_agree(paper: Paper, tmp_path: Path) -> None:
+    space = space_at(paper_space(paper, "table1"), K400)
+    same = the_cell(made_table(tmp_path / "same", space, KINETICS, 920))  # 60.1 %, the paper has 59.9
+    assert (same.apart, same.agrees, same.paper) == ((), True, 0.599)
+    far = the_cell(made_table(tmp_path / "far", space, KINETICS, 700))
+    assert (far.apart, far.agrees) == ((), False)
+    other = {"dataset": "kinetics", "videos": 100, "classes": 600}
+    apart = the_cell(made_table(tmp_path / "k600", space, other, 920))
+    assert apart.apart == ("pretrained on 100 kinetics videos",) and apart.agrees is None
+    numbers = the_cell(made_table(tmp_path / "numbers", space, KINETICS, 920, numbers=["epochs=3"]))
+    assert numbers.apart == ("paper-finetune with other numbers",)
+    elsewhere = the_cell(made_table(tmp_path / "elsewhere", space, KINETICS, 920, classes=8, source="folder"))
+    assert elsewhere.apart == ("evaluated on folder of 8 classes",)
+    changed = space_at(paper_space(paper, "table1"), K400, {"train.global_batch": 512})
+    batch = the_cell(made_table(tmp_path / "batch", changed, KINETICS, 920))
+    assert batch.apart == ("1 settings are not the paper's, such as train.global_batch",)
+
+
+def test_a_demos_number_is_marked_wherever_it_is_shown(paper: Paper, tmp_path: Path) -> None:
+    space = with_stand_in(space_at(paper_space(paper, "table1")), "synthetic")
+    videos = {"dataset": "synthetic", "videos": 256, "classes": 8}
+    told = {"task": "synthetic/finetune", "classes": 8, "source": "synthetic"}
+    folder = made_table(tmp_path / "table1", space, videos, 920, **told)
+    cell = the_cell(folder)
+    assert cell.agrees is None and "synthetic videos stand in for hmdb51 and ucf101" in cell.apart
+    filled = view(read_table(folder))
+    assert filled.title == "Table 1" and filled.lines[0].label == "Random"
+    texts = {line.label: [show_both(cell) for cell in line.cells] for line in filled.lines}
+    assert texts["ParamCrop"] == ["60.1 [1.3] † (59.9)", "60.1 [1.3] † (86.9)"]
+    assert texts["Simple"] == ["not run yet (54.6)", "not run yet (85.3)"]
+    notes = "\n".join(filled.notes)
+    assert "ours was pretrained on 256 synthetic videos, 30 epochs, at most 60 steps of 32 videos, views" in notes
+    assert "† not to be compared with the paper's" in notes and "agrees" not in notes
+    page, markdown, *_ = write_report(folder)
+    for text in (page.read_text(), markdown.read_text()):
+        assert "60.1 [1.3] †" in text.replace("\\", "") and "59.9" in text
+    index, whole = write_paper([folder], tmp_path / "paper")
+    assert 'id="table1"' in index.read_text() and "60.1 [1.3] †" in index.read_text()
+    assert "## Table 1: How difficult" in whole.read_text() and "(54.6)" in whole.read_text()
+    unfilled = space.model_copy(update={"layout": None})  # as a figure
+    for written in write_paper([made_table(tmp_path / "figure", unfilled, videos, 920, **told)], tmp_path / "paper"):
+        assert "retrained on 256 synthetic videos, 30 epochs, at most 60 steps" in written.read_text()
+
+
+def test_agreement_is_within_the_seeds_interval_and_both_test_sets_errors() -> None:
+    mean = Mean(0.60, (0.60,), None, 0.0125, 1530, 1530)
+    assert agrees(mean, 0.57) and not agrees(mean, 0.56)  # 1.96 x sqrt(2) x 1.25 points = 3.5
+    assert agrees(mean._replace(half=0.02), 0.56)
+
+
+def test_table_7_has_parameters_and_arithmetic_beside_the_papers(paper: Paper) -> None:
+    space = paper_space(paper, "table7")
+    assert space.layout is not None
+    cells = size_cells(space, space.layout)
+    assert {label: [cell.ours for cell in line] for label, line in cells.items()} == {
+        "0 layers (random)": ["10.28M", "71.9G"],
+        "1 layer": ["+396", "+0.0024G"],
+        "2 layers": ["+0.0050M", "+0.0024G"],
+        "3 layers": ["+0.0133M", "+0.0024G"],
+    }
+    assert [cell.paper for cell in cells["3 layers"]] == ["+0.014M", "+0.002G"]
+
+
+def test_the_papers_own_inconsistencies_are_told(paper: Paper) -> None:
+    told = {name: " ".join(entry.notes) for name, entry in paper.entries.items()}
+    assert "52.0 / 79.5 in Table 8" in told["table5"] and "53.0 / 79.4 in Table 5" in told["table8"]
+    assert "+3.0, but 74.0 - 71.9 is 2.1" in told["table8"] and "0.014M" in told["table7"]
+    assert "same SpeedNet row in Tables 11 and 12" in told["table11"] and told["table11"] == told["table12"]
+    rows = [row for name in ("table11", "table12") for row in paper.entries[name].rows if "SpeedNet" in row.label]
+    assert len(rows) == 2 and rows[0].paper == rows[1].paper
+
+
+def test_mean_teachers_table_is_pretrained_on_what_it_is_tested_on(paper: Paper) -> None:
+    space = paper_space(paper, "table6")
+    assert space.pretrained_on == "hmdb51" and preset_of(paper, "table6", K400) == "hmdb51_mean_teacher_s3dg"
+    assert preset_of(paper, "table6", None) is None and preset_of(paper, "table1", K400) == K400
+    assert {tuple(v.tasks) for v in space.variants} == {("hmdb51/teacher", "hmdb51/student")}
+    labels = {v.label: v.set["data.labels"] for v in space.variants}
+    assert labels == {"random, 10 %": 0.1, "random, 50 %": 0.5, "ParamCrop, 10 %": 0.1, "ParamCrop, 50 %": 0.5}
+
+
+def test_the_newest_records_of_a_table_are_read_in_its_order(paper: Paper, tmp_path: Path) -> None:
+    space = space_at(paper_space(paper, "table1"), K400)
+    folder = made_table(tmp_path / "t", space, KINETICS, 920)
+    (record,) = read_records(folder)
+    write_record(folder, replace(record, id="0" * 10, label="no longer there", values={"variant": "gone"}))
+    rows = [row.label for row in read_table(folder).rows]
+    assert rows == ["Random", "Simple", "Hard", "ParamCrop", "Manual Simulation", "AutoAugment", "no longer there"]

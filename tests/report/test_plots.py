@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from paramcrop.data.video import VideoReader
+from paramcrop.errors import DataError
+from paramcrop.report.crop_pictures import film_crops, plot_crops, scenes
+from paramcrop.report.plots import plot_figure5, plot_parameters
+from paramcrop.report.snapshots import read_snapshots
+
+ORANGE, GREEN = (255, 140, 0), (25, 163, 91)
+
+
+def made_run(folder: Path, height: float, steps: tuple[int, ...] = (1, 2, 3, 4, 5)) -> Path:
+    folder.mkdir()
+    lines = [{"step": s, "crop_distance": height * s, "crop_iou": 1 - s / 10} for s in steps]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def made_crops(
+    folder: Path, clips: int = 1, box: tuple[float, float] = (0.1, 0.6), flip: bool = False, theta: float = 0.0
+) -> Path:
+    """View 1's box lies at ``box`` in x and y, all the time; view 2's beyond the clip."""
+    (folder / "crops").mkdir(parents=True)
+    boxes = np.tile(np.array([box, box, [0.0, 1.0]]), (4, 2, 1, 1))
+    boxes[:, 1, 2] = [2.0, 3.0]
+    arrays: dict[str, Any] = {
+        "id": np.array(["a", "b", "c", "d"]),
+        "video": np.zeros((4, clips, 8, 16, 16, 3), np.uint8),
+        "flip": np.full((4, 2), flip),
+        "boxes": boxes,
+        "params": np.tile(np.array([0.5, 0.5, theta, 0.1, -0.1, 0.0], np.float32), (64, 2, 1)),
+    }
+    for step in (0, 5):
+        np.savez(folder / "crops" / f"step={step:07d}.npz", **arrays)
+    return folder
+
+
+def has(path: Path, colour: tuple[int, ...]) -> bool:
+    pixels = matplotlib.image.imread(path)[..., :3].reshape(-1, 3)
+    return bool((np.abs(pixels - np.array(colour) / 255) < 0.02).all(1).any())
+
+
+def test_figure5_draws_a_colour_per_label(tmp_path: Path) -> None:
+    runs = {"a": [made_run(tmp_path / f"a{i}", 0.1 * (i + 1)) for i in range(3)], "b": [made_run(tmp_path / "b", 0.05)]}
+    plot_figure5(runs, tmp_path / "one.png")
+    assert has(tmp_path / "one.png", (0x1F, 0x77, 0xB4)) and has(tmp_path / "one.png", (0xFF, 0x7F, 0x0E))  # C0, C1
+
+
+def test_figure5_of_many_labels_has_two_panels(tmp_path: Path) -> None:
+    runs = {name: [made_run(tmp_path / name, 0.1)] for name in "abcd"}
+    plot_figure5(runs, tmp_path / "many.png")
+    plot_figure5({"a": runs["a"]}, tmp_path / "one.png")
+    many, one = (matplotlib.image.imread(tmp_path / f"{name}.png").shape for name in ("many", "one"))
+    assert many[1] / many[0] > 1.4 * one[1] / one[0]
+
+
+def test_seeds_logged_at_other_steps_are_drawn_where_all_were(tmp_path: Path) -> None:
+    runs = {"a": [made_run(tmp_path / "a0", 0.1), made_run(tmp_path / "a1", 0.2, steps=(1, 3, 5, 7))]}
+    plot_figure5(runs, tmp_path / "one.png")
+    assert has(tmp_path / "one.png", (0x1F, 0x77, 0xB4))
+
+
+@pytest.mark.parametrize("clips", [1, 2])
+def test_crops_are_drawn_on_the_frames_they_cover(tmp_path: Path, clips: int) -> None:
+    plot_crops({"run": made_crops(tmp_path, clips)}, tmp_path / "crops.png", videos=(0, 1))
+    assert has(tmp_path / "crops.png", ORANGE) and not has(tmp_path / "crops.png", GREEN)
+
+
+def test_every_runs_own_boxes_lie_on_the_first_runs_clips(tmp_path: Path) -> None:
+    made_crops(tmp_path / "one", box=(0.1, 0.6))
+    made_crops(tmp_path / "two", box=(0.3, 0.9), theta=0.2)
+    np.savez(tmp_path / "one" / "crops" / "torn.npz")  # not a snapshot
+    (tmp_path / "one" / "crops" / "step=0000009.npz").write_bytes(b"still being written")
+    drawn = scenes({"one": tmp_path / "one", "two": tmp_path / "two"}, video=2)
+    assert [(scene.label, scene.step) for scene in drawn] == [
+        ("one", 0),
+        ("one", 5),
+        ("two, before rotation", 0),
+        ("two, before rotation", 5),
+    ]
+    assert [scene.boxes[0][1][0].tolist() for scene in drawn[1:3]] == [[0.1, 0.6], [0.3, 0.9]]
+    assert [view for view, _ in drawn[0].drawn(3)] == [0]
+
+
+@pytest.mark.parametrize(("clips", "shown"), [(1, [0.4, 0.9]), (2, [0.1, 0.6])])
+def test_a_mirrored_view_is_drawn_where_it_was_cut(tmp_path: Path, clips: int, shown: list[float]) -> None:
+    """On a clip that both views share the box is mirrored back; on a view's own clip the clip is mirrored."""
+    made_crops(tmp_path, clips, flip=True)
+    file = tmp_path / "crops" / "step=0000000.npz"
+    arrays = dict(np.load(file))
+    arrays["video"][:, :, :, :, 0] = 255  # a white left edge
+    np.savez(file, **arrays)
+    scene = scenes({"run": tmp_path})[0]
+    assert scene.boxes[0][1][0].tolist() == pytest.approx(shown)
+    assert scene.clip[0, 0, 0 if clips == 1 else -1].tolist() == [255] * 3
+
+
+def test_the_film_shows_the_boxes_frame_by_frame(tmp_path: Path) -> None:
+    runs = {name: made_crops(tmp_path / name) for name in ("one", "two")}
+    film_crops(runs, tmp_path / "crops.mp4")
+    film = VideoReader((tmp_path / "crops.mp4").read_bytes())
+    assert film.frames == 8
+    frames = film.read(np.arange(8)).astype(int)
+    orange = (np.abs(frames - np.array(ORANGE)).max(-1) < 60).sum((1, 2))
+    assert (orange > 100).all()
+    assert np.abs(frames[1:] - frames[:-1]).max((1, 2, 3)).min() > 60  # the line of time moves
+
+
+def test_histograms_show_both_views(tmp_path: Path) -> None:
+    made_crops(tmp_path, theta=0.3)
+    file = tmp_path / "crops" / "step=0000000.npz"
+    arrays = dict(np.load(file))
+    arrays["params"][:, 1] += 0.2
+    np.savez(file, **arrays)
+    plot_parameters(tmp_path, tmp_path / "parameters.png")
+    for colour in (ORANGE, GREEN):  # on white, of opacity .6
+        assert has(tmp_path / "parameters.png", tuple(round(255 - 0.6 * (255 - c)) for c in colour))
+    assert [snapshot.step for snapshot in read_snapshots(tmp_path)] == [0, 5]
+
+
+def test_a_run_without_crops_and_a_clip_that_is_not_there_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a run must have kept its crops to draw them, but .* has none"):
+        plot_crops({"run": tmp_path}, tmp_path / "crops.png")
+    made_crops(tmp_path)
+    with pytest.raises(DataError, match="numbered 0 to 3, but 4 was asked for"):
+        film_crops({"run": tmp_path}, tmp_path / "crops.mp4", video=4)

@@ -1,0 +1,230 @@
+"""A sweep's table, against calculations by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paramcrop.paper.published import paper_value
+from paramcrop.report.shown import all_notes, show_cell, task_lines, trial_lines, troubles
+from paramcrop.report.table import Table, in_order, make_table, tidy_rows
+from paramcrop.sweeps.record import TrialRecord, read_records, write_record
+from paramcrop.sweeps.space import Space
+from paramcrop.sweeps.trials import grid, make_trial
+from tests.sweeps.made import DATA, made_result, made_run, made_trial, write_space
+
+TASK = "made-up/paper-linear"
+RIGHT = {0: (1, 1, 0, 0), 1: (1, 1, 1, 0), 2: (1, 1, 1, 1)}  # seed -> each video's score
+OTHER = {0: (1, 0, 0, 0), 1: (0, 1, 0, 0), 2: (0, 0, 1, 1)}
+
+
+def made_space(**fields: Any) -> Space:
+    values = {
+        "question": "Which?",
+        "params": {"cropper.lower": [0.0, 0.1, 0.2, 0.3]},
+        "evaluate": {"tasks": ["linear"]},
+    }
+    return Space.model_validate(values | fields)
+
+
+def scores(of: Mapping[int, tuple[int, ...]]) -> dict[int, dict[str, tuple[int, ...]]]:
+    return {seed: {"video@1": right, "clip@1": right[::-1]} for seed, right in of.items()}
+
+
+def table_of(folder: Path, space: Space) -> Table:
+    return make_table(space, read_records(folder))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two trials of four that are done, with three seeds each."""
+    space = made_space()
+    write_space(tmp_path / "sweep", space)
+    for values, right in zip(grid(space), (OTHER, RIGHT), strict=False):
+        made_trial(tmp_path / "sweep", space, values, scores(right))
+    return tmp_path / "sweep"
+
+
+def test_means_intervals_and_paired_differences_are_those_of_a_calculation_by_hand(folder: Path) -> None:
+    first, second, *_ = table_of(folder, made_space()).rows
+    mean = second.cells[TASK, "video@1"].mean
+    assert mean.values == (0.5, 0.75, 1.0) and mean.value == 0.75
+    assert mean.half == pytest.approx(4.3027 * statistics.stdev([0.5, 0.75, 1.0]) / math.sqrt(3), rel=1e-4)
+    assert mean.test_error == pytest.approx(math.sqrt(0.75 * 0.25 / 4)) and (mean.n, mean.of) == (4, 4)
+    # Each video counts once: its mean over the seeds, of this trial less of the first.
+    a, b = ([statistics.fmean(column) for column in zip(*of.values(), strict=True)] for of in (RIGHT, OTHER))
+    paired = [x - y for x, y in zip(a, b, strict=True)]
+    assert paired == pytest.approx([2 / 3, 2 / 3, 1 / 3, 0])
+    difference = second.cells[TASK, "video@1"].difference
+    assert difference is not None and difference.value == pytest.approx(statistics.fmean(paired))
+    assert difference.half == pytest.approx(3.1824 * statistics.stdev(paired) / 2, rel=1e-4)
+    assert not difference.resolved
+    assert first.cells[TASK, "video@1"].difference is None
+
+
+def test_the_table_shows_percents_the_first_row_and_what_is_not_resolved(folder: Path) -> None:
+    table = table_of(folder, made_space())
+    assert task_lines(table, table.tasks[0])[:3] == [
+        ["", "video@1", "clip@1", "video@1 - lower=0.0", "n of N"],
+        ["lower=0.0", "33.3 ± 35.9 [23.6]", "33.3 ± 35.9 [23.6]", "-", "4 of 4"],
+        ["lower=0.1", "75.0 ± 62.1 [21.7]", "75.0 ± 62.1 [21.7]", "+41.7 ± 50.8: not resolved", "4 of 4"],
+    ]
+
+
+def test_fewer_than_three_seeds_give_no_interval_but_their_values(tmp_path: Path) -> None:
+    space = made_space(seeds=[0, 1])
+    made_trial(tmp_path, space, grid(space)[0], scores({0: RIGHT[0], 1: RIGHT[1]}))
+    row = table_of(tmp_path, space).rows[0]
+    assert row.cells[TASK, "video@1"].mean.half is None
+    assert show_cell(row.cells[TASK, "video@1"]) == "62.5 (50.0, 75.0) [24.2]"
+    assert trial_lines(table_of(tmp_path, space))[1][3] == "0.600 (0.600, 0.600)"
+
+
+def test_a_failed_a_running_and_a_trial_that_has_not_begun_are_rows_with_their_reasons(folder: Path) -> None:
+    space = made_space()
+    run = made_run(folder.parent / "runs" / "half", space, grid(space)[2], 0)
+    told: dict[str, Any] = {
+        "state": "failed",
+        "runs": [{"seed": 0, "folder": str(run), "state": "diverged", "error": "the loss must be finite, but is nan"}],
+        "failures": ["made-up/paper-linear: its evaluator died"],
+        "results": [str(folder / "evaluations" / "gone.json")],
+    }
+    failed, waiting = (make_trial(space, values) for values in grid(space)[2:])
+    write_record(folder, TrialRecord(failed.id, failed.label, failed.values, "", **told))
+    table = table_of(folder, space)
+    assert [row.record.state for row in table.rows] == ["done", "done", "failed", "waiting"]
+    assert table.rows[3].record.id == waiting.id and task_lines(table, table.tasks[0])[4][1] == "waiting"
+    assert troubles(table) == [
+        "lower=0.2: seed 0: the loss must be finite, but is nan",
+        "lower=0.2: made-up/paper-linear: its evaluator died",
+        f"lower=0.2: a result is no longer there: {folder}/evaluations/gone.json",
+    ]
+    record = TrialRecord(waiting.id, waiting.label, waiting.values, "", state="running", doing="seed 0: starts")
+    write_record(folder, record)
+    assert trial_lines(table_of(folder, space))[4][1] == "running: seed 0: starts"
+
+
+def test_differences_are_to_the_first_trial_that_has_results(tmp_path: Path) -> None:
+    space = made_space()
+    for values, right in zip(grid(space)[1:3], (OTHER, RIGHT), strict=True):
+        made_trial(tmp_path, space, values, scores(right))
+    table = table_of(tmp_path, space)
+    assert table.tasks[0].reference == "lower=0.1"
+    assert [TASK in {task for task, _ in row.cells} for row in table.rows] == [False, True, True, False]
+    assert table.rows[2].cells[TASK, "video@1"].difference is not None
+
+
+def test_there_is_no_difference_between_other_videos_or_without_a_score_for_each(tmp_path: Path) -> None:
+    space = made_space()
+    records = [made_trial(tmp_path, space, values, scores({0: RIGHT[0]})) for values in grid(space)[:2]]
+    file = Path(records[1].results[0])
+    result = json.loads(file.read_text())
+    result["rows"].append({"metric": "class mean", "value": 0.5, "n": 4, "of": 4})
+    file.write_text(json.dumps(result | {"videos": ["a", "b", "c", "d"]}))
+    cells = table_of(tmp_path, space).rows[1].cells
+    assert cells[TASK, "video@1"].difference is None and cells[TASK, "class mean"].difference is None
+    assert cells[TASK, "class mean"].mean.value == 0.5
+
+
+def test_splits_are_averaged_within_a_seed(tmp_path: Path) -> None:
+    space = made_space(seeds=[0])
+    record = made_trial(tmp_path, space, grid(space)[0], scores({0: RIGHT[0]}))
+    run = Path(record.runs[0]["folder"])
+    record.results.append(
+        made_result(run, 0, {"video@1": (1, 1, 1, 1), "clip@1": (1, 1, 1, 1)}, test="test2", unread=2)
+    )
+    write_record(tmp_path, record)
+    table = table_of(tmp_path, space)
+    mean = table.rows[0].cells[TASK, "video@1"].mean
+    assert mean.values == (0.75,) and (mean.n, mean.of) == (8, 10)
+    assert [(row["test"], row["value"]) for row in tidy_rows(table) if row.get("metric") == "video@1"] == [
+        ("test", 0.5),
+        ("test2", 1.0),
+    ]
+
+
+def test_the_objectives_task_and_metric_come_first(tmp_path: Path) -> None:
+    space = made_space(evaluate={"tasks": ["linear", "retrieval"]}, objective={"metric": "retrieval R@5"})
+    record = made_trial(tmp_path, space, grid(space)[0], scores(RIGHT))
+    ranks = {"R@1": (0, 1), "R@5": (1, 1)}
+    record.results += [made_result(Path(run["folder"]), run["seed"], ranks, "made-up/retrieval") for run in record.runs]
+    write_record(tmp_path, record)
+    first, second = table_of(tmp_path, space).tasks
+    assert (first.name, first.metrics) == ("made-up/paper-retrieval-10clip", ("R@5", "R@1"))
+    assert second.name == TASK
+
+
+def test_a_search_is_in_the_order_of_its_objective() -> None:
+    space = made_space(params={"cropper.lower": {"uniform": [0, 0.5]}}, search="random", samples=3)
+    records = [TrialRecord(str(i), str(i), {}, "", objective=value) for i, value in enumerate((0.1, None, 0.3, 0.2))]
+    assert [record.id for record in in_order(space, records)] == ["2", "3", "0", "1"]
+    least = space.model_copy(update={"objective": space.objective.model_copy(update={"mode": "min"})})
+    assert [record.id for record in in_order(least, records)] == ["0", "3", "2", "1"]
+
+
+def test_a_trial_that_the_space_no_longer_has_is_not_lost(folder: Path) -> None:
+    space = made_space(params={"cropper.lower": [0.1]})
+    assert [row.label for row in table_of(folder, space).rows] == ["lower=0.1", "lower=0.0"]
+
+
+def test_equal_labels_are_told_apart(tmp_path: Path) -> None:
+    space = made_space(params={"cropper.lower": [0.12341, 0.12342]})
+    for values in grid(space):
+        made_trial(tmp_path, space, values, scores({0: RIGHT[0]}))
+    first, second = (row.label for row in table_of(tmp_path, space).rows)
+    assert first == "lower=0.1234" and second.startswith("lower=0.1234 (")
+
+
+@pytest.mark.parametrize(
+    ("paper", "value"),
+    [
+        ({"made-up/linear video@1": 33.5}, 0.335),
+        ({"linear video@1": 33.5}, 0.335),
+        ({"paper-linear video@1": 33.5}, 0.335),
+        ({"ucf101/linear video@1": 33.5}, None),
+        ({"finetune video@1": 33.5}, None),
+        ({"linear clip@1": 33.5}, None),
+    ],
+)
+def test_the_papers_value_is_the_variants_own(tmp_path: Path, paper: dict[str, float], value: float | None) -> None:
+    space = made_space(params={}, variants=[{"label": "a", "set": {"policy": "hard"}, "paper": paper}], seeds=[0])
+    made_trial(tmp_path, space, grid(space)[0], scores({0: RIGHT[0]}))
+    cell = table_of(tmp_path, space).rows[0].cells[TASK, "video@1"]
+    assert cell.paper == (None if value is None else pytest.approx(value))
+    assert show_cell(cell) == "50.0 [25.0]" + ("" if value is None else " (paper 33.5)")
+
+
+@pytest.mark.parametrize(
+    ("settings", "value"),
+    [
+        ({}, 0.593),
+        ({"policy": "random"}, 0.579),
+        ({"policy": "none"}, None),
+        ({"train.workers": 2}, 0.593),
+        ({"cropper.lower": 0.2}, 0.593),
+        ({"cropper.lower": 0.3}, None),
+    ],
+)
+def test_what_the_paper_published_is_shown_beside_its_own_settings_alone(
+    settings: dict[str, Any], value: float | None
+) -> None:
+    space = made_space(preset="k400_simclr_s3dg", params={}, variants=[{"label": "a", "set": settings}])
+    result = {"numbers": {"name": "paper-linear"}, "dataset": "ucf101"}
+    assert paper_value(space, make_trial(space, grid(space)[0]), result, "video@1") == value
+
+
+def test_pretraining_on_the_same_set_is_said(tmp_path: Path) -> None:
+    space = made_space(seeds=[0])
+    record = made_trial(tmp_path, space, grid(space)[0], scores({0: RIGHT[0]}))
+    same = "the run was pretrained, without labels, on this same set (all videos)"
+    assert same not in all_notes(table_of(tmp_path, space))
+    run = Path(record.runs[0]["folder"])
+    record.results.append(made_result(run, 0, {"video@1": (1, 0)}, "same/linear", content_id=DATA))
+    write_record(tmp_path, record)
+    assert same in all_notes(table_of(tmp_path, space))

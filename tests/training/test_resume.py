@@ -1,0 +1,266 @@
+"""A run that was cut off and goes on is the run that was not, bit for bit."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from paramcrop import dist
+from paramcrop.data.batch import Batch, shard_batch
+from paramcrop.errors import StorageError
+from paramcrop.settings.config import Config
+from paramcrop.storage.checkpoint import newest_checkpoint, read_meta, save_checkpoint
+from paramcrop.storage.jsonl import read_lines
+from paramcrop.storage.runs import read_metrics
+from paramcrop.training.build import build_clip_spec
+from paramcrop.training.pretrain import pretrain
+from paramcrop.training.recorder import Recorder
+from tests.memory import made_clips, memory_batches, on_two_ranks, tiny_config
+
+STEPS = 2  # per epoch
+SETTINGS = ("train.epochs=4", "run.log_every=3", "run.checkpoint_epochs=1", "augment.jitter=1", "optim.name=lars")
+TIMED = ("clips_per_s", "data_wait")  # what depends on the clock
+
+
+class CutOff(Exception):
+    """Stands for a kill: nothing is written or closed after it."""
+
+
+def batches(config: Config) -> Any:
+    clips = made_clips(STEPS * config.train.global_batch, config.data.clip_frames, config.data.clip_size)
+    return memory_batches(clips, build_clip_spec(config), config.seed, config.train.global_batch)
+
+
+def run(folder: Path, config: Config, cut_at: int | None = None) -> None:
+    """Train in ``folder`` from what is there, to the end or until step ``cut_at`` has its batch."""
+    resume, _ = newest_checkpoint(folder) if dist.rank() == 0 else (None, [])
+    resume = dist.gather_objects(resume)[0]
+    recorder = Recorder(folder, read_meta(resume)["step"] if resume else 0)
+    give = batches(config)
+
+    def mine(epoch: int) -> Iterator[Batch]:
+        for i, batch in enumerate(give(epoch)):
+            if cut_at == epoch * STEPS + i:
+                raise CutOff
+            yield shard_batch(batch, dist.rank(), dist.world_size())
+
+    try:
+        pretrain(config, mine, STEPS, recorder, resume=resume)
+    except CutOff:
+        return
+    recorder.close()
+
+
+def left(folder: Path) -> dict[str, Any]:
+    """All that a run leaves and that does not depend on the clock."""
+    newest, passed_over = newest_checkpoint(folder)
+    assert newest is not None and passed_over == []
+    crops = {path.name: dict(np.load(path)) for path in sorted((folder / "crops").iterdir())}
+    return {
+        "weights": (newest / "state.pt").read_bytes(),
+        "metrics": [{k: v for k, v in line.items() if k not in TIMED} for line in read_metrics(folder)],
+        "samples": read_lines(folder / "samples.jsonl"),
+        "crops": {f"{name}/{key}": value.tobytes() for name, arrays in crops.items() for key, value in arrays.items()},
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("whole")
+    run(folder, tiny_config(*SETTINGS))
+    return left(folder)
+
+
+@pytest.mark.parametrize("cut_at", [0, 1, 2, 5, 7])
+def test_a_run_cut_off_at_any_step_ends_as_if_it_had_not_been(tmp_path: Path, whole: Any, cut_at: int) -> None:
+    """Before, on and after a checkpoint; in the middle of a line of metrics (every third step)."""
+    config = tiny_config(*SETTINGS)
+    run(tmp_path, config, cut_at)
+    assert len(read_metrics(tmp_path)) < 4
+    run(tmp_path, config)
+    assert left(tmp_path) == whole
+
+
+def test_a_run_cut_off_twice_ends_so_too(tmp_path: Path, whole: Any) -> None:
+    config = tiny_config(*SETTINGS)
+    for cut_at in (3, 6, None):
+        run(tmp_path, config, cut_at)
+    assert left(tmp_path) == whole
+
+
+def _two_ranks(folder: str, cut_at: int | None) -> None:
+    run(Path(folder), tiny_config(*SETTINGS, "train.workers=2"), cut_at)
+
+
+def test_two_ranks_go_on_bit_for_bit(tmp_path: Path) -> None:
+    for name in ("whole", "cut"):
+        (tmp_path / name).mkdir()
+    on_two_ranks(_two_ranks, tmp_path / "whole", str(tmp_path / "whole" / "run"), None)
+    for cut_at in (5, None):
+        (tmp_path / "cut" / "store").unlink(missing_ok=True)
+        on_two_ranks(_two_ranks, tmp_path / "cut", str(tmp_path / "cut" / "run"), cut_at)
+    assert left(tmp_path / "cut" / "run") == left(tmp_path / "whole" / "run")
+
+
+@pytest.mark.parametrize("damage", ["short", "other bytes", "no meta", "meta torn"])
+def test_a_torn_checkpoint_is_passed_over_and_said(tmp_path: Path, whole: Any, damage: str) -> None:
+    config = tiny_config(*SETTINGS)
+    run(tmp_path, config, 7)
+    torn = tmp_path / "checkpoints" / "epoch=0003"
+    state = (torn / "state.pt").read_bytes()
+    if damage == "short":
+        (torn / "state.pt").write_bytes(state[:100])
+    elif damage == "other bytes":
+        (torn / "state.pt").write_bytes(state[:-1] + bytes([state[-1] ^ 1]))
+    elif damage == "no meta":
+        (torn / "meta.json").unlink()
+    else:
+        (torn / "meta.json").write_text('{"epoch": 3')
+    newest, passed_over = newest_checkpoint(tmp_path)
+    assert newest is not None and newest.name == "epoch=0002"
+    assert len(passed_over) == 1 and passed_over[0].startswith("epoch=0003: ")
+    run(tmp_path, config)
+    assert left(tmp_path) == whole
+
+
+def test_a_file_named_stop_ends_the_epoch_and_the_run_can_go_on(tmp_path: Path, whole: Any) -> None:
+    config = tiny_config(*SETTINGS, "run.checkpoint_epochs=4")
+    tmp_path.joinpath("stop").touch()
+    run(tmp_path, config)
+    newest, _ = newest_checkpoint(tmp_path)
+    assert newest is not None and newest.name == "epoch=0001"
+    tmp_path.joinpath("stop").unlink()
+    run(tmp_path, config)
+    assert left(tmp_path) == whole
+
+
+def test_lines_that_an_earlier_process_still_writes_do_not_reach_the_run(tmp_path: Path) -> None:
+    old = Recorder(tmp_path)
+    old.metrics(1, 0, {"loss": 1.0})
+    new = Recorder(tmp_path)
+    old.metrics(2, 0, {"loss": 2.0})
+    new.metrics(1, 0, {"loss": 3.0})
+    assert read_metrics(tmp_path) == [{"step": 1, "epoch": 0, "loss": 3.0}]
+
+
+def test_who_lost_the_run_writes_no_checkpoint(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, held=lambda: False)
+    recorder.checkpoint({}, 1, 2)
+    assert "another command has taken this run over" in recorder.trouble
+    assert newest_checkpoint(tmp_path) == (None, [])
+
+
+def full_disk(*args: Any, **kwargs: Any) -> Any:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["paramcrop.storage.checkpoint._settle", "paramcrop.storage.jsonl.Lines.add", "paramcrop.training.board.Board.add"],
+)
+def test_a_full_disk_ends_the_run_and_spares_the_last_checkpoint(
+    tmp_path: Path, whole: Any, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(*SETTINGS)
+    run(tmp_path, config, 5)
+    before = sorted((tmp_path / "checkpoints").iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(where, full_disk)
+        with pytest.raises(StorageError, match=r"must be writable, but No space left on device; mend that"):
+            run(tmp_path, config)
+    assert sorted((tmp_path / "checkpoints").iterdir()) == before
+    run(tmp_path, config)
+    assert left(tmp_path) == whole
+
+
+def _trouble_on_rank_0(folder: str) -> str:
+    config = tiny_config(*SETTINGS, "train.workers=2")
+    recorder = Recorder(Path(folder))
+    if dist.rank() == 0:
+        recorder.trouble = "the disk is full"
+    give = batches(config)
+    try:
+        pretrain(config, lambda e: (shard_batch(b, dist.rank(), 2) for b in give(e)), STEPS, recorder)
+    except StorageError as error:
+        return str(error)
+    return ""
+
+
+def test_one_ranks_trouble_ends_all(tmp_path: Path) -> None:
+    ended = on_two_ranks(_trouble_on_rank_0, tmp_path, str(tmp_path / "run"))
+    assert ["the disk is full" in text for text in ended] == [True, True]
+
+
+def test_a_really_full_disk(tmp_path: Path, whole: Any) -> None:
+    """Needs the right to mount; a small file system, all of it taken after the first checkpoint."""
+    mounted = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(tmp_path)]
+    if os.geteuid() != 0 or subprocess.run(mounted, capture_output=True, check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        config = tiny_config(*SETTINGS)
+        run(tmp_path / "run", config, 3)
+        newest, _ = newest_checkpoint(tmp_path / "run")
+        (tmp_path / "ballast").write_bytes(bytes(shutil.disk_usage(tmp_path).free - 50_000))
+        with pytest.raises(StorageError, match="No space left on device"):
+            run(tmp_path / "run", config)
+        assert newest is not None and newest_checkpoint(tmp_path / "run") == (newest, [])
+        (tmp_path / "ballast").unlink()
+        run(tmp_path / "run", config)
+        assert left(tmp_path / "run") == whole
+    finally:
+        subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+def test_a_checkpoint_is_replaced_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "epoch=0001"
+    for value in (1.0, 2.0):
+        save_checkpoint(folder, {"x": torch.tensor(value)}, {"epoch": 1, "step": 2})
+        assert json.loads((folder / "meta.json").read_text())["bytes"] == (folder / "state.pt").stat().st_size
+        assert torch.load(folder / "state.pt", weights_only=True)["x"].item() == value
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch=0001"]
+
+
+def test_a_machine_that_is_taken_away_costs_no_step(tmp_path: Path, whole: Any) -> None:
+    """It is told so within the second epoch of two steps; the run goes on from there elsewhere."""
+    config = tiny_config(*SETTINGS, "run.log_every=1")
+    reference = tmp_path / "reference"
+    run(reference, config)
+    moved, give = tmp_path / "moved", batches(config)
+    asked, reports = list[int](), list[dict[str, float]]()
+
+    def going() -> bool:
+        asked.append(1)
+        return len(asked) >= 3
+
+    def until_it_is_gone(epoch: int) -> Iterator[Batch]:
+        for i, batch in enumerate(give(epoch)):
+            if epoch * STEPS + i == 3:
+                raise CutOff
+            yield batch
+
+    with pytest.raises(CutOff):
+        pretrain(config, until_it_is_gone, STEPS, Recorder(moved), reports.append, going=going)
+    newest, _ = newest_checkpoint(moved)
+    assert newest is not None and newest.name == "epoch=0001-step=0000003" and read_meta(newest)["step"] == 3
+    assert reports[-1] == {"epoch": 1, "step": 3}
+
+    def the_rest(epoch: int) -> Iterator[Batch]:
+        for i, batch in enumerate(give(epoch)):
+            if epoch * STEPS + i >= 3:
+                yield batch
+
+    recorder = Recorder(moved, 3)
+    pretrain(config, the_rest, STEPS, recorder, resume=newest)
+    recorder.close()
+    assert left(moved) == left(reference)
+    assert not list((moved / "checkpoints").glob("*-step=*"))
