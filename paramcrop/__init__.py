@@ -47,15 +47,15 @@ _ROOMS = {
 _HOMES = {name: module for module, names in _ROOMS.items() for name in names}
 
 __all__ = [
+    "R2D3D",
+    "S3D",
     "Config",
     "CropParams",
     "DistanceCrops",
     "MoCo",
     "ParamCrop",
-    "R2D3D",
     "RandomCrops",
     "Ranges",
-    "S3D",
     "SimCLR",
     "WholeClip",
     "crop_cube",

@@ -67,8 +67,8 @@ def draw(labels: Mapping[str, Sequence[Path]], out: Path, video: int) -> list[Pa
     film_crops(first, out / "crops.mp4", video)
     names = {label: re.sub(r"[^\w.=-]+", "_", label) for label in first}
     histograms = {out / f"crop_parameters-{names[label]}.png": run for label, run in first.items()}
-    for path, run in histograms.items():
-        plot_parameters(run, path)
+    for path, folder in histograms.items():
+        plot_parameters(folder, path)
     return [*(out / name for name in ("figure5.png", "crops.png", "crops.mp4")), *histograms]
 
 

@@ -80,7 +80,7 @@ def touched(folder: Path) -> float:
 
 def print_table(table: Table, console: Console) -> None:
     """The main metric of each task, then how the trials ended, what failed, and what must be known."""
-    from paramcrop.report import shown
+    from paramcrop.report import text
 
     whole = table
     if table.space.search != "grid":
@@ -89,22 +89,22 @@ def print_table(table: Table, console: Console) -> None:
     console.print(table.space.question, highlight=False, markup=False)
     for task in table.tasks:
         tables.print(task_table(table, task))
-    if settings := shown.setting_lines(table):
+    if settings := text.setting_lines(table):
         heads = [key.rpartition(".")[2] for key in settings[0]]
         tables.print(terminal_table("settings", [heads, *settings[1:]]))
-    ends = [[line[0], line[1].partition(":")[0], *line[3:6]] for line in shown.trial_lines(table)]
+    ends = [[line[0], line[1].partition(":")[0], *line[3:6]] for line in text.trial_lines(table)]
     tables.print(terminal_table("where pretraining ended", ends))
     hidden = len(whole.rows) - len(table.rows)
     told = [f"the best {BEST} of {len(whole.rows)} trials; table.md has them all"] if hidden else []
-    told += [f"{shown.show_counts(whole)}; {shown.show_total(whole)}"]
-    told += [f"failed: {line}" for line in shown.troubles(whole)] + [f"note: {line}" for line in shown.all_notes(whole)]
+    told += [f"{text.show_counts(whole)}; {text.show_total(whole)}"]
+    told += [f"failed: {line}" for line in text.troubles(whole)] + [f"note: {line}" for line in text.all_notes(whole)]
     for line in told:
         console.print(line, highlight=False, markup=False)
 
 
 def task_table(table: Table, task: Task) -> Terminal:
     """The main metric alone: the page and table.md have them all."""
-    from paramcrop.report.shown import task_lines
+    from paramcrop.report.text import task_lines
 
     lines = [[line[0], line[1].replace(" (paper", "\n(paper"), *line[-2:]] for line in task_lines(table, task)]
     lines = [[label, value, difference.replace(": ", "\n"), n] for label, value, difference, n in lines]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from paramcrop.data.shards import Manifest, read_manifest
+from paramcrop.data.manifest import Manifest, read_manifest
 from paramcrop.settings.config import Config
 from paramcrop.storage.runs import home
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from paramcrop.data.shards import Manifest, read_manifest
+from paramcrop.data.manifest import Manifest, read_manifest
 from paramcrop.data.synthetic import make_dataset
 from tests.labelled import make_labelled, make_run
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from paramcrop.data.shards import Video, read_manifest, write_manifest, write_shards
+from paramcrop.data.manifest import read_manifest, write_manifest
+from paramcrop.data.shards import Video, write_shards
 from paramcrop.data.synthetic import CLASSES, videos
 from paramcrop.evaluation.job import Job
 from paramcrop.evaluation.protocols import find_protocol

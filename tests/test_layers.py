@@ -77,10 +77,10 @@ def test_every_room_is_small_enough_to_look_round_in() -> None:
 
 
 def test_config_stops_at_the_builders() -> None:
-    allowed = {"__init__", "settings/config", "settings/presets", "storage/runs", "storage/stint"}
+    allowed = {"__init__", "settings/config", "settings/identity", "settings/presets", "storage/runs"}
     allowed |= {f"training/{name}" for name in ("build", "two_views", "pretrain", "model_size")}
     allowed |= {f"evaluation/{name}" for name in ("job", "tasks", "weights")}  # which run it is of
-    allowed |= {"sweeps/trials", "sweeps/wanted"}  # a trial is a config
+    allowed |= {"sweeps/trials"}  # a trial is a config
     allowed |= {
         "paper/published",
         "paper/cost",
@@ -122,7 +122,7 @@ def test_help_mistakes_and_dry_run_import_no_more_than_they_need() -> None:
 
 
 def test_a_decode_task_imports_no_torch_until_it_must_scale() -> None:
-    assert loaded_after("import paramcrop.data.clips, paramcrop.data.reader") == set()
+    assert loaded_after("import paramcrop.data.clips, paramcrop.data.samples") == set()
 
 
 def test_no_inheritance_between_our_own_classes() -> None:

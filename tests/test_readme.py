@@ -18,8 +18,7 @@ from paramcrop.paper.cost import cost_of
 from paramcrop.paper.spaces import paper_space, preset_of
 from paramcrop.paper.tables import read_paper
 from paramcrop.settings.presets import all_options
-from paramcrop.sweeps.space import Space
-from paramcrop.sweeps.space_file import space_at
+from paramcrop.sweeps.space import Space, space_at
 from paramcrop.sweeps.trials import config_of, grid, make_trial
 from ray_jobs.prepare.command import main
 from ray_jobs.prepare.options import parse_arguments

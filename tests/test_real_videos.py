@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from paramcrop.data.batch import to_batch
-from paramcrop.data.reader import epoch_batches
+from paramcrop.data.samples import epoch_batches
 from paramcrop.data.shards import Video, write_shards
 from paramcrop.data.video import transcode
 from paramcrop.settings.presets import load_config

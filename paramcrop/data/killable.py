@@ -18,9 +18,11 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from paramcrop.data.malloc import KEEP_MEMORY
 from paramcrop.errors import ParamCropError, VideoError
 
+# By itself it gives large arrays back at once, and the kernel zeroes each page again for the next video or step. By the
+# environment of a new process: to a thread that is there already, ``mallopt`` comes too late.
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_ARENA_MAX": "1"}
 P = ParamSpec("P")
 R = TypeVar("R")
 WATCH = 0.5  # seconds between a child's looks at whether its parent is still there

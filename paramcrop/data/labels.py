@@ -10,8 +10,9 @@ from itertools import islice
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from paramcrop.data.shards import Manifest, open_folder
+from paramcrop.data.manifest import Manifest
 from paramcrop.errors import DataError
+from paramcrop.storage.files import open_folder
 
 
 def ranked_by_class(ids: Sequence[str], labels: Sequence[int], seed: int) -> list[float]:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from paramcrop.data.shards import Manifest
+from paramcrop.data.manifest import Manifest
 from paramcrop.errors import ConfigError
 
 Place: TypeAlias = tuple[str, int]  # file, row group

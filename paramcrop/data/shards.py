@@ -7,9 +7,8 @@ manifest's presence means that the folder is complete.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
 
@@ -17,12 +16,74 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from paramcrop.data.parquet import HashedParquet
+from paramcrop.data.manifest import Manifest, Shard, content_id, read_manifest, write_manifest
 from paramcrop.errors import DataError
-from paramcrop.storage.files import digest, write_whole
+from paramcrop.storage.files import digest, open_folder
 
-FORMAT = "paramcrop-shards/2"
-MANIFEST = "manifest.json"
+VIDEO = "video"  # the column that does not compress
+
+
+class HashedParquet:
+    """One Parquet file while it is written: ``write`` row groups, ``close``, then read its attributes.
+
+    Attributes:
+        bytes, sha256: of the file, once closed.
+        payload: bytes of video so far.
+        row_groups: rows in each row group so far.
+    """
+
+    def __init__(self, fs: pa.fs.FileSystem, path: str, schema: pa.Schema) -> None:
+        self.bytes, self.sha256, self.payload, self.row_groups = 0, "", 0, list[int]()
+        self._schema, self._sink = schema, _HashingSink(fs.open_output_stream(path))
+        # Encoded video does not compress, and statistics or dictionaries over it are waste.
+        small = [column for column in _leaves(schema) if column != VIDEO]
+        self._writer = pq.ParquetWriter(
+            pa.PythonFile(self._sink, mode="w"),
+            schema,
+            compression={VIDEO: "NONE"} | dict.fromkeys(small, "ZSTD"),
+            use_dictionary=[column for column in small if column.startswith("splits")],
+            write_statistics=small,
+        )
+
+    def write(self, rows: list[dict[str, Any]]) -> None:
+        """One row group."""
+        self._writer.write_table(pa.Table.from_pylist(rows, self._schema), row_group_size=len(rows))
+        self.row_groups.append(len(rows))
+        self.payload += sum(len(row[VIDEO]) for row in rows)
+
+    def close(self) -> None:
+        self._writer.close()
+        self._sink.close()
+        self.bytes, self.sha256 = self._sink.bytes, self._sink.sha256.hexdigest()
+
+
+def _leaves(schema: pa.Schema) -> list[str]:
+    """Parquet's names of the columns: those of a list are its elements'."""
+    return [f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name for field in schema]
+
+
+class _HashingSink:
+    def __init__(self, sink: Any) -> None:
+        self._sink, self.bytes, self.sha256 = sink, 0, hashlib.sha256()
+        self.closed = False
+
+    def write(self, data: Any) -> int:
+        self.sha256.update(data)
+        self.bytes += len(data)
+        self._sink.write(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self.bytes
+
+    def flush(self) -> None:
+        self._sink.flush()
+
+    def close(self) -> None:
+        if not self.closed:
+            self._sink.close()
+            self.closed = True
+
 
 # `video` is large_binary: plain binary has 32-bit offsets and overflows at 2 GB a chunk.
 SCHEMA = pa.schema(
@@ -53,101 +114,6 @@ class Video:
     label: int = -1
     splits: tuple[str, ...] = ("train",)
     source_sha256: str = ""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One Parquet file.
-
-    ``row_groups`` are the rows in each of its row groups, in order; every row is in exactly the splits ``splits``.
-    """
-
-    file: str
-    bytes: int
-    sha256: str
-    row_groups: tuple[int, ...]
-    splits: tuple[str, ...] = ("train",)
-
-    @property
-    def videos(self) -> int:
-        return sum(self.row_groups)
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a folder of shards holds.
-
-    ``content_id`` is a hash of the sorted (video id, source sha256) and of the settings they were prepared with: equal
-    ids mean equal data, wherever the folder lies and however it is cut into files.
-
-    Attributes:
-        rejected: what was left out, as {"id", "path", "splits" (with commas between), "reason"}.
-        warnings: what was kept but is not whole, as {"id", "path", "text"}.
-        plan: a hash of what was to be prepared; empty where that is not known.
-    """
-
-    content_id: str
-    classes: tuple[str, ...]
-    shards: tuple[Shard, ...]
-    settings: dict[str, Any] = field(default_factory=dict)
-    rejected: tuple[dict[str, str], ...] = ()
-    warnings: tuple[dict[str, str], ...] = ()
-    plan: str = ""
-
-    @property
-    def videos(self) -> int:
-        return sum(shard.videos for shard in self.shards)
-
-    @property
-    def splits(self) -> dict[str, int]:
-        """Every split and its number of videos, sorted by name."""
-        names = sorted({name for shard in self.shards for name in shard.splits})
-        return {name: sum(shard.videos for shard in self.shards if name in shard.splits) for name in names}
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """What a reader of results must know of these videos: which dataset, how many, of how many classes."""
-        return {"dataset": self.settings.get("dataset", ""), "videos": self.videos, "classes": len(self.classes)}
-
-    def rejected_of(self, split: str) -> list[dict[str, str]]:
-        """What was left out of one split."""
-        return [row for row in self.rejected if split in row.get("splits", "").split(",")]
-
-    def select(self, split: str | None) -> Manifest:
-        """The shards of one split (None: all); the content id stays the folder's.
-
-        Raises:
-            DataError: there is no such split.
-        """
-        if split is None:
-            return self
-        if split not in self.splits:
-            raise DataError(f"a split must be one of {', '.join(self.splits)}, but is {split!r}")
-        return replace(self, shards=tuple(shard for shard in self.shards if split in shard.splits))
-
-
-def content_id(sources: Iterable[tuple[str, str]], settings: dict[str, Any]) -> str:
-    """16 hex digits over the sorted (id, source sha256) pairs and the prepare settings."""
-    text = json.dumps([sorted(sources), settings], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def open_folder(folder: str) -> tuple[pa.fs.FileSystem, str]:
-    """Local path or URI -> (filesystem, path on it).
-
-    Raises:
-        DataError: the URI's scheme is not known or its store cannot be reached.
-    """
-    try:
-        return pa.fs.FileSystem.from_uri(folder) if "://" in folder else _local(folder)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{folder}: a folder must be a local path or a URI that pyarrow can open: {error}") from error
-
-
-def _local(folder: str) -> tuple[pa.fs.FileSystem, str]:
-    from pathlib import Path
-
-    return pa.fs.LocalFileSystem(), str(Path(folder).expanduser().resolve())
 
 
 def write_shards(
@@ -215,40 +181,6 @@ def row_groups(videos: Iterable[Video], max_bytes: int = 16 * 2**20, max_rows: i
             rows, size = [], 0
     if rows:
         yield rows
-
-
-def write_manifest(manifest: Manifest, folder: str) -> None:
-    fs, root = open_folder(folder)
-    totals = {"format": FORMAT, "videos": manifest.videos, "bytes": sum(shard.bytes for shard in manifest.shards)}
-    write_whole(fs, f"{root}/{MANIFEST}", json.dumps(totals | asdict(manifest), indent=1).encode())
-
-
-def read_manifest(folder: str) -> Manifest:
-    """Raises:
-    DataError: there is no manifest (the folder is missing or unfinished), or it is not one of ours.
-    """
-    fs, root = open_folder(folder)
-    try:
-        with fs.open_input_stream(f"{root}/{MANIFEST}") as source:
-            fields = json.loads(source.read())
-    except FileNotFoundError:
-        raise DataError(
-            f"{folder}: a data folder must hold a {MANIFEST}, but it does not (missing, or not finished)"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder}/{MANIFEST} must be readable JSON: {error}") from error
-    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
-        found = fields.get("format") if isinstance(fields, dict) else type(fields).__name__
-        raise DataError(f"{folder}/{MANIFEST} must be of format {FORMAT!r}, but says {found!r}")
-    shards = tuple(shard_from_json(shard) for shard in fields["shards"])
-    settings, rejected, warnings = fields["settings"], tuple(fields["rejected"]), tuple(fields["warnings"])
-    return Manifest(
-        fields["content_id"], tuple(fields["classes"]), shards, settings, rejected, warnings, fields["plan"]
-    )
-
-
-def shard_from_json(fields: dict[str, Any]) -> Shard:
-    return Shard(**fields | {"row_groups": tuple(fields["row_groups"]), "splits": tuple(fields["splits"])})
 
 
 def read_row_group(fs: pa.fs.FileSystem, path: str, row_group: int) -> pa.Table:

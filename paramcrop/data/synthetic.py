@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from paramcrop.data.shards import FORMAT, MANIFEST, Manifest, Video, write_shards
+from paramcrop.data.manifest import FORMAT, MANIFEST, Manifest
+from paramcrop.data.shards import Video, write_shards
 from paramcrop.data.video import encode
 
 CLASSES = ("up", "down", "sideways", "circle", "grow", "shrink", "shake", "bounce")

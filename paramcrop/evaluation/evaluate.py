@@ -19,8 +19,15 @@ from paramcrop.evaluation.features import Normalise, Outputs, clip_outputs, kept
 from paramcrop.evaluation.finetune import Classifier, Training, finetune
 from paramcrop.evaluation.heads import choose, normalised, train_heads
 from paramcrop.evaluation.job import Job
-from paramcrop.evaluation.metrics import accuracy_per_class, average_clips, confusion, top_k
-from paramcrop.evaluation.neighbours import cosine, knn_votes, recall_at
+from paramcrop.evaluation.metrics import (
+    accuracy_per_class,
+    average_clips,
+    confusion,
+    cosine,
+    knn_votes,
+    recall_at,
+    top_k,
+)
 from paramcrop.evaluation.videos import LabelledSet, Map, by_shard, held_out, open_split, training_batches
 from paramcrop.evaluation.weights import trained_classifier
 from paramcrop.storage.runs import commit

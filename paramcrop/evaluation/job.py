@@ -16,7 +16,8 @@ from paramcrop.data.uniform import UniformSpec
 from paramcrop.errors import CheckpointError
 from paramcrop.evaluation.protocols import Protocol
 from paramcrop.evaluation.weights import Pixels, foreign_state, load_backbone, load_strictly, random_backbone
-from paramcrop.settings.config import Config, run_id
+from paramcrop.settings.config import Config
+from paramcrop.settings.identity import run_id
 from paramcrop.storage.files import digest
 from paramcrop.training.build import build_backbone
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paramcrop.data.shards import Manifest, read_manifest
+from paramcrop.data.manifest import Manifest, read_manifest
 from paramcrop.errors import ConfigError
 from paramcrop.evaluation.protocols import Protocol, find_protocol, numbers
 from paramcrop.settings.config import Config

@@ -13,16 +13,15 @@ import numpy as np
 from paramcrop.data.batch import Batch, to_batch
 from paramcrop.data.clips import ClipSpec, cut_sample
 from paramcrop.data.labels import ranked_by_class, read_labels
+from paramcrop.data.manifest import Manifest, Shard, read_manifest
 from paramcrop.data.order import epoch_segments
-from paramcrop.data.reader import read_segment
-from paramcrop.data.samples import cut_batch
-from paramcrop.data.shards import Manifest, Shard, open_folder, read_manifest, read_row_group
+from paramcrop.data.samples import cut_batch, read_segment
+from paramcrop.data.shards import read_row_group
 from paramcrop.data.uniform import direct
 from paramcrop.errors import DataError
+from paramcrop.storage.files import open_folder
 
 TASK_VIDEOS = 8  # videos that one call of the mapped function decodes
-
-
 # Like the builtin ``map``: (function, items) -> results in order; one that works in parallel takes items a few ahead.
 # The functions mapped here take a ``guard``, which calls another function with arguments: a map may give one that does
 # so in a child process, for decoders that hang or crash.

@@ -13,7 +13,8 @@ import yaml
 from torch import Tensor, nn
 
 from paramcrop.errors import CheckpointError
-from paramcrop.settings.config import Config, flatten
+from paramcrop.settings.config import Config
+from paramcrop.settings.identity import flatten
 from paramcrop.settings.presets import make_config
 from paramcrop.storage.checkpoint import load_checkpoint, newest_checkpoint
 from paramcrop.storage.mirror import mirror_at

@@ -7,8 +7,6 @@ from torch import Tensor, nn
 from paramcrop.models.layers import NORMS, norm_layer
 
 BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
-
-
 Size = tuple[int, int, int]
 
 

@@ -10,7 +10,8 @@ from functools import cache
 from typing import NamedTuple
 
 from paramcrop.evaluation.protocols import Protocol, find_protocol
-from paramcrop.settings.config import Config, run_id
+from paramcrop.settings.config import Config
+from paramcrop.settings.identity import run_id
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import config_of, grid, make_trial
 from paramcrop.training.build import build_backbone, view_size

@@ -11,7 +11,8 @@ from paramcrop.errors import ConfigError
 from paramcrop.evaluation.protocols import find_protocol
 from paramcrop.paper.spaces import paper_space
 from paramcrop.paper.tables import read_paper
-from paramcrop.settings.config import Config, identity
+from paramcrop.settings.config import Config
+from paramcrop.settings.identity import identity
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import Trial, config_of
 

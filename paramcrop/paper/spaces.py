@@ -7,9 +7,7 @@ from typing import Any
 
 from paramcrop.evaluation.protocols import find_protocol, numbers
 from paramcrop.paper.tables import Entry, Paper, Row, cell_of, cells, names_of
-from paramcrop.sweeps.layout import Cell, Layout, Line
-from paramcrop.sweeps.space import Differs, Evaluate, Space
-from paramcrop.sweeps.space_file import find_space, read_space
+from paramcrop.sweeps.space import Cell, Differs, Evaluate, Layout, Line, Space, find_space, read_space
 
 DEMO = "demo"
 

@@ -9,8 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from paramcrop.sweeps.layout import Cell
-from paramcrop.sweeps.space_file import FOLDER
+from paramcrop.sweeps.space import FOLDER, Cell
 
 FILE = FOLDER / "paper.yaml"
 STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

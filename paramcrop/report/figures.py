@@ -16,13 +16,12 @@ from matplotlib.figure import Figure
 
 from paramcrop.errors import DataError
 from paramcrop.report.crop_pictures import plot_crops
-from paramcrop.report.panels import PAPER, Measure, at_end, by_label, main_metric, over_key
+from paramcrop.report.panels import PAPER, Measure, at_end, by_label, draw_search, main_metric, over_key
 from paramcrop.report.plots import plot_figure5
-from paramcrop.report.search_figures import draw_search
 from paramcrop.report.snapshots import read_snapshots
 from paramcrop.report.table import Table
+from paramcrop.storage.files import whole
 from paramcrop.storage.runs import read_metrics
-from paramcrop.sweeps.whole import whole
 
 MOST_LABELLED = 24  # trials that are drawn beside their labels
 MOST_CURVES = 8  # trials that share Figure 5, or the picture of crops

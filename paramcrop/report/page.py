@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from paramcrop.report import shown
+from paramcrop.report import text
 from paramcrop.report.figures import Picture, draw
-from paramcrop.report.filled_view import View, show_both, view
+from paramcrop.report.paper_table import View, scale_of, show_both, title, view
 from paramcrop.report.table import Table, make_table, task_of, tidy_rows
 from paramcrop.settings.presets import show
+from paramcrop.storage.files import whole
 from paramcrop.storage.lease import is_held
 from paramcrop.sweeps.record import UNFINISHED, read_records
-from paramcrop.sweeps.space import Space
-from paramcrop.sweeps.space_file import read_space
-from paramcrop.sweeps.whole import whole
+from paramcrop.sweeps.space import Space, read_space
 
 TEMPLATE = "page.html.j2"
 TEXT, WHOLE, REAL = pa.string(), pa.int64(), pa.float64()
@@ -81,16 +81,16 @@ def arrow_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
 
 def make_markdown(table: Table) -> str:
     """The tables and the notes."""
-    parts = [f"# {plain(table.space.question)}", f"{shown.show_counts(table)}. {plain(_how(table))}"]
+    parts = [f"# {plain(table.space.question)}", f"{text.show_counts(table)}. {plain(_how(table))}"]
     parts += markdown_view(view(table), 2)
     for task in table.tasks:
-        parts += [f"## {plain(task.name)}", _markdown(shown.task_lines(table, task))]
-    if settings := shown.setting_lines(table):
+        parts += [f"## {plain(task.name)}", _markdown(text.task_lines(table, task))]
+    if settings := text.setting_lines(table):
         parts += ["## Settings", _markdown(settings)]
-    parts += ["## Pretraining", _markdown(shown.trial_lines(table)), f"In all {shown.show_total(table)}."]
-    told = {"Failed": shown.troubles(table), "Notes": shown.all_notes(table)}
-    for title, lines in told.items():
-        parts += [f"## {title}", "\n".join(f"- {plain(line)}" for line in lines)] if lines else []
+    parts += ["## Pretraining", _markdown(text.trial_lines(table)), f"In all {text.show_total(table)}."]
+    told = {"Failed": text.troubles(table), "Notes": text.all_notes(table)}
+    for heading, lines in told.items():
+        parts += [f"## {heading}", "\n".join(f"- {plain(line)}" for line in lines)] if lines else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -130,8 +130,8 @@ def make_page(table: Table, name: str, pictures: Iterable[Picture]) -> str:
             space=table.space,
             name=name,
             pictures=list(pictures),
-            shown=shown,
-            fixed=shown.fixed_settings(table),
+            text=text,
+            fixed=text.fixed_settings(table),
             asked=_asked(table.space),
             written=time.strftime("%Y-%m-%d %H:%M"),
         )
@@ -159,3 +159,49 @@ def _yaml(values: dict[str, Any]) -> str:
 def _data(file: Path) -> str:
     """A PNG as the address of itself."""
     return "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()
+
+
+class Section(NamedTuple):
+    """One table or figure."""
+
+    name: str
+    title: str
+    table: Table
+    filled: View
+    pictures: tuple[Picture, ...]
+    scales: tuple[str, ...]
+
+
+def write_paper(sweeps: Sequence[Path], folder: Path) -> list[Path]:
+    """Write ``folder``/index.html and paper.md of the sweeps' folders, whole or not at all -> the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sections = [_section(sweep) for sweep in sweeps]
+    page, markdown = folder / "index.html", folder / "paper.md"
+    with whole(page) as part:
+        template = templates().get_template("paper.html.j2")
+        part.write_text(template.render(sections=sections, text=text, written=time.strftime("%Y-%m-%d %H:%M")))
+    with whole(markdown) as part:
+        part.write_text(_paper_markdown(sections, folder))
+    return [page, markdown]
+
+
+def _section(sweep: Path) -> Section:
+    table = read_table(sweep)
+    name = table.space.layout.name if table.space.layout else sweep.name
+    pictures = tuple(draw(table, sweep))
+    return Section(sweep.name, title(name), table, view(table), pictures, tuple(scale_of(table)))
+
+
+def _paper_markdown(sections: Sequence[Section], folder: Path) -> str:
+    parts = ["# The paper's tables and figures"]
+    for section in sections:
+        parts.append(f"## {section.title}: {plain(section.table.space.question)}")
+        parts += markdown_view(section.filled, 3) or _drawn(section, folder)
+    return "\n\n".join(parts) + "\n"
+
+
+def _drawn(section: Section, folder: Path) -> list[str]:
+    """Of a figure: its picture, linked from ``folder``, and of what pretrainings it is."""
+    links = [f"![{plain(p.caption)}]({os.path.relpath(p.file, folder)})" for p in section.pictures[:1]]
+    scales = "\n".join(f"- pretrained on {plain(scale)}" for scale in section.scales)
+    return [*links, *([scales] if scales else []), f"{text.show_counts(section.table)}."]

@@ -6,14 +6,10 @@ Models are frozen and reject unknown keys. Only builders, ``pretrain`` and the d
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-METHOD_VERSION = 1  # raise it when equal settings no longer mean the same computation
 
 # backbone.name -> module:maker, called with those of the settings under `backbone` that it takes.
 BACKBONES = {
@@ -31,11 +27,14 @@ POLICIES = {
     "autoaugment": "paramcrop.crops.policies:RandomCrops",  # its operations are drawn with the clips
     "none": "paramcrop.crops.policies:WholeClip",
 }
+
+
 if TYPE_CHECKING:
     BackboneName: TypeAlias = str
     PolicyName: TypeAlias = str
 else:  # the choices that errors and --help show
     BackboneName, PolicyName = Literal[tuple(BACKBONES)], Literal[tuple(POLICIES)]
+
 
 STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -339,36 +338,3 @@ class Config(BaseModel):
         if self.method == "mean_teacher":
             return self.labelled_rows / self.train.global_batch * math.log(classes)
         return math.log(2 * self.train.global_batch - 1 if self.method == "simclr" else self.moco.queue + 1)
-
-
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mapping -> {dotted key: value}."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
-
-
-def where_fields(model: type[BaseModel] = Config, prefix: str = "") -> set[str]:
-    """Dotted keys of the fields that say where or how fast a run is made, never what it computes."""
-    found: set[str] = set()
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            found |= where_fields(field.annotation, f"{prefix}{name}.")
-        elif isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("where"):
-            found.add(prefix + name)
-    return found
-
-
-def identity(config: Config, content_id: str) -> dict[str, Any]:
-    """What a run's id is made of: the settings that differ from the defaults, the data, the seed."""
-    default, where = flatten(Config().model_dump(mode="json")), where_fields()
-    chosen = flatten(config.model_dump(mode="json"))
-    changed = {k: v for k, v in chosen.items() if k not in where and v != default[k]}
-    return {"method_version": METHOD_VERSION, "data": content_id, "settings": changed, "seed": config.seed}
-
-
-def run_id(config: Config, content_id: str) -> str:
-    """12 hex digits; equal for equal computations, wherever and by whatever number of workers they are made."""
-    text = json.dumps(identity(config, content_id), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

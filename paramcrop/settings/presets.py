@@ -14,7 +14,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from paramcrop.errors import ConfigError
-from paramcrop.settings.config import Config, flatten
+from paramcrop.settings.config import Config
+from paramcrop.settings.identity import flatten
 
 
 def preset_names() -> list[str]:

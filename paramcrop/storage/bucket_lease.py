@@ -19,8 +19,8 @@ from typing import Any
 
 import pyarrow.fs
 
-from paramcrop.data.shards import open_folder
 from paramcrop.errors import DataError, LeaseError
+from paramcrop.storage.files import open_folder
 from paramcrop.storage.lease import HEARTBEAT, STALE, has_ended, myself
 from paramcrop.storage.mirror import patiently
 

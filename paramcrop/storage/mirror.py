@@ -26,8 +26,8 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.fs
 
-from paramcrop.data.shards import open_folder
 from paramcrop.errors import DataError
+from paramcrop.storage.files import open_folder
 
 R = TypeVar("R")
 WAITS = (1, 2, 4, 8, 15, 30, 60, 60, 60)  # seconds between tries while a store is away: four minutes

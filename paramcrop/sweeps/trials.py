@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from paramcrop.data.manifest import read_manifest
 from paramcrop.errors import ConfigError
-from paramcrop.settings.config import Config, flatten
+from paramcrop.evaluation.protocols import Protocol
+from paramcrop.settings.config import Config
+from paramcrop.settings.identity import flatten, run_id
 from paramcrop.settings.presets import load_config, make_config, show
 from paramcrop.sweeps.space import DERIVED, SCALAR, Space
 
@@ -130,3 +133,21 @@ def decode(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
     texts = {key: {encode(v): v for v in swept.listed or ()} for key, swept in space.params.items()}
     order = [VARIANT] if space.variants else list(space.params)
     return {key: texts.get(key, {}).get(values[key], values[key]) for key in order}
+
+
+def wanted_of(space: Space, trial: Trial, content_id: str, tasks: Sequence[tuple[str, Protocol]]) -> str:
+    """12 hex digits over the runs, the evaluations of each, and how trials are stopped.
+
+    Args:
+        content_id: of the pretraining's videos. tasks: (content id of the set, protocol).
+    """
+    runs = [run_id(config_of(space, trial, seed), content_id) for seed in space.seeds]
+    evaluations = [(content, protocol.digest) for content, protocol in tasks]
+    stopped = space.proxy.model_dump() if space.scheduler == "asha" else None
+    how = [space.evaluate.splits, space.evaluate.seeds, space.objective.metric, space.objective.mode, stopped]
+    return hashlib.sha256(json.dumps([runs, evaluations, how]).encode()).hexdigest()[:12]
+
+
+def content_ids(data: dict[str, str]) -> dict[str, str]:
+    """Of each named set."""
+    return {name: read_manifest(folder).content_id for name, folder in data.items()}

@@ -11,9 +11,10 @@ checkpoints/epoch=0060/        state.pt, meta.json
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
@@ -21,6 +22,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
 from paramcrop import dist
 from paramcrop.crops.geometry import crop_box
@@ -29,9 +33,33 @@ from paramcrop.data.batch import Batch
 from paramcrop.storage.checkpoint import NAME, WITHIN, save_checkpoint
 from paramcrop.storage.jsonl import Lines, append_line, cut_lines
 from paramcrop.storage.mirror import Mirror
-from paramcrop.training.board import Board
-from paramcrop.training.telemetry import stack_params
-from paramcrop.training.two_views import TwoViews
+from paramcrop.training.two_views import TwoViews, stack_params
+
+
+class Board:
+    """An event file in ``folder``.
+
+    Args:
+        step: the last step that counts; what earlier files in the folder say of later ones is hidden.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._writer = EventsWriter(str(folder / "events"), f".{os.getpid()}")
+        start = SessionLog(status=SessionLog.START)
+        self._writer.write_event(Event(wall_time=time.time(), step=step + 1, session_log=start))
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """Raises:
+        OSError: the file cannot be written.
+        """
+        for name, value in values.items():
+            self._writer.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
 
 PROBE = 4  # videos whose crops are kept
 SEND = 15.0  # seconds between two sendings of metrics

@@ -20,10 +20,9 @@ from ray.data import Dataset, ExecutionOptions, ExecutionResources, TaskPoolStra
 
 from paramcrop.data.clips import ClipSpec, cut_sample
 from paramcrop.data.killable import Killable
+from paramcrop.data.manifest import Manifest
 from paramcrop.data.order import Labelled, Segment, epoch_segments, steps_per_epoch
-from paramcrop.data.reader import following_rows, read_segment
-from paramcrop.data.samples import Cut, Following, cut_batches
-from paramcrop.data.shards import Manifest
+from paramcrop.data.samples import Cut, Following, cut_batches, following_rows, read_segment
 from ray_jobs.engine.loop import Forget, Pace
 from ray_jobs.engine.plan import DECODE_CPUS
 

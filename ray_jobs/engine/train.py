@@ -18,15 +18,15 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from paramcrop import dist, errors
 from paramcrop.data.batch import Batch, to_batch
+from paramcrop.data.killable import KEEP_MEMORY
 from paramcrop.data.labels import labelled_rows
-from paramcrop.data.malloc import KEEP_MEMORY
+from paramcrop.data.manifest import Manifest
 from paramcrop.data.order import Labelled, steps_per_epoch
-from paramcrop.data.shards import Manifest
 from paramcrop.errors import DecodeFailuresError, NonFiniteLossError, ParamCropError, StorageError
 from paramcrop.settings.config import Config
 from paramcrop.storage.checkpoint import newest_checkpoint, steps_done
 from paramcrop.storage.mirror import Mirror
-from paramcrop.storage.stint import still_held
+from paramcrop.storage.runs import still_held
 from paramcrop.training.build import build_clip_spec
 from paramcrop.training.pretrain import pretrain
 from paramcrop.training.recorder import Recorder

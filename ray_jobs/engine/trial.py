@@ -19,8 +19,8 @@ from paramcrop.evaluation.job import Job
 from paramcrop.evaluation.results import read_result
 from paramcrop.evaluation.tasks import Asked, make_jobs
 from paramcrop.storage.runs import is_finished
-from paramcrop.sweeps.book import Book
 from paramcrop.sweeps.objective import objective_of
+from paramcrop.sweeps.record import Book
 from paramcrop.sweeps.trials import config_of, decode, make_trial
 from ray_jobs.engine.connect import QUIET
 from ray_jobs.engine.evaluators import run_evaluations

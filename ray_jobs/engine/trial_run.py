@@ -15,10 +15,9 @@ from paramcrop.evaluation.tasks import make_jobs
 from paramcrop.settings.config import Config
 from paramcrop.storage.checkpoint import NAME, newest_checkpoint, steps_done
 from paramcrop.storage.mirror import Mirror
-from paramcrop.storage.runs import is_finished, read_metrics, read_status, run_place
-from paramcrop.storage.stint import begin, ending, hold
-from paramcrop.sweeps.book import Book
+from paramcrop.storage.runs import begin, ending, hold, is_finished, read_metrics, read_status, run_place
 from paramcrop.sweeps.objective import main_value
+from paramcrop.sweeps.record import Book
 from ray_jobs.engine.evaluators import run_evaluations
 from ray_jobs.engine.train import run_pretraining
 from ray_jobs.engine.work import Work, report
@@ -46,7 +45,7 @@ def pretrain(config: Config, compared: bool, book: Book, work: Work) -> Mirror:
             with hold(place, book.doing) as lease:
                 if finished(place):
                     break
-                begin(place, config, manifest, lambda text: None)
+                begin(place, config, manifest.content_id, manifest.about, lambda text: None)
                 with ending(place, steps):
                     if steps_done(newest_checkpoint(place.folder, place.fetch)[0])[1] < steps:
                         job = (config, work.plan, data, manifest, place, lease.place)

@@ -21,7 +21,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from paramcrop.data.shards import open_folder
+from paramcrop.storage.files import open_folder
 from paramcrop.sweeps.space import Proxy, Space
 from paramcrop.sweeps.study import distributions, drawn_values, make_sampler, storage, study_name, tell
 from ray_jobs.engine.plan import DRIVER_CPUS

@@ -11,10 +11,9 @@ from typing import Any
 import ray.tune
 
 from paramcrop.evaluation.tasks import Asked, only
-from paramcrop.sweeps.book import Book
+from paramcrop.sweeps.record import Book
 from paramcrop.sweeps.space import Space
-from paramcrop.sweeps.trials import Trial
-from paramcrop.sweeps.wanted import wanted_of
+from paramcrop.sweeps.trials import Trial, wanted_of
 from ray_jobs.engine.plan import Plan
 
 

@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
+from paramcrop.data.manifest import MANIFEST, Manifest, read_manifest
 from paramcrop.data.prepare.attempt import clean, finish, finished, leftovers, read_parts, working
 from paramcrop.data.prepare.datasets import find_dataset
 from paramcrop.data.prepare.plan import Part, Plan, make_plan
-from paramcrop.data.prepare.probe import probe
-from paramcrop.data.shards import MANIFEST, Manifest, check_shards, read_manifest
+from paramcrop.data.prepare.transcode import probe
+from paramcrop.data.shards import check_shards
 from paramcrop.errors import DataError
 from ray_jobs.count_progress import CountProgress
 from ray_jobs.prepare.options import parse_arguments

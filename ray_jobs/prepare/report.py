@@ -8,9 +8,9 @@ from collections import Counter
 from rich.console import Console
 from rich.table import Table
 
+from paramcrop.data.manifest import Manifest
 from paramcrop.data.prepare.plan import Plan
-from paramcrop.data.prepare.probe import Estimate
-from paramcrop.data.shards import Manifest
+from paramcrop.data.prepare.transcode import Estimate
 from ray_jobs.count_progress import clock
 
 SHOWN = 5  # rejected files; the rest is in the manifest

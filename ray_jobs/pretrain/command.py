@@ -11,12 +11,12 @@ from functools import partial
 
 from rich.console import Console
 
+from paramcrop.data.manifest import Manifest, read_manifest
 from paramcrop.data.order import steps_per_epoch
-from paramcrop.data.shards import Manifest, read_manifest
-from paramcrop.settings.config import Config, run_id
+from paramcrop.settings.config import Config
+from paramcrop.settings.identity import run_id
 from paramcrop.storage.mirror import Mirror
-from paramcrop.storage.runs import is_finished, read_status, run_place, set_aside
-from paramcrop.storage.stint import begin, ending, hold
+from paramcrop.storage.runs import begin, ending, hold, is_finished, read_status, run_place, set_aside
 from ray_jobs.engine.plan import Node, Plan, plan_pretraining
 from ray_jobs.options import config_parser, parse_config, uncollected
 from ray_jobs.pretrain.report import describe, print_ending
@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> None:
         console.print(f"{told}; data.split chooses one", highlight=False)
     console.print(f"run: {place}", highlight=False)
     with hold(place, lambda text: console.print(text, highlight=False)) as lease:
-        begin(place, config, manifest, lambda text: console.print(text, highlight=False))
+        begin(place, config, manifest.content_id, manifest.about, lambda text: console.print(text, highlight=False))
         with ending(place, steps):
             train(config, data, manifest, place, lease.place, steps, console)
         if (state := read_status(folder)["state"]) != "finished":
@@ -121,8 +121,7 @@ def train(
         console.print(f"going on from {newest.name}, step {done} of {steps}", highlight=False)
     if done == steps:
         return
-    from ray_jobs.engine.connect import connect
-    from ray_jobs.engine.grow import planned
+    from ray_jobs.engine.connect import connect, planned
     from ray_jobs.engine.train import run_pretraining
 
     connect(config.run.ray_logs)

@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> None:
         return
     trials = [answer(sweep, arguments, console) for sweep in sweeps]
     if len(sweeps) > 1:
-        from paramcrop.report.paper_page import write_paper
+        from paramcrop.report.page import write_paper
 
         for file in write_paper([sweep.folder for sweep in sweeps], home() / "sweeps" / PAPER):
             console.print(f"  {file}", highlight=False, markup=False)
@@ -68,9 +68,8 @@ def answer(sweep: Sweep, arguments: Namespace, console: Console) -> int:
 
 def run(sweep: Sweep, todo: int, concurrent: int | None, timeout: float, quiet: bool, console: Console) -> None:
     """Connect to Ray (or start it), divide the cluster, run what is still to be done."""
-    from ray_jobs.engine.connect import connect
+    from ray_jobs.engine.connect import connect, planned
     from ray_jobs.engine.evaluators import end_pool, make_pool
-    from ray_jobs.engine.grow import planned
     from ray_jobs.engine.plan import Node, SweepPlan, plan_sweep
     from ray_jobs.engine.tuning import run_trials
     from ray_jobs.engine.work import Work

@@ -10,8 +10,7 @@ from paramcrop.errors import ConfigError
 from paramcrop.paper.spaces import DEMO, paper_space, preset_of, with_stand_in
 from paramcrop.paper.tables import read_paper
 from paramcrop.settings.presets import all_options, parse_override, preset_names
-from paramcrop.sweeps.space import Space
-from paramcrop.sweeps.space_file import find_space, read_space, space_at
+from paramcrop.sweeps.space import Space, find_space, read_space, space_at
 from ray_jobs.evaluate.options import SYNTHETIC
 from ray_jobs.options import EXIT_CODES, Parser
 

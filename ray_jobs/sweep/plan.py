@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from paramcrop.data.shards import Manifest
+from paramcrop.data.manifest import Manifest
 from paramcrop.data.synthetic import cached_dataset
 from paramcrop.errors import ParamCropError
 from paramcrop.evaluation.tasks import Asked, as_pretrained, find_tasks, only
@@ -19,8 +19,7 @@ from paramcrop.storage.runs import home
 from paramcrop.sweeps.objective import objective_parts
 from paramcrop.sweeps.record import is_done, read_record
 from paramcrop.sweeps.space import Space
-from paramcrop.sweeps.trials import VARIANT, Trial, config_of, grid, make_trial
-from paramcrop.sweeps.wanted import content_ids, wanted_of
+from paramcrop.sweeps.trials import VARIANT, Trial, config_of, content_ids, grid, make_trial, wanted_of
 from ray_jobs.evaluate.options import MADE_UP, MADE_UP_TEST, SYNTHETIC
 from ray_jobs.videos import find_videos
 

@@ -21,7 +21,8 @@ import numpy as np
 import torch
 
 from paramcrop.data.clips import ClipSpec, cut_sample
-from paramcrop.data.shards import Manifest, read_manifest, read_videos
+from paramcrop.data.manifest import Manifest, read_manifest
+from paramcrop.data.shards import read_videos
 from paramcrop.data.synthetic import make_dataset
 from tests.benchmarks.timing import Line, Report
 

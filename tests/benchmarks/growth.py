@@ -15,8 +15,8 @@ import torch
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from paramcrop.data.manifest import Manifest, Shard
 from paramcrop.data.order import epoch_segments, place_of
-from paramcrop.data.shards import Manifest, Shard
 from paramcrop.storage.runs import home
 from paramcrop.sweeps.record import TrialRecord, read_records, write_record
 from paramcrop.training.build import build_clip_spec, build_optimizer

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from paramcrop.evaluation.features import Normalise, _forward
-from paramcrop.evaluation.neighbours import cosine, knn_votes, recall_at
+from paramcrop.evaluation.metrics import cosine, knn_votes, recall_at
 from paramcrop.models.r2d3d import R2D3D
 from tests.benchmarks.timing import Line, Report, peak_bytes, take_turns
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from paramcrop.data.batch import Batch, to_batch
-from paramcrop.data.malloc import KEEP_MEMORY
+from paramcrop.data.killable import KEEP_MEMORY
 from paramcrop.data.samples import cut_batch
 from paramcrop.settings.config import Config
 from paramcrop.settings.presets import load_config

@@ -16,8 +16,9 @@ from paramcrop.data.clips import (
     square_boxes,
     window_starts,
 )
+from paramcrop.data.manifest import Manifest
 from paramcrop.data.samples import cut_batch
-from paramcrop.data.shards import Manifest, read_videos
+from paramcrop.data.shards import read_videos
 from paramcrop.data.video import VideoReader, encode
 
 SPEC = ClipSpec(frames=8, size=32)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from paramcrop.data.manifest import Manifest, Shard
 from paramcrop.data.order import Labelled, Segment, epoch_segments, place_of, steps_per_epoch
-from paramcrop.data.shards import Manifest, Shard
 from paramcrop.errors import ConfigError
 
 GROUPS = ((5, 7, 3), (6, 6, 6, 1), (9,))

@@ -4,9 +4,10 @@ import numpy as np
 
 from paramcrop.data.clips import ClipSpec
 from paramcrop.data.labels import labelled_rows
+from paramcrop.data.manifest import Manifest
 from paramcrop.data.order import Labelled, epoch_segments
-from paramcrop.data.reader import epoch_batches, read_segment
-from paramcrop.data.shards import Manifest, read_videos
+from paramcrop.data.samples import epoch_batches, read_segment
+from paramcrop.data.shards import read_videos
 
 SPEC = ClipSpec(frames=8, size=32, random_cube=False)
 

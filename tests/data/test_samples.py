@@ -12,10 +12,10 @@ import pytest
 
 from paramcrop.data.clips import ClipSpec, Sample, cut_sample
 from paramcrop.data.killable import Killable
+from paramcrop.data.manifest import Manifest
 from paramcrop.data.order import epoch_segments, place_of
-from paramcrop.data.reader import STAND_INS, epoch_batches, following_rows, read_segment
-from paramcrop.data.samples import cut_batch, cut_batches
-from paramcrop.data.shards import Manifest, read_videos, write_shards
+from paramcrop.data.samples import STAND_INS, cut_batch, cut_batches, epoch_batches, following_rows, read_segment
+from paramcrop.data.shards import read_videos, write_shards
 
 SPEC = ClipSpec(frames=8, size=32)
 BATCH, WINDOW = 12, 2

@@ -6,15 +6,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from paramcrop.data.shards import (
-    Manifest,
-    Video,
-    check_shards,
-    read_manifest,
-    read_videos,
-    write_manifest,
-    write_shards,
-)
+from paramcrop.data.manifest import Manifest, read_manifest, write_manifest
+from paramcrop.data.shards import Video, check_shards, read_videos, write_shards
 from paramcrop.errors import DataError
 
 

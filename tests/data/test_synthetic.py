@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paramcrop.data.shards import FORMAT, check_shards, read_manifest
+from paramcrop.data.manifest import FORMAT, read_manifest
+from paramcrop.data.shards import check_shards
 from paramcrop.data.synthetic import CLASSES, cached_dataset, motion, render, videos
 
 HASH = """

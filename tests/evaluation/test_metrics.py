@@ -8,8 +8,15 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 from torchmetrics.functional.retrieval import retrieval_hit_rate
 
-from paramcrop.evaluation.metrics import accuracy_per_class, average_clips, confusion, top_k
-from paramcrop.evaluation.neighbours import cosine, knn_votes, recall_at
+from paramcrop.evaluation.metrics import (
+    accuracy_per_class,
+    average_clips,
+    confusion,
+    cosine,
+    knn_votes,
+    recall_at,
+    top_k,
+)
 
 CLASSES = 7
 

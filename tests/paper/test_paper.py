@@ -13,16 +13,13 @@ from paramcrop.evaluation.results import Mean
 from paramcrop.paper.published import published
 from paramcrop.paper.spaces import paper_space, preset_of, with_stand_in
 from paramcrop.paper.tables import Paper, read_paper
-from paramcrop.report.filled_view import show_both, size_cells, view
-from paramcrop.report.page import read_table, write_report
-from paramcrop.report.paper_page import write_paper
-from paramcrop.report.paper_table import Filled, agrees, fill
-from paramcrop.settings.config import run_id
+from paramcrop.report.page import read_table, write_paper, write_report
+from paramcrop.report.paper_table import Filled, agrees, fill, show_both, size_cells, view
+from paramcrop.settings.identity import run_id
 from paramcrop.settings.presets import load_config
 from paramcrop.storage.runs import write_provenance
 from paramcrop.sweeps.record import TrialRecord, read_records, write_record
-from paramcrop.sweeps.space import Space
-from paramcrop.sweeps.space_file import space_at
+from paramcrop.sweeps.space import Space, space_at
 from paramcrop.sweeps.trials import config_of, grid, make_trial
 from tests.sweeps.made import made_result, made_run, write_space
 

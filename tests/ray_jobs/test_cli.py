@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from paramcrop.data.clips import ClipSpec
-from paramcrop.data.shards import Manifest
+from paramcrop.data.manifest import Manifest
 from paramcrop.settings.presets import all_options
 from ray_jobs.engine.ingest import MOST_BLOCK_BYTES, rows_per_block
 

@@ -8,7 +8,7 @@ import pytest
 
 from paramcrop.errors import ResourceError
 from paramcrop.settings.presets import load_config
-from ray_jobs.engine import grow
+from ray_jobs.engine import connect
 from ray_jobs.engine.plan import Node
 from ray_jobs.pretrain.command import plan_of
 
@@ -16,11 +16,11 @@ from ray_jobs.pretrain.command import plan_of
 def asked_and_planned(monkeypatch: pytest.MonkeyPatch, nodes: list[list[Node]], *overrides: str) -> tuple[Any, ...]:
     """What was asked of the cluster, the plan, and what was said, while the nodes come one look after the other."""
     asked, said, looks = list[Any](), list[str](), iter(nodes)
-    monkeypatch.setattr(grow, "request_resources", lambda bundles: asked.append(bundles))
-    monkeypatch.setattr(grow, "cluster_nodes", lambda: next(looks, nodes[-1]))
-    monkeypatch.setattr(grow, "POLL", 0.01)
+    monkeypatch.setattr(connect, "request_resources", lambda bundles: asked.append(bundles))
+    monkeypatch.setattr(connect, "cluster_nodes", lambda: next(looks, nodes[-1]))
+    monkeypatch.setattr(connect, "POLL", 0.01)
     config = load_config("k400_simclr_s3dg", None, ["train.workers=2", "train.device=cuda", *overrides])
-    with grow.planned(config, lambda there: plan_of(config, there), said.append) as plan:
+    with connect.planned(config, lambda there: plan_of(config, there), said.append) as plan:
         found = list(asked)
     return found, plan, said, asked
 

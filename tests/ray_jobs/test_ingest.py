@@ -18,8 +18,8 @@ from ray.data._internal.execution import streaming_executor_state
 from ray.data._internal.execution.metadata_fetcher import InlineMetadataFetcher
 
 from paramcrop.data.clips import ClipSpec
-from paramcrop.data.reader import epoch_batches
-from paramcrop.data.shards import Manifest
+from paramcrop.data.manifest import Manifest
+from paramcrop.data.samples import epoch_batches
 from ray_jobs.engine import ingest, loop
 from ray_jobs.engine.ingest import execution_options, rows_per_block, training_samples
 

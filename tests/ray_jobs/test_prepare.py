@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from paramcrop.data.manifest import Manifest, read_manifest
 from paramcrop.data.prepare.attempt import begin, finish
 from paramcrop.data.prepare.datasets import find_dataset
 from paramcrop.data.prepare.plan import make_plan
 from paramcrop.data.prepare.transcode import make_shard
-from paramcrop.data.shards import Manifest, check_shards, read_manifest, read_videos
+from paramcrop.data.shards import check_shards, read_videos
 from paramcrop.data.synthetic import render
 from paramcrop.data.video import encode
 from paramcrop.storage.lease import Lease

@@ -96,8 +96,8 @@ def test_without_any_sweep_the_command_that_makes_one_is_named(tmp_path: Path) -
 
 @pytest.mark.parametrize(("arguments", "allowed"), [(["--help"], []), (["--sweep", "absent"], [])])
 def test_help_and_mistakes_import_neither_torch_nor_ray(arguments: list[str], allowed: list[str]) -> None:
-    script = f"import sys; sys.argv = ['report.py', *{arguments!r}]\nfrom ray_jobs.options import run_command\n"
-    script += "from ray_jobs.report import main\ntry: run_command(main)\nexcept SystemExit: pass\n"
+    script = f"import sys; sys.argv = ['report.py', *{arguments!r}]\nfrom paramcrop.cli import run\n"
+    script += "try: run('report')\nexcept SystemExit: pass\n"
     script += "print([m for m in ('torch', 'ray', 'matplotlib', 'optuna') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.splitlines()[-1] == str(allowed)

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.runs import write_status
-from paramcrop.sweeps.book import Book
+from paramcrop.sweeps.record import Book
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import make_trial
 from ray_jobs.engine.tuning import StudySearch

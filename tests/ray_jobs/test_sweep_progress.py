@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from paramcrop.sweeps.book import Book
-from paramcrop.sweeps.record import TrialRecord, read_record
+from paramcrop.sweeps.record import Book, TrialRecord, read_record
 from paramcrop.sweeps.trials import Trial
 from ray_jobs.sweep.progress import SweepProgress, line
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from paramcrop.data.malloc import KEEP_MEMORY
+from paramcrop.data.killable import KEEP_MEMORY
 
 FAULTS = """
 import resource, threading

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from paramcrop.report.facts import agreed, end_of, run_facts, worker_seconds
-from paramcrop.report.shown import show_time, show_work
+from paramcrop.report.text import show_time, show_work
 from paramcrop.storage.runs import write_status
 from tests.report.test_table import made_space
 from tests.sweeps.made import DATA, made_run

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from paramcrop.paper.published import paper_value
-from paramcrop.report.shown import all_notes, show_cell, task_lines, trial_lines, troubles
 from paramcrop.report.table import Table, in_order, make_table, tidy_rows
+from paramcrop.report.text import all_notes, show_cell, task_lines, trial_lines, troubles
 from paramcrop.sweeps.record import TrialRecord, read_records, write_record
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import grid, make_trial

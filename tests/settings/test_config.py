@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from paramcrop.settings.config import Config, identity, run_id, where_fields
+from paramcrop.settings.config import Config
+from paramcrop.settings.identity import identity, run_id, where_fields
 from paramcrop.settings.presets import load_config
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from paramcrop.data.shards import open_folder
+from paramcrop.data.manifest import Manifest
 from paramcrop.errors import DataError
 from paramcrop.settings.presets import load_config
 from paramcrop.storage import mirror
+from paramcrop.storage.files import open_folder
 from paramcrop.storage.mirror import Mirror, check_writable, folders_in, mirror_at, patiently
-from paramcrop.storage.runs import is_finished, run_place, write_status
-from paramcrop.storage.stint import begin, ending, still_held
+from paramcrop.storage.runs import begin, ending, is_finished, run_place, still_held, write_status
 from tests.bucket import NAME, s3_server
 
 
@@ -136,12 +136,10 @@ def test_what_was_there_is_set_aside(uri: str) -> None:
     assert [p for p in place.folder.iterdir() if not p.name.startswith(".")] == []
 
 
-def test_a_stint_writes_its_status_into_the_bucket(uri: str, shards: tuple[str, object]) -> None:
-    from paramcrop.data.shards import read_manifest
-
+def test_a_session_writes_its_status_into_the_bucket(uri: str, shards: tuple[str, Manifest]) -> None:
     config = load_config("demo")
     place, other = Mirror.of(uri, "me"), Mirror.of(uri, "you")
-    begin(place, config, read_manifest(str(shards[0])), lambda text: None)
+    begin(place, config, shards[1].content_id, shards[1].about, lambda text: None)
     other.fetch()
     assert '"running"' in (other.folder / "status.json").read_text() and (other.folder / "config.yaml").exists()
     with pytest.raises(RuntimeError), ending(place, 3):

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from paramcrop.errors import ConfigError
-from paramcrop.settings.config import run_id
+from paramcrop.settings.identity import run_id
 from paramcrop.settings.presets import load_config
 from paramcrop.storage.jsonl import read_lines
 from paramcrop.storage.runs import (

@@ -9,8 +9,7 @@ import yaml
 
 from paramcrop.errors import ConfigError
 from paramcrop.settings.presets import preset_names
-from paramcrop.sweeps.space import Space
-from paramcrop.sweeps.space_file import FOLDER, find_space, read_space, space_at
+from paramcrop.sweeps.space import FOLDER, Space, find_space, read_space, space_at
 from paramcrop.sweeps.trials import Trial, config_of, grid, make_trial, trial_id
 
 SHIPPED = sorted(path for path in FOLDER.glob("*.yaml") if path.stem != "paper")  # an index: see test_paper.py

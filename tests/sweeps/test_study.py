@@ -11,8 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from paramcrop.sweeps.space import Space
-from paramcrop.sweeps.space_file import find_space, read_space, space_at
+from paramcrop.sweeps.space import Space, find_space, read_space, space_at
 from paramcrop.sweeps.study import (
     best,
     distributions,

@@ -11,8 +11,8 @@ import torch
 
 from paramcrop.data.batch import Batch, to_batch
 from paramcrop.data.clips import ClipSpec
-from paramcrop.data.reader import epoch_batches
-from paramcrop.data.shards import Manifest, read_manifest
+from paramcrop.data.manifest import Manifest, read_manifest
+from paramcrop.data.samples import epoch_batches
 from paramcrop.settings.config import BACKBONES, POLICIES, Config
 from paramcrop.training.build import build_clip_spec, build_optimizer
 from paramcrop.training.optim import set_lr

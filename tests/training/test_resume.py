@@ -166,7 +166,11 @@ def full_disk(*args: Any, **kwargs: Any) -> Any:
 
 @pytest.mark.parametrize(
     "where",
-    ["paramcrop.storage.checkpoint._settle", "paramcrop.storage.jsonl.Lines.add", "paramcrop.training.board.Board.add"],
+    [
+        "paramcrop.storage.checkpoint._settle",
+        "paramcrop.storage.jsonl.Lines.add",
+        "paramcrop.training.recorder.Board.add",
+    ],
 )
 def test_a_full_disk_ends_the_run_and_spares_the_last_checkpoint(
     tmp_path: Path, whole: Any, where: str, monkeypatch: pytest.MonkeyPatch

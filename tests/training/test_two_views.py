@@ -4,7 +4,7 @@ import torch
 
 from paramcrop.crops.geometry import CropParams
 from paramcrop.training.build import build_clip_spec
-from paramcrop.training.telemetry import crop_scalars, stack_params
+from paramcrop.training.two_views import crop_scalars, stack_params
 from tests.memory import made_clips, memory_batches, tiny_config
 
 

@@ -15,17 +15,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.fs
 
+from paramcrop.data.manifest import MANIFEST, Manifest, content_id, read_manifest, shard_from_json, write_manifest
 from paramcrop.data.prepare.plan import PARTS, Part, Piece, Plan, part_path, rejection
-from paramcrop.data.shards import (
-    MANIFEST,
-    Manifest,
-    content_id,
-    open_folder,
-    read_manifest,
-    shard_from_json,
-    write_manifest,
-)
 from paramcrop.errors import DataError
+from paramcrop.storage.files import open_folder
 from paramcrop.storage.lease import Lease
 
 OURS = re.compile(r"shard-\d{5,}\.parquet|(shard-\d{5,}\.parquet|manifest\.json)\.[0-9a-f]{32}\.part")

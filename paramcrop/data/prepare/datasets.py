@@ -22,8 +22,8 @@ from paramcrop.data.prepare.annotations import (
     parse_table,
     parse_ucf_list,
 )
-from paramcrop.data.shards import open_folder
 from paramcrop.errors import DataError
+from paramcrop.storage.files import open_folder
 
 EXTENSIONS = (".avi", ".mp4", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".3gp", ".ts")
 UT_CLASSES = ("hand shake", "hug", "kick", "point", "punch", "push")

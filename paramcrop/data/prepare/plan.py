@@ -10,8 +10,9 @@ from itertools import groupby
 from pathlib import PurePosixPath
 from typing import Any
 
+from paramcrop.data.manifest import Shard
 from paramcrop.data.prepare.datasets import Dataset, Source
-from paramcrop.data.shards import Shard, shard_name
+from paramcrop.data.shards import shard_name
 
 PARTS = "parts"
 VERSION = 1  # raise it when the same settings no longer give the same videos

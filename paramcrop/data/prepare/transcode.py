@@ -5,24 +5,25 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 import pyarrow.fs
 
 from paramcrop.data.killable import Killable
-from paramcrop.data.parquet import HashedParquet
-from paramcrop.data.prepare.plan import Part, Piece, part_path, rejection
-from paramcrop.data.shards import SCHEMA, Shard, Video, close_shard, open_folder, row_groups
+from paramcrop.data.manifest import Shard
+from paramcrop.data.prepare.plan import Part, Piece, Plan, part_path, rejection
+from paramcrop.data.shards import SCHEMA, HashedParquet, Video, close_shard, row_groups
 from paramcrop.data.video import Encoded, transcode
 from paramcrop.errors import DataError, VideoError
-from paramcrop.storage.files import digest, unfinished, write_whole
+from paramcrop.storage.files import digest, open_folder, unfinished, write_whole
 
 WHOLE = 0.9  # a video is warned of when fewer of the frames that its container announces were decoded
-
 Convert = Killable[[str, int, int], Encoded]
 
 
@@ -111,3 +112,33 @@ def _write_shard(fs: pa.fs.FileSystem, root: str, piece: Piece, videos: Iterator
     shard = close_shard(file, piece.file, piece.splits)
     fs.move(making, path)
     return shard
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """``bytes`` of all shards and ``seconds`` of one core, from ``videos`` that were tried; 0 videos: not known."""
+
+    videos: int
+    bytes: float
+    seconds: float
+
+
+def probe(plan: Plan, videos: str, timeout: float, most: int = 6) -> Estimate:
+    """Transcode up to ``most`` videos drawn at random; those that cannot be read are passed over."""
+    fs, root = open_folder(videos)
+    drawn = random.Random(0).sample(plan.sources, min(most, len(plan.sources)))
+    tried, read, written, seconds = 0, 0, 0, 0.0
+    with Killable(transcode, timeout) as convert:
+        for i, source in enumerate([*drawn[:1], *drawn]):  # the first twice: starting the process does not count
+            start = time.monotonic()
+            try:
+                path = f"{root}/{source.path}"
+                encoded, _ = read_source(fs, path, convert, plan.settings["short_side"], plan.settings["crf"])
+            except VideoError:
+                continue
+            if i > 0:
+                tried, read, written = tried + 1, read + (source.bytes or 0), written + len(encoded.data)
+                seconds += time.monotonic() - start
+    if not tried:
+        return Estimate(0, 0, 0)
+    return Estimate(tried, plan.bytes * written / max(read, 1), len(plan.sources) * seconds / tried)

@@ -13,12 +13,12 @@ import pyarrow.fs
 import pytest
 
 from paramcrop.data.killable import Killable
+from paramcrop.data.manifest import Manifest, read_manifest
 from paramcrop.data.prepare.attempt import begin, clean, finish, finished, leftovers, read_parts
 from paramcrop.data.prepare.datasets import Dataset, Source, find_dataset
 from paramcrop.data.prepare.plan import Part, Plan, make_plan
-from paramcrop.data.prepare.probe import probe
-from paramcrop.data.prepare.transcode import make_shard, read_source
-from paramcrop.data.shards import Manifest, Video, check_shards, read_manifest, read_videos
+from paramcrop.data.prepare.transcode import make_shard, probe, read_source
+from paramcrop.data.shards import Video, check_shards, read_videos
 from paramcrop.data.synthetic import render
 from paramcrop.data.video import VideoReader, encode, transcode
 from paramcrop.errors import DataError, VideoError

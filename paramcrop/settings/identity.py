@@ -1,0 +1,46 @@
+"""What a run's id is made of: the settings that differ from the defaults, the data, the seed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel
+
+from paramcrop.settings.config import Config
+
+METHOD_VERSION = 1  # raise it when equal settings no longer mean the same computation
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mapping -> {dotted key: value}."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def where_fields(model: type[BaseModel] = Config, prefix: str = "") -> set[str]:
+    """Dotted keys of the fields that say where or how fast a run is made, never what it computes."""
+    found: set[str] = set()
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found |= where_fields(field.annotation, f"{prefix}{name}.")
+        elif isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("where"):
+            found.add(prefix + name)
+    return found
+
+
+def identity(config: Config, content_id: str) -> dict[str, Any]:
+    """What a run's id is made of: the settings that differ from the defaults, the data, the seed."""
+    default, where = flatten(Config().model_dump(mode="json")), where_fields()
+    chosen = flatten(config.model_dump(mode="json"))
+    changed = {k: v for k, v in chosen.items() if k not in where and v != default[k]}
+    return {"method_version": METHOD_VERSION, "data": content_id, "settings": changed, "seed": config.seed}
+
+
+def run_id(config: Config, content_id: str) -> str:
+    """12 hex digits; equal for equal computations, wherever and by whatever number of workers they are made."""
+    text = json.dumps(identity(config, content_id), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
