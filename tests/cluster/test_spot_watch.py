@@ -1,4 +1,4 @@
-"""The clouds' notices, from a made-up metadata server that answers as theirs do."""
+"""The clouds' preemption notices, from a fake metadata server that answers as theirs do."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ spec.loader.exec_module(spot_watch)
 
 
 class Metadata(BaseHTTPRequestHandler):
-    """IMDSv2: no answer without a token that was asked for by PUT; Google's: none without its header."""
+    """IMDSv2 answers only with a token that was requested by PUT; Google's server only with its header."""
 
     notice: str | None = None
     preempted = "FALSE"
 
     def do_PUT(self) -> None:
-        asked = self.path == "/latest/api/token" and self.headers.get("X-aws-ec2-metadata-token-ttl-seconds")
-        self.answer("secret" if asked else None)
+        valid = self.path == "/latest/api/token" and self.headers.get("X-aws-ec2-metadata-token-ttl-seconds")
+        self.answer("secret" if valid else None)
 
     def do_GET(self) -> None:
         if self.path == "/latest/meta-data/spot/instance-action":
@@ -56,32 +56,32 @@ def server() -> Iterator[str]:
         made.shutdown()
 
 
-def test_aws_says_when(server: str) -> None:
+def test_aws_gives_the_time_of_the_preemption(server: str) -> None:
     assert spot_watch.aws_deadline(server) is None
     Metadata.notice = '{"action": "terminate", "time": "2026-11-24T08:22:00Z"}'
     assert spot_watch.aws_deadline(server) == 1795508520
     assert spot_watch.aws_deadline("http://127.0.0.1:1") is None  # nobody answers
 
 
-def test_google_says_that(server: str) -> None:
+def test_google_announces_the_preemption_alone(server: str) -> None:
     assert spot_watch.gcp_deadline(server) is None
     Metadata.preempted = "TRUE"
     assert abs(spot_watch.gcp_deadline(server) - time.time() - 30) < 5
 
 
-def test_it_asks_until_the_notice_comes_and_is_taken(server: str) -> None:
-    told, asked = list[float](), list[int]()
+def test_it_polls_until_the_notice_comes_and_is_accepted(server: str) -> None:
+    notified, polls = list[float](), list[int]()
 
     def deadline_of() -> float | None:
-        asked.append(1)
-        if len(asked) == 3:
+        polls.append(1)
+        if len(polls) == 3:
             Metadata.preempted = "TRUE"
         found: float | None = spot_watch.gcp_deadline(server)
         return found
 
-    def take(deadline: float) -> bool:
-        told.append(deadline)
-        return len(told) == 2  # the first time, Ray does not answer
+    def notify(deadline: float) -> bool:
+        notified.append(deadline)
+        return len(notified) == 2  # the first time, Ray does not answer
 
-    spot_watch.watch(deadline_of, take, poll=0.01)
-    assert len(asked) == 4 and len(told) == 2
+    spot_watch.watch(deadline_of, notify, poll=0.01)
+    assert len(polls) == 4 and len(notified) == 2
