@@ -1,6 +1,7 @@
-"""Flip and colour jitter, as drawn with the sample: batched on the device, the same for every frame of a clip.
+"""Flip and colour jitter of a batch on its device, with the same random numbers for every frame of a clip.
 
-Each colour operation is torchvision's, with one factor per sample instead of one per call.
+Each colour operation equals torchvision's, but takes one factor per sample instead of one per call. The random numbers
+are drawn with the samples (``paramcrop.data.clips``).
 """
 
 from __future__ import annotations
@@ -17,27 +18,26 @@ GREY = (0.2989, 0.587, 0.114)  # ITU-R 601-2 luma
 
 
 class Augmentation(NamedTuple):
-    """What was drawn for one view of each sample."""
+    """The random numbers of one view of each sample."""
 
     flip: Tensor  # bool (B,): mirror in x
-    order: Tensor  # int64 (B, 4), CPU: which operation comes first, second, ...; indices into OPERATIONS
+    order: Tensor  # int64 (B, 4), CPU: indices into OPERATIONS, first operation first
     factors: Tensor  # float32 (B, 4), CPU: brightness, contrast, saturation (1: none), hue shift in turns (0: none)
 
 
 def augment(frames: Tensor, drawn: Augmentation) -> Tensor:
     """Flip, then jitter: (B, 3, n, H, W) uint8 or float in [0, 1] -> float32 in [0, 1], for any n.
 
-    The contrast operation's mean is each frame's own, so that a frame's pixels never depend on which other frames are
-    there.
+    Contrast uses the mean of each frame, so that a frame's pixels do not depend on which other frames are in the batch.
     """
     flipped = torch.where(drawn.flip[:, None, None, None, None], frames.flip(-1), frames)
     return color_jitter(to_float(flipped), drawn.order, drawn.factors)
 
 
 def color_jitter(frames: Tensor, order: Tensor, factors: Tensor) -> Tensor:
-    """The four operations in each sample's own order, clamped to [0, 1] after each: (B, 3, n, H, W) -> the same.
+    """The four operations in each sample's order, clamped to [0, 1] after each one; (B, 3, n, H, W) -> the same shape.
 
-    ``order`` and ``factors`` are read on the CPU: which rows an operation touches is known without waiting for a GPU.
+    ``order`` and ``factors`` lie on the CPU, so finding the rows of an operation needs no synchronisation with a GPU.
     """
     frames = frames.clone()
     for place in range(order.shape[1]):
@@ -64,7 +64,7 @@ def saturation(frames: Tensor, factor: Tensor) -> Tensor:
 
 
 def hue(frames: Tensor, turns: Tensor) -> Tensor:
-    """Rotate the HSV hue by ``turns`` of the colour circle, value and saturation kept."""
+    """Rotate the HSV hue by ``turns`` of the colour circle; value and saturation stay the same."""
     value, lowest = frames.amax(1, keepdim=True), frames.amin(1, keepdim=True)
     chroma = value - lowest
     r, g, b = frames.unbind(1)
@@ -83,7 +83,7 @@ def grey(frames: Tensor) -> Tensor:
     return (frames * frames.new_tensor(GREY)[:, None, None, None]).sum(1, keepdim=True)
 
 
-# In torchvision's order; with the factor that changes nothing.
+# In torchvision's order, each with its neutral factor.
 OPERATIONS: tuple[tuple[Callable[[Tensor, Tensor], Tensor], float], ...] = (
     (brightness, 1.0),
     (contrast, 1.0),

@@ -1,11 +1,11 @@
-"""Where a crop lies in its source: Eq. 3 and 4, boxes, and the two figures of Figure 5.
+"""Where a crop lies in its source: Eq. 3 and 4, boxes, and the two measures of Figure 5.
 
-Convention (nothing else in the project decides any of this again):
+Conventions, fixed here for the whole project:
     - videos are (B, C, T, H, W); coordinates are (x, y, t), each in [-1, 1] over the whole source;
     - matrices map crop -> source;
     - ``align_corners=False``: -1 and 1 are the outer edges of the first and last pixel (or frame), so pixel i of n
       lies at (2 i + 1) / n - 1;
-    - beyond the source, its border is repeated.
+    - outside the source, the border is repeated.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ from torch import Tensor
 
 
 class CropParams(NamedTuple):
-    """The six parameters of Eq. 3, one value per sample: every policy returns this, ``crop_cube`` applies it.
+    """The six parameters of Eq. 3, one value per sample. Every policy returns them; ``crop_cube`` applies them.
 
-    Each is float32 (B,). ``theta`` is None where nothing rotates (the crop is then an upright box and cheaper).
+    Each is float32 (B,). ``theta`` is None without rotation; the crop is then an axis-aligned box and costs less.
     """
 
     s_p: Tensor  # spatial scale: crop width / source width, in (0, 1]
     s_t: Tensor  # temporal scale: crop length / source length, in (0, 1]
     theta: Tensor | None  # rotation in the image plane, radians
     dx: Tensor  # centre offset, in units of half the source width
-    dy: Tensor  # ... half the source height
-    dt: Tensor  # ... half the source length
+    dy: Tensor  # the same, in units of half the source height
+    dt: Tensor  # the same, in units of half the source length
 
 
 def affine_matrix(params: CropParams) -> Tensor:
     """Eq. 3, with a = b = c = d = 0 -> (B, 3, 4).
 
-    As printed, the rotation entries are not multiplied by s_p: a rotated crop is also sheared and scaled.
+    The rotation entries are not multiplied by s_p, as in the printed equation: a rotated crop is also sheared and
+    scaled.
     """
     zero = torch.zeros_like(params.s_p)
     theta = zero if params.theta is None else params.theta
@@ -51,19 +52,19 @@ def map_to_source(matrix: Tensor, points: Tensor) -> Tensor:
 
 
 def pixel_centres(n: int, like: Tensor) -> Tensor:
-    """Normalised coordinates of n pixels (or frames), (n,), on the device and dtype of ``like``."""
+    """Normalised coordinates of n pixels (or frames): (n,), with the device and dtype of ``like``."""
     return (2 * torch.arange(n, device=like.device, dtype=like.dtype) + 1) / n - 1
 
 
 def to_pixels(coordinates: Tensor, n: int) -> Tensor:
-    """Normalised coordinates -> pixel (or frame) units, kept inside [0, n - 1] (border padding)."""
+    """Normalised coordinates -> pixel (or frame) units, clamped to [0, n - 1] (border padding)."""
     return (((coordinates + 1) * n - 1) / 2).clamp(0, n - 1)
 
 
 def crop_box(params: CropParams) -> Tensor:
-    """The crop as a box of the unit cube: (B, 3, 2), axes (x, y, t), [low, high], in [0, 1].
+    """The crop as a box in the unit cube: (B, 3, 2), axes (x, y, t), [low, high], in [0, 1].
 
-    A rotated crop is taken before its rotation: figures of its box are those of the unrotated box.
+    Rotation is ignored: the box of a rotated crop is its box before rotation.
     """
     centre = torch.stack([params.dx, params.dy, params.dt], -1)
     scale = torch.stack([params.s_p, params.s_p, params.s_t], -1)
@@ -71,12 +72,12 @@ def crop_box(params: CropParams) -> Tensor:
 
 
 def box_in_video(box: Tensor, cube: Tensor, flip: Tensor) -> Tensor:
-    """A box of the (flipped) clip -> the same box in the whole video.
+    """A box in the (flipped) clip -> the same box in the whole video.
 
     Args:
-        box: (B, 3, 2) in the clip the cropper saw.
-        cube: (B, 3, 2) where that clip was cut from the video by R_1 or R_2, in [0, 1] of the video.
-        flip: bool (B,), whether the clip was mirrored in x before it was cropped.
+        box: (B, 3, 2), in the coordinates of the clip that the crop is taken from.
+        cube: (B, 3, 2), where R_1 or R_2 cut that clip from the video, in [0, 1] of the video.
+        flip: bool (B,), whether the clip was mirrored in x before the crop.
     """
     mirrored = torch.stack([1 - box[:, 0].flip(-1), box[:, 1], box[:, 2]], 1)
     box = torch.where(flip[:, None, None], mirrored, box)
@@ -85,7 +86,7 @@ def box_in_video(box: Tensor, cube: Tensor, flip: Tensor) -> Tensor:
 
 
 def iou(box_1: Tensor, box_2: Tensor) -> Tensor:
-    """Intersection over union of two sets of boxes (B, 3, 2), by volume -> (B,) in [0, 1]."""
+    """Intersection over union by volume of two sets of boxes (B, 3, 2) -> (B,) in [0, 1]."""
     low = torch.maximum(box_1[..., 0], box_2[..., 0])
     high = torch.minimum(box_1[..., 1], box_2[..., 1])
     intersection = (high - low).clamp(min=0).prod(-1)
@@ -94,8 +95,8 @@ def iou(box_1: Tensor, box_2: Tensor) -> Tensor:
 
 
 def centre_distance(box_1: Tensor, box_2: Tensor) -> Tensor:
-    """Manhattan distance of the centres of two sets of boxes (B, 3, 2) of the unit cube -> (B,).
+    """Manhattan distance between the centres of two sets of boxes (B, 3, 2) in the unit cube -> (B,).
 
-    Figure 5's measure: with a minimum scale of 0.5 its maximum is 3 x 0.5 = 1.5.
+    This is the distance of Figure 5. With a minimum scale of 0.5 its maximum is 3 x 0.5 = 1.5.
     """
     return (box_1.mean(-1) - box_2.mean(-1)).abs().sum(-1)

@@ -1,4 +1,4 @@
-"""The learned crop: noise -> MLP (Eq. 5) -> gradient reversal -> early stopping (Eq. 7) -> ranges (Eq. 6), twice."""
+"""The learned crop: noise -> MLP (Eq. 5) -> gradient reversal -> early stopping (Eq. 7) -> ranges (Eq. 6), per view."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ NAMES = ("s_p", "s_t", "theta", "dx", "dy", "dt")  # the order of Eq. 5 and 6
 
 
 class Ranges(NamedTuple):
-    """Eq. 6's minimum and maximum of the parameters whose range is given by hand."""
+    """Minimum and maximum in Eq. 6 of the parameters whose range is a setting."""
 
     s_p: tuple[float, float] = (0.5, 1.0)
     s_t: tuple[float, float] = (0.5, 1.0)
-    theta: float = 0.0  # radians either way; 0: no rotation
+    theta: float = 0.0  # rotation in [-theta, theta], radians; 0: no rotation
 
 
 PAPER_RANGES = Ranges()
 
 
 def crop_mlp(noise_size: int = 32, hidden: int = 64, layers: int = 2, batch_norm: bool = False) -> nn.Sequential:
-    """Eq. 5 before its sigmoid: (B, noise_size) -> (B, 6), ReLU between ``layers`` linear layers with bias.
+    """Eq. 5 before its sigmoid: (B, noise_size) -> (B, 6), ``layers`` linear layers with bias and ReLU in between.
 
-    Eq. 5 prints no bias; Table 7's parameter counts (396 and 0.005M for a pair) need one.
+    Eq. 5 prints no bias, but the parameter counts of Table 7 (396 and 0.005M for a pair) require one.
 
     Raises:
         ValueError: ``layers`` is below 1.
@@ -39,23 +39,24 @@ def crop_mlp(noise_size: int = 32, hidden: int = 64, layers: int = 2, batch_norm
 
 
 def early_stop(v: Tensor, lower: float = 0.2, upper: float = 0.8) -> Tensor:
-    """Eq. 7: entries of v at or beyond a bound keep their value and pass no gradient (zero, never None).
+    """Eq. 7: entries of v at or beyond a bound keep their value and pass no gradient.
 
-    It stops gradients, not weights: other samples and momentum still move the output that is shared.
+    It stops gradients, not weights: other samples and momentum still move the shared weights.
     """
+    # where(), not a branch: if all entries are cut, the weights then get zero gradients, not None, which DDP rejects.
     return torch.where(outside(v, lower, upper), v.detach(), v)
 
 
 def outside(v: Tensor, lower: float, upper: float) -> Tensor:
-    """Where Eq. 7 cuts the gradient: bool, of v's shape."""
+    """Where Eq. 7 cuts the gradient: bool, with the shape of v."""
     return (v <= lower) | (v >= upper)
 
 
 def to_ranges(v: Tensor, ranges: Ranges = PAPER_RANGES) -> CropParams:
     """Eq. 6: v (B, 6) in (0, 1) -> parameters.
 
-    The offsets' ranges, plus or minus (1 - s), come from the scales just predicted, gradient included: every crop lies
-    inside the source, and an offset's gradient also reaches its scale.
+    The range of an offset is plus or minus (1 - s), where s is the predicted scale and is not detached. So every crop
+    lies inside the source, and the gradient of an offset also reaches its scale.
     """
 
     def between(low: Tensor | float, high: Tensor | float, entry: Tensor) -> Tensor:
@@ -69,7 +70,7 @@ def to_ranges(v: Tensor, ranges: Ranges = PAPER_RANGES) -> CropParams:
 
 
 def draw_noise(n: int, size: int, distribution: str = "normal", generator: torch.Generator | None = None) -> Tensor:
-    """Noise for n videos and both croppers: float32 (n, 2, size), on the CPU unless the generator is not."""
+    """Noise for n videos and both croppers: float32 (n, 2, size), on the generator's device (default: CPU)."""
     device = generator.device if generator is not None else None
     if distribution == "uniform":
         return torch.rand(n, 2, size, generator=generator, device=device) * 2 - 1
@@ -87,26 +88,30 @@ class _Reverse(torch.autograd.Function):
 
 
 def reverse_gradient(x: Tensor) -> Tensor:
-    """Identity forward, -1 times the gradient backward: what minimises the loss behind it maximises it before it."""
+    """Identity in the forward pass, gradient times -1 in the backward pass.
+
+    The optimiser minimises the loss with respect to everything after this layer and maximises it with respect to
+    everything before it.
+    """
     reversed_: Tensor = _Reverse.apply(x)
     return reversed_
 
 
 class ParamCrop(nn.Module):
-    """Two croppers, alike but with weights and noise of their own, that learn to make two views hard to match.
+    """Two croppers that learn to make two views hard to match. Each has its own weights and its own noise.
 
-    ``forward`` draws the crops and ``crop_cube`` applies them; ``views`` does both. Minimise a loss on the views and
-    the croppers ascend it (``reversal``).
+    ``forward`` predicts the crops and ``crop_cube`` applies them; ``views`` does both. Minimise a loss of the views as
+    usual: with ``reversal`` the croppers maximise it.
 
     Args:
         ranges: scales and rotation (Eq. 6).
-        bounds: early stopping's (v_l, v_u) (Eq. 7); None: none.
-        reversal: train the croppers against the loss; False: with it (Table 3).
-        axes: "both", or "spatial" / "temporal" alone, the other kept whole (Table 13).
-        layers, noise_size, hidden, batch_norm: the MLP (Eq. 5); 2, 32, 64 are what Table 7's counts imply.
-        noise: "normal" or "uniform" over [-1, 1] (the paper does not say).
-        size: (frames, height, width) of a view made by ``views``.
-        rounding: Eq. 8's, "round" or "floor".
+        bounds: (v_l, v_u) of the early stopping (Eq. 7); None: no early stopping.
+        reversal: True: the croppers maximise the loss. False: they minimise it (Table 3).
+        axes: "both", "spatial" or "temporal"; the other axes are not cropped (Table 13).
+        layers, noise_size, hidden, batch_norm: the MLP (Eq. 5). Table 7's parameter counts imply 2, 32 and 64.
+        noise: "normal" or "uniform" over [-1, 1]; the paper does not state it.
+        size: (frames, height, width) of a view from ``views``.
+        rounding: rounding of Eq. 8, "round" or "floor".
 
     Raises:
         ValueError: a range or bound is not in order, or a choice is unknown.
@@ -143,27 +148,27 @@ class ParamCrop(nn.Module):
         self.noise_size, self.noise, self.size, self.rounding = noise_size, noise, size, rounding
 
     def draw_noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Noise for n videos and both croppers: float32 (n, 2, noise_size), see ``draw_noise``."""
+        """Noise for n videos and both croppers: float32 (n, 2, noise_size); see the function ``draw_noise``."""
         return draw_noise(n, self.noise_size, self.noise, generator)
 
     def values(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Eq. 5: noise (B, 2, m) -> v of either cropper, (B, 6) in (0, 1), float32, before Eq. 7."""
+        """Eq. 5: noise (B, 2, m) -> v of each cropper before Eq. 7, float32 (B, 6) in (0, 1)."""
         with torch.autocast(noise.device.type, enabled=False):
             v_1, v_2 = (torch.sigmoid(cropper(noise[:, i].float())) for i, cropper in enumerate(self.croppers))
         return v_1, v_2
 
     def forward(self, noise: Tensor, progress: float = 0.0) -> tuple[CropParams, CropParams]:
-        """Draw both crops.
+        """Predict both crops.
 
         Args:
             noise: (B, 2, m), see ``draw_noise``.
-            progress: share of training done, in [0, 1]; part of every policy's signature, of no use to this one.
+            progress: fraction of training done, in [0, 1]. It belongs to the signature of every policy; unused here.
         """
         first, second = (self._params(v) for v in self.values(noise))
         return first, second
 
     def telemetry(self, noise: Tensor) -> dict[str, Tensor]:
-        """What to log besides the crops: ``saturated``, the share of v's entries from which Eq. 7 cuts the gradient."""
+        """Scalars to log: ``saturated``, the fraction of v's entries whose gradient Eq. 7 cuts."""
         with torch.no_grad():
             v = torch.stack(self.values(noise))
             cut = outside(v, *self.bounds) if self.bounds is not None else torch.zeros_like(v)
@@ -172,9 +177,11 @@ class ParamCrop(nn.Module):
     def views(
         self, video_1: Tensor, video_2: Tensor | None = None, noise: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Crop two views: (B, C, T, H, W), uint8 or float -> twice (B, C, *size), float.
+        """Crop two views: (B, C, T, H, W), uint8 or float -> two tensors (B, C, *size), float.
 
-        ``video_2`` is the second view's source where the two differ (other augmentation, other window).
+        Args:
+            video_2: source of the second view, if it has another augmentation or another window in time than the first.
+            noise: see ``draw_noise``; None: drawn here.
         """
         noise = self.draw_noise(len(video_1)) if noise is None else noise
         first, second = self(noise.to(video_1.device))
@@ -193,7 +200,10 @@ class ParamCrop(nn.Module):
 
 
 def keep_axes(params: CropParams, axes: str) -> CropParams:
-    """Table 13: "spatial" keeps the whole time, "temporal" the whole frame; the rest still gets zero gradients."""
+    """Table 13: "spatial" keeps the whole length, "temporal" the whole frame.
+
+    Unused parameters are multiplied by zero instead of replaced, so that their weights get zero gradients for DDP.
+    """
     if axes == "spatial":
         return params._replace(s_t=params.s_t * 0 + 1, dt=params.dt * 0)
     if axes == "temporal":

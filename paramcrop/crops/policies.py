@@ -1,7 +1,7 @@
-"""Crop policies with nothing to learn, with ParamCrop's signature: (noise, progress) -> the crops of both views.
+"""Crop policies without parameters. They have ParamCrop's signature: (noise, progress) -> the crops of both views.
 
-They are functions of the same noise, which travels with the samples, so their crops too depend on neither worker nor
-order. Whatever the noise's distribution, ``uniform`` makes it uniform.
+They are functions of the noise that each sample carries, so their crops do not depend on the worker or on the order of
+the samples. ``uniform`` turns noise of either distribution into uniform numbers.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from paramcrop.crops.geometry import CropParams
 from paramcrop.crops.paramcrop import Ranges, keep_axes, to_ranges
 
-NUMBERS = 9  # of a view's noise that a policy here uses; less noise cannot drive it
-AXES = {"both": (0, 1, 2), "spatial": (0, 1), "temporal": (2,)}  # of (x, y, t)
+NUMBERS = 9  # noise values per view that these policies use; ``noise_size`` must be at least this
+AXES = {"both": (0, 1, 2), "spatial": (0, 1), "temporal": (2,)}  # indices into (x, y, t)
 
 
 def uniform(noise: Tensor, distribution: str) -> Tensor:
-    """Noise ("normal", or "uniform" over [-1, 1]) -> uniform over [0, 1], same shape, float32."""
+    """Noise ("normal", or "uniform" over [-1, 1]) -> uniform over [0, 1], float32, of the same shape."""
     noise = noise.float()
     return torch.special.ndtr(noise) if distribution == "normal" else (noise + 1) / 2
 
@@ -37,10 +37,10 @@ class WholeClip(nn.Module):
 
 
 class RandomCrops(nn.Module):
-    """Scale, place and angle of each view drawn uniformly from all that Eq. 6 allows: Table 1's "random".
+    """Table 1's "random": scale, position and angle of each view are uniform over the ranges of Eq. 6.
 
     Args:
-        ranges, axes, noise: as ParamCrop's.
+        ranges, axes, noise: as in ``ParamCrop``.
     """
 
     def __init__(self, ranges: Ranges, axes: str = "both", noise: str = "normal") -> None:
@@ -57,16 +57,16 @@ class RandomCrops(nn.Module):
 
 
 class DistanceCrops(nn.Module):
-    """Pairs of crops whose centres have a set Manhattan distance (Figure 5's measure), otherwise drawn at random.
+    """Random pairs of crops whose centres have a given Manhattan distance (the distance of Figure 5).
 
-    "Simple" and "hard" keep it, "manual simulation" raises it (Table 1).
+    The distance is constant in "simple" and "hard" and grows in "manual simulation" (Table 1).
 
     Args:
-        distance: of progress (share of training done, in [0, 1]), in units of the clip.
-        ranges, axes, noise: as ParamCrop's. Scales are drawn only as large as leaves room for the distance.
+        distance: progress (fraction of training done, in [0, 1]) -> distance, in units of the clip.
+        ranges, axes, noise: as in ``ParamCrop``. The maximum scale shrinks if the distance needs the room.
 
     Raises:
-        ValueError: the smallest scales leave no room for a distance.
+        ValueError: even the smallest scales leave too little room for the distance.
     """
 
     def __init__(
@@ -76,9 +76,12 @@ class DistanceCrops(nn.Module):
         self.distance, self.ranges, self.axes, self.noise = distance, ranges, axes, noise
         room = 3 - 2 * ranges.s_p[0] - ranges.s_t[0]
         room = {"both": room, "spatial": 2 * (1 - ranges.s_p[0]), "temporal": 1 - ranges.s_t[0]}[axes]
-        wanted = max(distance(0.0), distance(1.0))
-        if wanted > room:
-            raise ValueError(f"the smallest scales must leave room for the centre distance, {wanted}, but leave {room}")
+        largest = max(distance(0.0), distance(1.0))
+        if largest > room:
+            raise ValueError(
+                f"the centre distance must be at most {room:g}, the room that the smallest scales leave, "
+                f"but is {largest:g}"
+            )
 
     def forward(self, noise: Tensor, progress: float = 0.0) -> tuple[CropParams, CropParams]:
         u = uniform(noise, self.noise)
@@ -96,7 +99,7 @@ class DistanceCrops(nn.Module):
         return first, second
 
     def draw_scales(self, u: Tensor, distance: float) -> Tensor:
-        """(B, 2, 2) in [0, 1] -> scales of x, y and t, (B, 2, 3): uniform from the smallest to what leaves room."""
+        """Uniform numbers (B, 2, 2) in [0, 1] -> scales of x, y and t, (B, 2, 3), that leave room for the distance."""
         (p_low, p_high), (t_low, t_high) = self.ranges.s_p, self.ranges.s_t
         share = self._room_share(distance)
         p_high, t_high = min(p_high, 1 - (1 - p_low) * share), min(t_high, 1 - (1 - t_low) * share)
@@ -106,7 +109,7 @@ class DistanceCrops(nn.Module):
         return torch.stack([s_p, s_p, s_t], -1)
 
     def _room_share(self, distance: float) -> float:
-        """The share of the room that the smallest scales leave which ``distance`` needs."""
+        """Fraction of the room left by the smallest scales that ``distance`` needs."""
         rooms = (1 - self.ranges.s_p[0], 1 - self.ranges.s_p[0], 1 - self.ranges.s_t[0])
         return distance / max(sum(rooms[axis] for axis in AXES[self.axes]), 1e-12)
 
@@ -115,16 +118,16 @@ class DistanceCrops(nn.Module):
 
 
 def place(scales: Tensor, distance: float, axes: tuple[int, ...], u: Tensor) -> Tensor:
-    """Centres of both crops, so far apart, somewhere inside the clip.
+    """Random centres of both crops at ``distance`` from each other, with both crops inside the clip.
 
     Args:
         scales: (B, 2, 3), which leave room for ``distance`` along ``axes``.
-        u: (B, 2, 6) uniform over [0, 1]: how the distance is divided among the axes, its signs, the place.
+        u: (B, 2, 6), uniform over [0, 1]: division of the distance among the axes, its signs, the position.
 
     Returns:
         (B, 2, 3) in [0, 1].
     """
-    room = 1 - scales.mean(1)  # of the centres' distance, per axis
+    room = 1 - scales.mean(1)  # largest distance of the centres, per axis
     apart = divide(distance, room[:, list(axes)], u[:, 0, :3], u[:, 1, :3])
     delta = torch.zeros_like(room)
     delta[:, list(axes)] = apart
@@ -137,9 +140,10 @@ def place(scales: Tensor, distance: float, axes: tuple[int, ...], u: Tensor) -> 
 
 
 def divide(total: float, room: Tensor, order: Tensor, u: Tensor) -> Tensor:
-    """``total`` as a sum of one part per axis, (B, n), none above its ``room`` (B, n).
+    """Split ``total`` into one part per axis, (B, n), none larger than its ``room`` (B, n).
 
-    Axis by axis, in the order of ``order`` (B, >= n): a part uniform (``u``) among those that leave the rest possible.
+    The axes take turns in the random order of ``order`` (B, >= n). Each part is uniform (``u``) between the least that
+    the remaining axes cannot hold and the most that fits.
     """
     n = room.shape[1]
     turn = order[:, :n].argsort(1)
@@ -164,12 +168,12 @@ def hard_crops(hard: float, ranges: Ranges, axes: str, noise: str) -> DistanceCr
 
 
 def manual_crops(manual: tuple[float, float], ranges: Ranges, axes: str, noise: str) -> DistanceCrops:
-    """Table 1's "manual simulation": crops that grow apart by a plan."""
+    """Table 1's "manual simulation": crops that move apart on a fixed schedule."""
     return DistanceCrops(smooth_step(*manual), ranges, axes, noise)
 
 
 def smooth_step(start: float, end: float) -> Callable[[float], float]:
-    """Progress in [0, 1] -> from ``start`` to ``end``, level at both ends: 3 p^2 - 2 p^3 of the way."""
+    """Schedule from ``start`` to ``end`` over progress p in [0, 1]: 3 p^2 - 2 p^3, flat at both ends."""
 
     def value(progress: float) -> float:
         p = min(max(progress, 0.0), 1.0)

@@ -18,7 +18,7 @@ def drawn(n: int, seed: int = 0) -> Augmentation:
 
 
 def per_sample(frames: torch.Tensor, a: Augmentation) -> torch.Tensor:
-    """Torchvision, sample by sample, one operation after the other: the slow reference."""
+    """The slow reference: torchvision, sample by sample and operation by operation."""
     out = []
     for clip, flip, order, factors in zip(frames.float() / 255, a.flip, a.order, a.factors, strict=True):
         images = (clip.flip(-1) if flip else clip).transpose(0, 1)
@@ -48,12 +48,12 @@ def test_neutral_factors_change_nothing() -> None:
     assert torch.equal(color_jitter(frames, torch.arange(4).repeat(3, 1), factors), frames)
 
 
-def test_a_frame_does_not_depend_on_which_others_are_there() -> None:
+def test_a_frame_does_not_depend_on_the_other_frames() -> None:
     frames, a = torch.randint(0, 256, (4, 3, 5, 6, 6), dtype=torch.uint8), drawn(4)
     torch.testing.assert_close(augment(frames, a)[:, :, 2:3], augment(frames[:, :, 2:3], a))
 
 
-def test_the_input_is_left_as_it_was() -> None:
+def test_the_input_is_not_modified() -> None:
     frames = torch.rand(2, 3, 2, 4, 4)
     before = frames.clone()
     augment(frames, drawn(2))

@@ -52,13 +52,13 @@ def test_pixels_and_coordinates_agree() -> None:
     assert to_pixels(torch.tensor([-3.0, 3.0]), 7).tolist() == [0, 6]  # the border is repeated
 
 
-def test_distance_and_iou_by_hand() -> None:
+def test_distance_and_iou_of_simple_boxes() -> None:
     whole, half = crop_box(params(1, 1, 0, 0, 0)), crop_box(params(0.5, 0.5, 0, 0, 0))
     assert iou(whole, whole).item() == pytest.approx(1)
     assert iou(whole, half).item() == pytest.approx(1 / 8)
     low, high = crop_box(params(0.5, 0.5, -0.5, -0.5, -0.5)), crop_box(params(0.5, 0.5, 0.5, 0.5, 0.5))
     assert iou(low, high).item() == 0
-    assert centre_distance(low, high).item() == pytest.approx(1.5)  # the most there can be at scale 0.5
+    assert centre_distance(low, high).item() == pytest.approx(1.5)  # the maximum at scale 0.5
 
 
 def test_box_in_video_composes_and_unflips() -> None:

@@ -17,7 +17,7 @@ def parameters(module: torch.nn.Module) -> int:
 
 
 @pytest.mark.parametrize(("layers", "count"), [(1, 396), (2, 5_004), (3, 13_324)])
-def test_parameters_of_the_pair_are_table_7s(layers: int, count: int) -> None:
+def test_parameter_counts_of_a_pair_match_table_7(layers: int, count: int) -> None:
     assert parameters(ParamCrop(layers=layers)) == count
 
 
@@ -29,7 +29,7 @@ def test_eq_5_is_sigmoid_of_relu_mlp() -> None:
     torch.testing.assert_close(crop.values(noise)[0], expected)
 
 
-def test_eq_6_offsets_are_bound_by_the_predicted_scales() -> None:
+def test_eq_6_bounds_offsets_by_the_predicted_scales() -> None:
     v = torch.rand(1000, 6)
     v[0], v[1] = 0.0, 1.0
     p = to_ranges(v, Ranges((0.5, 1.0), (0.4, 0.9), math.radians(30)))
@@ -39,7 +39,7 @@ def test_eq_6_offsets_are_bound_by_the_predicted_scales() -> None:
     assert (p.theta[0].item(), p.theta[1].item()) == pytest.approx((-math.pi / 6, math.pi / 6))
     assert (p.dx[0].item(), p.dt[0].item(), p.dx[1].item()) == pytest.approx((-0.5, -0.6, 0.0))
     box = crop_box(p)
-    assert box.min() >= -1e-6 and box.max() <= 1 + 1e-6  # inside the source, whatever v
+    assert box.min() >= -1e-6 and box.max() <= 1 + 1e-6  # inside the source for every v
 
 
 def test_eq_6_offset_gradient_reaches_the_scale() -> None:
@@ -70,7 +70,7 @@ def test_eq_7_with_all_entries_outside_gives_zero_gradients_not_none() -> None:
 
 
 def gradients(**settings: Any) -> tuple[Tensor, list[Tensor]]:
-    """Gradients of a loss on two views: of a network's weight, and of the croppers."""
+    """Gradients of a loss of two views with respect to a network's weight and to the croppers."""
     torch.manual_seed(0)
     crop = ParamCrop(size=(4, 6, 6), **settings)
     weight = torch.randn(3, requires_grad=True)
@@ -82,7 +82,7 @@ def gradients(**settings: Any) -> tuple[Tensor, list[Tensor]]:
     return weight.grad, [p.grad for p in crop.parameters() if p.grad is not None]
 
 
-def test_reversal_turns_the_croppers_gradient_and_nothing_else() -> None:
+def test_reversal_flips_the_sign_of_the_croppers_gradients_only() -> None:
     network, croppers = gradients(reversal=True)
     network_without, croppers_without = gradients(reversal=False)
     torch.testing.assert_close(network, network_without)
@@ -91,7 +91,7 @@ def test_reversal_turns_the_croppers_gradient_and_nothing_else() -> None:
         torch.testing.assert_close(g, -g_without)
 
 
-def test_reverse_gradient_is_identity_forward() -> None:
+def test_reverse_gradient_is_the_identity_in_the_forward_pass() -> None:
     x = torch.randn(3, requires_grad=True)
     out = reverse_gradient(x)
     assert torch.equal(out, x)
@@ -108,7 +108,7 @@ def test_the_two_croppers_share_neither_weights_nor_noise() -> None:
     assert not torch.equal(first, second)
 
 
-def test_at_the_start_the_crops_largely_overlap() -> None:
+def test_untrained_crops_overlap_largely() -> None:
     from paramcrop.crops.geometry import centre_distance, iou
 
     boxes = [crop_box(p) for p in ParamCrop()(ParamCrop().draw_noise(256))]
@@ -117,7 +117,7 @@ def test_at_the_start_the_crops_largely_overlap() -> None:
 
 
 @pytest.mark.parametrize("axes", ["spatial", "temporal"])
-def test_one_axis_alone_keeps_the_other_whole(axes: str) -> None:
+def test_axes_that_are_not_selected_are_not_cropped(axes: str) -> None:
     crop = ParamCrop(axes=axes)
     params, _ = crop(crop.draw_noise(3))
     box = crop_box(params)
@@ -127,14 +127,14 @@ def test_one_axis_alone_keeps_the_other_whole(axes: str) -> None:
     assert (cut[..., 1] - cut[..., 0]).max() < 0.99
 
 
-def test_views_of_any_size_and_of_the_papers() -> None:
+def test_views_have_the_papers_size_or_any_other() -> None:
     view_1, view_2 = ParamCrop().views(torch.zeros(1, 3, 64, 128, 128, dtype=torch.uint8))
     assert view_1.shape == view_2.shape == (1, 3, 16, 112, 112)
     view_1, _ = ParamCrop(size=(3, 5, 9)).views(torch.rand(2, 3, 7, 10, 11))
     assert view_1.shape == (2, 3, 3, 5, 9)
 
 
-def test_rotation_is_part_of_the_crop_when_it_is_on() -> None:
+def test_rotation_is_learned_when_it_is_on() -> None:
     crop = ParamCrop(ranges=Ranges(theta=math.radians(30)), size=(4, 8, 8))
     params, _ = crop(crop.draw_noise(16))
     assert params.theta is not None
@@ -142,7 +142,7 @@ def test_rotation_is_part_of_the_crop_when_it_is_on() -> None:
     crop.views(torch.rand(16, 3, 8, 16, 16))[0].pow(2).sum().backward()
     last = list(crop.croppers[0].parameters())[2].grad
     assert last is not None
-    assert last[2].abs().max() > 0  # theta's row of the last layer
+    assert last[2].abs().max() > 0  # row of theta in the last layer
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_rotation_is_part_of_the_crop_when_it_is_on() -> None:
         ({"rounding": "ceil"}, "rounding must be"),
     ],
 )
-def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> None:
+def test_errors_name_the_wrong_setting(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ParamCrop(**settings)
 

@@ -48,7 +48,7 @@ def test_random_crops_fill_their_ranges_and_stay_inside() -> None:
 
 @pytest.mark.parametrize("axes", ["both", "spatial", "temporal"])
 @pytest.mark.parametrize("distance", [0.0, 0.1, 0.4])
-def test_pairs_are_exactly_so_far_apart_and_inside(distance: float, axes: str) -> None:
+def test_pairs_have_the_given_distance_and_lie_inside_the_clip(distance: float, axes: str) -> None:
     first, second = DistanceCrops(constant(distance), RANGES, axes)(noise())
     assert inside(first) and inside(second)
     torch.testing.assert_close(
@@ -65,28 +65,28 @@ def test_pairs_are_exactly_so_far_apart_and_inside(distance: float, axes: str) -
         assert moved.mean(1).abs().max() < 0.02  # nor a direction
 
 
-def test_hard_pairs_share_less_than_simple_ones() -> None:
+def test_hard_pairs_overlap_less_than_simple_pairs() -> None:
     simple, hard = (DistanceCrops(constant(d), RANGES)(noise()) for d in (0.1, 0.75))
     overlaps = [iou(crop_box(a), crop_box(b)).mean() for a, b in (simple, hard)]
     assert overlaps[0] > 0.4 > 0.2 > overlaps[1]
-    assert (hard[0].s_p.max() - hard[0].s_p.min()) > 0.2  # the scale varies all the same
+    assert (hard[0].s_p.max() - hard[0].s_p.min()) > 0.2  # the scale still varies
 
 
-def test_a_distance_for_which_there_is_no_room_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"must leave room for the centre distance, 1\.6, but leave 1\.5"):
+def test_a_distance_without_enough_room_is_rejected() -> None:
+    with pytest.raises(ValueError, match=r"the centre distance must be at most 1\.5, .* but is 1\.6"):
         DistanceCrops(constant(1.6), RANGES)
-    with pytest.raises(ValueError, match="must leave room"):
+    with pytest.raises(ValueError, match=r"the room that the smallest scales leave, but is 0\.6"):
         DistanceCrops(smooth_step(0.1, 0.6), RANGES, "temporal")
 
 
-def test_manual_simulation_rises_smoothly() -> None:
+def test_manual_simulation_moves_crops_apart_smoothly() -> None:
     policy = DistanceCrops(smooth_step(0.1, 0.6), RANGES)
     distances = [centre_distance(*map(crop_box, policy(noise(8), p / 20))).mean().item() for p in range(21)]
     assert distances[0] == pytest.approx(0.1, abs=1e-5) and distances[-1] == pytest.approx(0.6, abs=1e-5)
     assert distances[10] == pytest.approx(0.35, abs=1e-5)
     steps = [b - a for a, b in pairwise(distances)]
     assert min(steps) > 0
-    assert max(steps) < 1.6 * 0.5 / 20 and steps[0] < 0.005 > steps[-1]  # level at both ends
+    assert max(steps) < 1.6 * 0.5 / 20 and steps[0] < 0.005 > steps[-1]  # flat at both ends
 
 
 def test_parts_sum_to_the_total_and_fit() -> None:
@@ -95,23 +95,23 @@ def test_parts_sum_to_the_total_and_fit() -> None:
     parts = divide(0.6, room, u[0], u[1])
     torch.testing.assert_close(parts.sum(1), torch.full((1000,), 0.6))
     assert (parts >= -1e-6).all() and (parts <= room + 1e-6).all()
-    torch.testing.assert_close(divide(0.9, room, u[0], u[1]), room)  # all the room there is
+    torch.testing.assert_close(divide(0.9, room, u[0], u[1]), room)  # the parts fill all the room
 
 
-def test_the_whole_clip_is_the_whole_clip() -> None:
+def test_whole_clip_does_not_crop() -> None:
     first, second = WholeClip()(noise(3))
     assert torch.equal(crop_box(first), torch.tensor([0.0, 1.0]).expand(3, 3, 2))
     assert first is second
 
 
-def test_a_crop_is_a_function_of_its_own_noise() -> None:
+def test_a_crop_depends_only_on_its_own_noise() -> None:
     n = noise(6)
     for policy in (RandomCrops(RANGES), DistanceCrops(constant(0.3), RANGES)):
         together, alone = policy(n, 0.5)[1], policy(n[2:3], 0.5)[1]
         assert torch.equal(together.dx[2:3], alone.dx)
 
 
-def test_rotation_is_drawn_apart_from_scale() -> None:
+def test_rotation_is_independent_of_scale_and_position() -> None:
     first, _ = DistanceCrops(constant(0.3), Ranges((0.5, 1.0), (0.5, 1.0), math.pi / 6))(noise())
     assert first.theta is not None and first.theta.abs().max() <= math.pi / 6
     for other in (first.s_p, first.s_t, first.dx):

@@ -1,4 +1,4 @@
-"""The fast crop against affine_grid + 3-D grid_sample, in value and in gradient."""
+"""Values and gradients of the fast crop against affine_grid and 3-D grid_sample."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHAPES = [((8, 12, 14), (4, 7, 9)), ((64, 16, 12), (16, 12, 16)), ((5, 9, 9), (5
 
 
 def random_params(n: int, rotated: bool, dtype: torch.dtype = torch.float64, seed: int = 0) -> CropParams:
-    """Crops inside the source (before rotation), each a leaf."""
+    """Crops inside the source (before rotation); each parameter is a leaf."""
     g = torch.Generator().manual_seed(seed)
     u = torch.rand(6, n, generator=g, dtype=dtype)
     s_p, s_t = 0.5 + 0.45 * u[0], 0.5 + 0.45 * u[1]
@@ -27,7 +27,7 @@ def random_params(n: int, rotated: bool, dtype: torch.dtype = torch.float64, see
 
 
 def reference(video: Tensor, params: CropParams, size: tuple[int, int, int], shift: int = 0) -> Tensor:
-    """One 3-D grid, its times rounded by Eq. 8 and then moved by whole frames; gradient in space alone."""
+    """One 3-D grid whose times are rounded by Eq. 8, then shifted by whole frames; it has gradients in space only."""
     frames = video.shape[2]
     grid = F.affine_grid(affine_matrix(params), [len(video), video.shape[1], *size], align_corners=False)
     t = ((grid[..., 2].detach() + 1) * frames - 1) / 2
@@ -56,15 +56,15 @@ def test_gradients_equal_grid_sample(shape: tuple[int, int, int], size: tuple[in
         mine, other = getattr(ours, name), getattr(theirs, name)
         if mine is not None:
             torch.testing.assert_close(mine.grad, other.grad, atol=1e-6, rtol=1e-6)
-    # In time: the central difference of whole frames, by hand from the reference, one-sided at the ends.
+    # In time: the central difference of whole frames (one-sided at the ends), computed from two shifted references.
     frames = shape[0]
     c = (2 * torch.arange(size[0], dtype=torch.float64) + 1) / size[0] - 1
     t = ((theirs.s_t[:, None] * c + theirs.dt[:, None] + 1) * frames - 1) / 2
     index = t.round().clamp(0, frames - 1)
     gap = (index + 1).clamp(max=frames - 1) - (index - 1).clamp(min=0)
-    rise = reference(video, theirs, size, +1) - reference(video, theirs, size, -1)
-    inside = (t > 0) & (t < frames - 1)  # beyond the ends the border is repeated: no derivative
-    d_t = (rise * weight).sum((1, 3, 4)).detach() / gap * inside
+    change = reference(video, theirs, size, +1) - reference(video, theirs, size, -1)
+    inside = (t > 0) & (t < frames - 1)  # the border is repeated outside, so the derivative is zero
+    d_t = (change * weight).sum((1, 3, 4)).detach() / gap * inside
     torch.testing.assert_close(ours.dt.grad, d_t.sum(1) * frames / 2, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(ours.s_t.grad, (d_t * c).sum(1) * frames / 2, atol=1e-6, rtol=1e-6)
 
@@ -89,11 +89,11 @@ def test_time_derivative_is_one_sided_at_the_ends() -> None:
         dt = torch.tensor([offset], dtype=torch.float64, requires_grad=True)
         crop_cube(video, CropParams(ones, ones, None, zero, zero, dt), (1, 1, 1)).sum().backward()
         assert dt.grad is not None
-        assert dt.grad.item() == pytest.approx(slope * 3 / 2)  # dt = 2/3 is one frame of three
+        assert dt.grad.item() == pytest.approx(slope * 3 / 2)  # dt = 2/3 is one of three frames
 
 
 @pytest.mark.parametrize(("rounding", "op"), [("round", torch.round), ("floor", torch.floor)])
-def test_frames_are_whole_frames_never_blends(rounding: str, op: Callable[[Tensor], Tensor]) -> None:
+def test_each_output_frame_is_one_input_frame(rounding: str, op: Callable[[Tensor], Tensor]) -> None:
     video = torch.randint(0, 256, (4, 3, 11, 6, 6), dtype=torch.uint8)
     p = random_params(4, False, torch.float32)
     whole = p._replace(s_p=torch.ones(4), dx=torch.zeros(4), dy=torch.zeros(4))
@@ -119,7 +119,7 @@ def test_identity_crop_is_the_video() -> None:
     torch.testing.assert_close(crop_cube(video, CropParams(one, one, None, zero, zero, zero), (6, 5, 7)), video)
 
 
-def test_forward_touches_only_the_frames_of_the_view() -> None:
+def test_forward_reads_only_the_frames_of_the_view() -> None:
     touched: list[int] = []
 
     def prepare(frames: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ def test_forward_touches_only_the_frames_of_the_view() -> None:
     view = crop_cube(torch.zeros(2, 3, 64, 8, 8, dtype=torch.uint8), params, (16, 4, 4), prepare)
     assert touched == [16]
     view.sum().backward()
-    assert touched == [16] + [SPAN, SPAN] * (16 // SPAN)  # and the backward pass their neighbours, few at a time
+    assert touched == [16] + [SPAN, SPAN] * (16 // SPAN)  # the backward pass reads their neighbours in chunks
 
 
 def test_geometry_stays_in_float32_under_autocast() -> None:
@@ -141,7 +141,7 @@ def test_geometry_stays_in_float32_under_autocast() -> None:
     torch.testing.assert_close(view, crop_cube(video, params, (4, 8, 8)))
 
 
-def test_croppers_that_are_not_numbers_show_in_the_view() -> None:
+def test_nan_parameters_reach_the_view() -> None:
     params = random_params(2, False, torch.float32)
     broken = params._replace(dx=params.dx + torch.tensor([0.0, torch.nan]))
     view = crop_cube(torch.rand(2, 3, 8, 16, 16), broken, (4, 8, 8))
@@ -149,8 +149,8 @@ def test_croppers_that_are_not_numbers_show_in_the_view() -> None:
     view.sum().backward()
 
 
-def test_a_clip_is_read_alike_however_it_lies_in_memory() -> None:
-    stored = torch.randint(0, 256, (3, 9, 8, 10, 3), dtype=torch.uint8)  # as clips come: channels last
+def test_the_memory_layout_of_a_clip_does_not_matter() -> None:
+    stored = torch.randint(0, 256, (3, 9, 8, 10, 3), dtype=torch.uint8)  # clips are stored channels last
     video, index = stored.permute(0, 4, 1, 2, 3), torch.tensor([[0, 8], [3, 3], [7, 1]])
     frames = gather_frames(video, index)
     assert torch.equal(frames, gather_frames(video.contiguous(), index))
@@ -161,12 +161,12 @@ def test_a_clip_is_read_alike_however_it_lies_in_memory() -> None:
     assert to_float(planes) is planes
 
 
-def test_a_policy_with_nothing_to_learn_has_no_backward_pass() -> None:
+def test_a_policy_without_parameters_has_no_backward_pass() -> None:
     params = random_params(2, False, torch.float32)
     drawn = {name: value.detach() for name, value in params._asdict().items() if value is not None}
     assert not crop_cube(torch.rand(2, 3, 8, 16, 16), CropParams(theta=None, **drawn), (4, 8, 8)).requires_grad
 
 
-def test_batch_mismatch_is_one_clear_line() -> None:
+def test_a_batch_size_mismatch_is_reported_in_one_line() -> None:
     with pytest.raises(ValueError, match=r"B = 3 as in params, but is \(2, 3, 8, 4, 4\)"):
         crop_cube(torch.zeros(2, 3, 8, 4, 4), random_params(3, False), (2, 2, 2))
