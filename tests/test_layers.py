@@ -77,7 +77,7 @@ def test_every_room_is_small_enough_to_look_round_in() -> None:
 
 
 def test_config_stops_at_the_builders() -> None:
-    allowed = {"__init__", "settings/config", "settings/identity", "settings/presets", "storage/runs"}
+    allowed = {"__init__", "storage/runs"} | {f"settings/{n}" for n in ("config", "sections", "identity", "presets")}
     allowed |= {f"training/{name}" for name in ("build", "two_views", "pretrain", "model_size")}
     allowed |= {f"evaluation/{name}" for name in ("job", "tasks", "weights")}  # which run it is of
     allowed |= {"sweeps/trials"}  # a trial is a config
@@ -86,7 +86,8 @@ def test_config_stops_at_the_builders() -> None:
         "paper/cost",
         "report/paper_table",
     }  # whether a run is the paper's; what it would cost
-    knowing = {p for p in LIBRARY if "paramcrop.settings.config" in imports(p)}
+    config = {"paramcrop.settings.config", "paramcrop.settings.sections"}
+    knowing = {p for p in LIBRARY if config & imports(p)}
     assert {p.relative_to(ROOT / "paramcrop").with_suffix("").as_posix() for p in knowing} <= allowed
 
 

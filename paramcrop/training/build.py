@@ -20,7 +20,8 @@ from paramcrop.models.contrastive import MoCo, SimCLR, projector
 from paramcrop.models.mean_teacher import MeanTeacher
 from paramcrop.models.r2d3d import R2D3D
 from paramcrop.models.s3d import S3D
-from paramcrop.settings.config import BACKBONES, POLICIES, Config
+from paramcrop.settings.config import Config
+from paramcrop.settings.sections import BACKBONES, POLICIES
 from paramcrop.training.optim import cropper_group, make_optimizer, network_groups
 
 # Every policy: (noise, progress) -> both views' CropParams, and telemetry(noise) -> scalars of its own.

@@ -13,7 +13,8 @@ from paramcrop.data.batch import Batch, to_batch
 from paramcrop.data.clips import ClipSpec
 from paramcrop.data.manifest import Manifest, read_manifest
 from paramcrop.data.samples import epoch_batches
-from paramcrop.settings.config import BACKBONES, POLICIES, Config
+from paramcrop.settings.config import Config
+from paramcrop.settings.sections import BACKBONES, POLICIES
 from paramcrop.training.build import build_clip_spec, build_optimizer
 from paramcrop.training.optim import set_lr
 from paramcrop.training.pretrain import train_step

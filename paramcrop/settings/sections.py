@@ -1,0 +1,258 @@
+"""Every setting but the few at the top level, section by section, with the paper's value as its default.
+
+Where the paper is silent (marked "not in the paper"), the default is the likeliest value and the field can be swept.
+Models are frozen and reject unknown keys.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+# backbone.name -> module:maker, called with those of the settings under `backbone` that it takes.
+BACKBONES = {
+    "r2d3d": "paramcrop.models.r2d3d:R2D3D",
+    "s3dg": "paramcrop.models.s3d:S3D",
+    "s3d": "paramcrop.models.s3d:s3d",
+}
+# policy -> module:maker, called with those of the values of build_policy that it takes.
+POLICIES = {
+    "paramcrop": "paramcrop.crops.paramcrop:ParamCrop",
+    "random": "paramcrop.crops.policies:RandomCrops",
+    "simple": "paramcrop.crops.policies:simple_crops",
+    "hard": "paramcrop.crops.policies:hard_crops",
+    "manual": "paramcrop.crops.policies:manual_crops",
+    "autoaugment": "paramcrop.crops.policies:RandomCrops",  # its operations are drawn with the clips
+    "none": "paramcrop.crops.policies:WholeClip",
+}
+
+
+if TYPE_CHECKING:
+    BackboneName: TypeAlias = str
+    PolicyName: TypeAlias = str
+else:  # the choices that errors and --help show
+    BackboneName, PolicyName = Literal[tuple(BACKBONES)], Literal[tuple(POLICIES)]
+
+
+STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def option(default: Any, text: str, *, where: bool = False, **limits: Any) -> Any:
+    """A field with its help text; ``where`` marks one that says where or how fast, never what, is computed."""
+    return Field(default=default, description=text, json_schema_extra={"where": where}, **limits)
+
+
+def _share(default: float, text: str) -> Any:
+    return option(default, text, ge=0, le=1)
+
+
+class Data(BaseModel):
+    """Which videos, and the clip cut from each before the learned crop."""
+
+    model_config = STRICT
+
+    shards: str | None = option(None, "folder or URI of shards; none: a made-up set, made once and kept", where=True)
+    split: str | None = option(None, "which of the set's splits (train, train1, ...); none: all its videos")
+    clip_frames: int = option(64, "frames of the clip that the croppers see", ge=1)
+    frame_stride: int = option(1, "source frames from one clip frame to the next (not in the paper)", ge=1)
+    clip_size: int = option(128, "side of that clip, pixels", ge=8)
+    random_cube: bool = option(True, "R1, R2 of Table 2: each view has its own window and box of the video")
+    random_box: tuple[float, float] = option(
+        (0.65625, 0.875), "side of R's square box, share of the short side, drawn between (not in the paper)"
+    )
+    shuffle_row_groups: int = option(8, "row groups whose rows are shuffled together", ge=1)
+    labels: float = option(
+        1.0, "share of each class's videos whose labels method=mean_teacher learns from (Table 6)", gt=0, le=1
+    )
+    max_failed: float = option(
+        0.01, "stop when more than this share of an epoch's samples cannot be decoded", where=True, ge=0, le=1
+    )
+    decode_timeout: float = option(
+        60.0, "seconds after which a video that is being decoded counts as one that cannot be", where=True, gt=0
+    )
+    task_rows: int | None = option(
+        None, "videos a decode task hands on at once, at most; none: by size", where=True, ge=1
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Data:
+        low, high = self.random_box
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"random_box must be 0 < low <= high <= 1, but is {self.random_box}")
+        return self
+
+
+class Augment(BaseModel):
+    """Before the learned crop, on the device. The paper names jitter and flip; the numbers are not in it."""
+
+    model_config = STRICT
+
+    flip: float = _share(0.5, "probability of a horizontal flip")
+    jitter: float = _share(0.8, "probability of colour jitter")
+    brightness: float = option(0.8, "factor drawn from 1 +- this", ge=0)
+    contrast: float = option(0.8, "factor drawn from 1 +- this", ge=0)
+    saturation: float = option(0.8, "factor drawn from 1 +- this", ge=0)
+    hue: float = option(0.2, "shift drawn from +- this, turns of the colour circle", ge=0, le=0.5)
+    mean: float = option(0.45, "subtracted from every pixel in [0, 1]")
+    std: float = option(0.225, "divides it then", gt=0)
+
+
+class Cropper(BaseModel):
+    """ParamCrop: the learned cubic crop (Eq. 3 to 8)."""
+
+    model_config = STRICT
+
+    frames: int = option(16, "frames of a view", ge=1)
+    size: int = option(112, "side of a view, pixels", ge=4)
+    spatial_scale: tuple[float, float] = option((0.5, 1.0), "minimum and maximum of s_p, share of the clip's side")
+    temporal_scale: tuple[float, float] = option((0.5, 1.0), "minimum and maximum of s_t, share of the clip's length")
+    rotation: float = option(0.0, "maximum of theta either way, degrees; Table 2's rotation row: 30", ge=0, le=180)
+    axes: Literal["both", "spatial", "temporal"] = option("both", "what is learned (Table 13)")
+    reversal: bool = option(True, "reverse the croppers' gradient (Table 3)")
+    early_stopping: bool = option(True, "Eq. 7 (Table 4)")
+    lower: float = _share(0.2, "v_l of Eq. 7")
+    upper: float = _share(0.8, "v_u of Eq. 7")
+    layers: int = option(2, "linear layers of the MLP (Table 7)", ge=1, le=8)
+    noise_size: int = option(32, "m of Eq. 5 (from Table 7's counts)", ge=1)
+    hidden: int = option(64, "d of Eq. 5 (from Table 7's counts)", ge=1)
+    batch_norm: bool = option(False, "batch normalisation in the MLP (not in the paper)")
+    noise: Literal["normal", "uniform"] = option("normal", "distribution of n (not in the paper)")
+    rounding: Literal["round", "floor"] = option("round", "of Eq. 8: the formula rounds, its text rounds down")
+    optimizer: Literal["sgd", "lars"] = option("sgd", "of the croppers; LARS ignores the gradient's size")
+    lr: float = option(0.004, "learning rate of the croppers, not scaled by the batch (not in the paper)", ge=0)
+    momentum: float = option(0.9, "of the croppers (not in the paper)", ge=0, lt=1)
+    weight_decay: float = option(0.0, "of the croppers (not in the paper)", ge=0)
+    schedule: Literal["cosine", "constant"] = option("cosine", "of the croppers' learning rate (not in the paper)")
+
+    @model_validator(mode="after")
+    def _check(self) -> Cropper:
+        for name in ("spatial_scale", "temporal_scale"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= 1:
+                raise ValueError(f"{name} must be 0 < minimum <= maximum <= 1, but is {(low, high)}")
+        if self.lower > self.upper:
+            raise ValueError(f"lower <= upper must hold, but lower is {self.lower} and upper {self.upper}")
+        return self
+
+
+class Backbone(BaseModel):
+    """The video network."""
+
+    model_config = STRICT
+
+    name: BackboneName = option("r2d3d", "architecture")
+    depth: Literal[10, 18, 34, 50] = option(18, "layers of r2d3d (Table 8)")
+    width: int = option(64, "channels of its first stage; less makes a small network", ge=1)
+    norm: Literal["batch", "group"] = option("batch", "group: does not depend on the batch or on the worker count")
+    final_relu: bool = option(True, "of r2d3d: keep the last block's ReLU (not in the paper)")
+
+
+class Projector(BaseModel):
+    """The MLP between features and the loss; thrown away afterwards."""
+
+    model_config = STRICT
+
+    layers: int = option(2, "linear layers (from Table 7's parameter count)", ge=1, le=8)
+    hidden: int = option(1024, "width", ge=1)
+    size: int = option(128, "embedding size", ge=2)
+    batch_norm: bool = option(False, "batch normalisation in it (not in the paper)")
+
+
+class SimCLR(BaseModel):
+    """Settings of method=simclr."""
+
+    model_config = STRICT
+
+    temperature: float = option(0.1, "tau of Eq. 2 (not in the paper)", gt=0)
+
+
+class MoCo(BaseModel):
+    """Settings of method=moco; the paper gives none."""
+
+    model_config = STRICT
+
+    temperature: float = option(0.1, "tau (not in the paper)", gt=0)
+    queue: int = option(16384, "keys kept, a multiple of train.global_batch (not in the paper)", ge=2)
+    momentum: float = option(0.999, "of the key network (not in the paper)", ge=0, le=1)
+    key_crop_grad: bool = option(True, "the key view's cropper learns as well (not in the paper)")
+
+
+class MeanTeacher(BaseModel):
+    """Settings of method=mean_teacher; the paper gives none: those of the method's authors on small images."""
+
+    model_config = STRICT
+
+    labelled: float = option(0.25, "share of each batch that shows its labels (not in the paper)", gt=0, lt=1)
+    momentum: float = option(0.999, "of the teacher (not in the paper)", ge=0, le=1)
+    consistency: Literal["mse", "kl"] = option("mse", "what tells the two outputs apart (not in the paper)")
+    weight: float = option(100.0, "of the consistency; cross-entropy has 1 (not in the paper)", ge=0)
+    ramp_up_epochs: float = option(5.0, "until the consistency has its weight (not in the paper)", ge=0)
+
+
+class Policies(BaseModel):
+    """Crop policies with nothing to learn (Table 1); scales, axes and rotation are those of ``cropper``."""
+
+    model_config = STRICT
+
+    simple: float = option(0.10, "centre distance of policy=simple (not in the paper)", ge=0, le=3)
+    hard: float = option(0.75, "centre distance of policy=hard (not in the paper)", ge=0, le=3)
+    manual: tuple[float, float] = option(
+        (0.10, 0.60), "centre distance of policy=manual at start and end, a smooth step between (not in the paper)"
+    )
+    autoaugment: Literal["imagenet", "cifar10", "svhn"] = option(
+        "imagenet", "torchvision's operations of policy=autoaugment, over random crops (not in the paper)"
+    )
+
+
+class Optim(BaseModel):
+    """Optimiser of the network; the croppers have their own under ``cropper``."""
+
+    model_config = STRICT
+
+    name: Literal["lars", "sgd"] = option("lars", "LARS leaves biases and norms unscaled")
+    lr: float = option(0.3, "learning rate, before scaling", ge=0)
+    lr_scale: Literal["views/256", "none"] = option(
+        "views/256", "times views in the global batch / 256 (not in the paper)"
+    )
+    momentum: float = option(0.9, "(not in the paper)", ge=0, lt=1)
+    weight_decay: float = option(1e-6, "of tensors with two dimensions or more", ge=0)
+    trust: float = option(0.001, "LARS trust coefficient (not in the paper)", gt=0)
+    warmup_epochs: float = option(5.0, "linear warm-up, then cosine to 0 by step (not in the paper)", ge=0)
+    clip_norm: float | None = option(None, "clip the network's gradient norm at this; none: no clipping", gt=0)
+
+
+class Train(BaseModel):
+    """How long, on what."""
+
+    model_config = STRICT
+
+    epochs: int = option(100, "passes over the data; the paper's ablations: 20", ge=1)
+    max_steps: int | None = option(None, "end after so many steps all the same; none: no limit", ge=1)
+    global_batch: int = option(1024, "videos per step over all workers, two views each", ge=2)
+    precision: Literal["auto", "float32", "bfloat16"] = option("auto", "of the network; auto: bfloat16 on GPUs")
+    workers: int = option(1, "training processes", where=True, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: GPUs if the cluster has one per worker", where=True)
+    cpus_per_worker: float | None = option(None, "CPUs reserved per worker; none: planned", where=True, gt=0)
+    data_cpus: float | None = option(None, "CPUs that must be left to decode with; none: one", where=True, ge=1)
+    wait_minutes: float = option(
+        0.0, "minutes to wait for workers' nodes and data_cpus, on a cluster that grows when asked", where=True, ge=0
+    )
+    max_restarts: int = option(3, "times that workers which died are started again by themselves", where=True, ge=0)
+    threads: int | None = option(None, "torch threads per CPU worker; none: its CPUs", where=True, ge=1)
+
+
+class Run(BaseModel):
+    """Where results go and what is shown; never part of a run's identity."""
+
+    model_config = STRICT
+
+    name: str = option("pretrain", "first part of the run's folder name", where=True, pattern=r"^[\w.-]+$")
+    storage: str | None = option(
+        None,
+        "folder for runs that all nodes share, or its URI in a bucket; none: runs/ in $PARAMCROP_HOME or ~/paramcrop",
+        where=True,
+    )
+    log_every: int = option(10, "steps between two lines of metrics", where=True, ge=1)
+    checkpoint_epochs: int = option(10, "epochs between two checkpoints; the last is always kept", where=True, ge=1)
+    ray_logs: bool = option(False, "show Ray's own log lines", where=True)
