@@ -1,7 +1,7 @@
 """ParamCrop: parametric cubic cropping for video contrastive learning, in plain PyTorch.
 
-``from paramcrop import ParamCrop`` is all that a training loop of one's own needs. Names load when they are used:
-``import paramcrop`` imports no torch.
+Your own training loop only needs ``from paramcrop import ParamCrop``. Names are loaded on first use, so
+``import paramcrop`` does not import torch.
 """
 
 from __future__ import annotations

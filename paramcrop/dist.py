@@ -1,4 +1,4 @@
-"""Process-group helpers that also work without a group: one process is rank 0 of 1."""
+"""Process-group helpers that also work without a process group: a single process is rank 0 of 1."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        # Every rank's loss reaches this rank's rows: their gradients are summed. With the mean over ranks that DDP
-        # takes, the result is the gradient of the mean loss, so a loss behind this is not multiplied by world_size.
+        # The losses of all ranks depend on this rank's rows, so their gradients are summed. DDP then takes the mean
+        # over ranks, which gives the gradient of the mean loss: a loss must not be multiplied by world_size.
         total = grads[0].contiguous()
         td.all_reduce(total)
         return total[rank() * ctx.rows : (rank() + 1) * ctx.rows]
 
 
 def gather(x: Tensor) -> Tensor:
-    """Rows of every rank, in rank order, with gradient: (B, ...) -> (world_size x B, ...).
+    """The rows of all ranks in rank order, with gradient: (B, ...) -> (world_size x B, ...).
 
     Every rank must pass the same shape.
     """
@@ -46,7 +46,7 @@ def gather(x: Tensor) -> Tensor:
 
 
 def gather_objects(value: Any) -> list[Any]:
-    """Any small picklable value of every rank, in rank order."""
+    """A small picklable value of every rank, in rank order."""
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()
@@ -55,7 +55,7 @@ def gather_objects(value: Any) -> list[Any]:
 
 
 def mean_over_ranks(x: Tensor) -> Tensor:
-    """Mean of x over ranks, without gradient."""
+    """The mean of x over ranks, without gradient."""
     if world_size() == 1:
         return x.detach()
     x = x.detach().clone()
@@ -64,5 +64,5 @@ def mean_over_ranks(x: Tensor) -> Tensor:
 
 
 def values_of_ranks(x: Tensor) -> Tensor:
-    """A scalar of every rank -> (world_size,), without gradient."""
+    """The scalars of all ranks -> (world_size,), without gradient."""
     return gather(x.detach().reshape(1))

@@ -1,6 +1,6 @@
-"""Contrastive frameworks: two views -> loss. The training loop calls ``forward`` and knows no more of them.
+"""Contrastive frameworks: two views -> loss. The training loop only calls ``forward``.
 
-Labels and the share of training done are part of every framework's signature, of no use to these.
+The signature of every framework has ``label`` and ``progress``; these two frameworks ignore them.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from paramcrop.models.mlp import mlp
 def projector(
     features: int, hidden: int = 1024, size: int = 128, layers: int = 2, batch_norm: bool = False
 ) -> nn.Sequential:
-    """MLP head: (B, features) -> (B, size), ReLU (after BN, if asked) between ``layers`` linear layers with bias."""
+    """MLP head: (B, features) -> (B, size), ``layers`` linear layers; see ``mlp``."""
     return mlp([features, *[hidden] * (layers - 1), size], batch_norm)
 
 
 class SimCLR(nn.Module):
-    """SimCLR: one network for both views, NT-Xent between them (Eq. 1 and 2).
+    """SimCLR: one network for both views and the NT-Xent loss (Eq. 1 and 2).
 
     Args:
         backbone: (B, 3, T, H, W) -> (B, D) features.
-        head: (B, D) -> (B, d) embeddings; thrown away after pretraining.
-        temperature: of the loss.
-        dtype: of the backbone and head under autocast; float32: no autocast.
+        head: (B, D) -> (B, d) embeddings; not used after pretraining.
+        temperature: temperature of the loss.
+        dtype: autocast type of backbone and head; float32: no autocast.
     """
 
     def __init__(
@@ -42,9 +42,9 @@ class SimCLR(nn.Module):
     def forward(
         self, view_1: Tensor, view_2: Tensor, label: Tensor | None = None, progress: float = 0.0
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Two views (B, 3, T, H, W) of the same videos -> this rank's loss and its scalars.
+        """Two views (B, 3, T, H, W) of the same videos -> loss of this rank and scalars to log.
 
-        Both views pass the network as one batch, so that batch statistics are of both.
+        Both views go through the network as one batch, so the statistics of batch norm cover both.
         """
         views = torch.cat([view_1, view_2])
         with torch.autocast(views.device.type, self.dtype, enabled=self.dtype != torch.float32):
@@ -53,15 +53,17 @@ class SimCLR(nn.Module):
 
 
 class MoCo(nn.Module):
-    """MoCo: the network's queries against the keys of a slowly following copy of it, and a queue of earlier keys.
+    """MoCo: queries of the network, keys of a momentum encoder, and a queue of earlier keys.
 
-    The copy's weights take no gradient, but its input does (``key_crop_grad``), so that both croppers move.
+    The momentum encoder's weights take no gradient, but its input does (``key_crop_grad``), so both croppers learn.
 
     Args:
-        backbone, head, dtype: as SimCLR's.
-        temperature: of the loss. momentum: of the copy, w_k <- momentum x w_k + (1 - momentum) x w_q, before each step.
-        queue: keys kept; a multiple of the global batch, so that it always holds whole batches.
-        key_crop_grad: let the loss reach the crop of the key's view (the paper does not say).
+        backbone, head, dtype: as in ``SimCLR``.
+        queue: number of keys; a multiple of the global batch, so that the queue always holds complete batches.
+        size: size of an embedding.
+        momentum: of the momentum encoder, w_k <- momentum x w_k + (1 - momentum) x w_q, before each step.
+        temperature: temperature of the loss.
+        key_crop_grad: pass the gradient of the loss to the crop of the key's view (the paper does not state it).
     """
 
     def __init__(
@@ -83,32 +85,35 @@ class MoCo(nn.Module):
             p.requires_grad_(False)
         self.queue: Tensor
         self.place: Tensor
-        self.register_buffer("queue", F.normalize(torch.randn(queue, size), dim=1))  # until keys replace them
-        self.register_buffer("place", torch.zeros((), dtype=torch.int64))  # where the next batch of keys goes
+        self.register_buffer("queue", F.normalize(torch.randn(queue, size), dim=1))  # random until keys replace it
+        self.register_buffer("place", torch.zeros((), dtype=torch.int64))  # row of the oldest key, the next to replace
 
     def forward(
         self, view_1: Tensor, view_2: Tensor, label: Tensor | None = None, progress: float = 0.0
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Two views (B, 3, T, H, W) of the same videos -> this rank's loss and its scalars."""
-        self.follow()
+        """Two views (B, 3, T, H, W) of the same videos -> loss of this rank and scalars to log."""
+        self.update_key_encoder()
         view_2 = view_2 if self.key_crop_grad else view_2.detach()
         with torch.autocast(view_1.device.type, self.dtype, enabled=self.dtype != torch.float32):
             query, key = self.head(self.backbone(view_1)), self.key_head(self.key_backbone(view_2))
-        loss, scalars = info_nce(query, key, self.queue.clone(), self.temperature)  # the graph keeps its queue
+        # A copy of the queue: the backward pass needs the one of this step, and enqueue() overwrites it in place.
+        loss, scalars = info_nce(query, key, self.queue.clone(), self.temperature)
+        # After the loss, so that a query never meets its own key as a negative.
         self.enqueue(F.normalize(key.detach().float(), dim=1))
         return loss, scalars
 
     @torch.no_grad()
-    def follow(self) -> None:
-        """Move the copy towards the network."""
+    def update_key_encoder(self) -> None:
+        """Move the momentum encoder towards the network."""
         for mine, key in ((self.backbone, self.key_backbone), (self.head, self.key_head)):
             for p, p_key in zip(mine.parameters(), key.parameters(), strict=True):
                 p_key.lerp_(p, 1 - self.momentum)
 
     @torch.no_grad()
     def enqueue(self, keys: Tensor) -> None:
-        """Put every rank's keys (B, D) in the place of the oldest."""
+        """Replace the oldest keys by those of all ranks, (B, D) each; the queue stays equal on all ranks."""
         keys = dist.gather(keys)
-        rows = self.place + torch.arange(len(keys), device=keys.device)  # no number is read: a GPU is not waited for
+        # ``place`` stays a tensor: reading its value would make the CPU wait for the GPU.
+        rows = self.place + torch.arange(len(keys), device=keys.device)
         self.queue[rows % len(self.queue)] = keys
         self.place.copy_((self.place + len(keys)) % len(self.queue))

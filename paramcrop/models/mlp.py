@@ -1,4 +1,4 @@
-"""The one shape of MLP there is here: the croppers' (Eq. 5) and the projector's."""
+"""The MLP of the croppers (Eq. 5) and of the projector."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 
 def mlp(widths: Sequence[int], batch_norm: bool = False) -> nn.Sequential:
-    """Linear layers with bias from width to width, ReLU (after BN, if asked) between two: (B, w_0) -> (B, w_n)."""
+    """Linear layers with bias; ReLU, and before it BN if ``batch_norm``, in between: (B, w_0) -> (B, w_n)."""
     modules: list[nn.Module] = []
     for i, (a, b) in enumerate(pairwise(widths)):
         if i > 0:

@@ -1,4 +1,4 @@
-"""R-2D3D: a ResNet whose first two stages see one frame at a time and whose last two convolve in time as well."""
+"""R-2D3D: a ResNet whose first two stages are 2-D and whose last two stages also convolve over time."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ Size = tuple[int, int, int]
 
 
 class Block(nn.Module):
-    """3x3 convolutions (in time too if ``temporal``) with a shortcut: (B, C, T, H, W) -> (B, C', T', H', W').
+    """Residual block: (B, C, T, H, W) -> (B, C', T', H', W').
 
-    Two of them; or, as a bottleneck, one between two 1x1x1 convolutions, with four times ``width`` at the end.
+    It has two 3x3 convolutions (3x3x3 if ``temporal``), or as a bottleneck one of them between two 1x1x1 convolutions,
+    the last of which has 4 x ``width`` channels.
     """
 
     def __init__(
@@ -49,10 +50,10 @@ class R2D3D(nn.Module):
     """R-2D3D with the channels of DPC (64, 128, 256, 256) and stride T/4, H/32.
 
     Args:
-        depth: 10, 18, 34 or 50; 50 has bottlenecks, and four times the features.
-        width: channels of the first stage; 64 is the paper's. The stages have 1, 2, 4 and 4 times as many.
+        depth: 10, 18, 34 or 50; 50 uses bottlenecks and has four times the features.
+        width: channels of the first stage, 64 in the paper. The stages have 1, 2, 4 and 4 times ``width`` channels.
         norm: "batch" or "group".
-        final_relu: keep the last block's ReLU (HiCo does, DPC does not).
+        final_relu: keep the last ReLU (as HiCo, unlike DPC).
 
     Raises:
         ValueError: an unknown depth or norm, or a width below 1.
@@ -62,7 +63,7 @@ class R2D3D(nn.Module):
         super().__init__()
         if depth not in BLOCKS or norm not in NORMS or width < 1:
             raise ValueError(
-                f"depth must be one of {tuple(BLOCKS)}, norm one of {NORMS} and width >= 1, "
+                f"depth must be one of {tuple(BLOCKS)}, norm one of {NORMS} and width at least 1, "
                 f"but got {depth=}, {norm=}, {width=}"
             )
         self.stem = nn.Sequential(
@@ -94,5 +95,5 @@ class R2D3D(nn.Module):
         return out
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, T, H, W) -> (B, features): the trunk averaged over time and space."""
+        """(B, 3, T, H, W) -> (B, features): the mean of the trunk over time and space."""
         return self.trunk(x).mean((2, 3, 4))

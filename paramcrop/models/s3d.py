@@ -1,4 +1,4 @@
-"""S3D and S3D-G: Inception with every 3x3x3 convolution split into one over space and one over time; G: with gating."""
+"""S3D: Inception with each 3x3x3 convolution split into one over space and one over time. S3D-G adds gating."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from paramcrop.models.layers import NORMS, norm_layer
 
-# Channels of a block's branches, as in Inception v1: 1x1x1; 1x1x1 -> 3x3x3; 1x1x1 -> 3x3x3; pool -> 1x1x1.
+# Channels of the four branches, as in Inception v1: 1x1x1; 1x1x1 -> 3x3x3; 1x1x1 -> 3x3x3; pool -> 1x1x1.
 BLOCKS = {
     "3b": (64, 96, 128, 16, 32, 32),
     "3c": (128, 128, 192, 32, 96, 64),
@@ -21,11 +21,11 @@ BLOCKS = {
     "5c": (384, 192, 384, 48, 128, 128),
 }
 Size = tuple[int, int, int]
-STD = 0.01  # of the convolutions' initial weights at width 64
+STD = 0.01  # standard deviation of the initial convolution weights at width 64
 
 
 class Gating(nn.Module):
-    """Feature gating: every channel times a sigmoid of all channels' means, (B, C, T, H, W) -> the same shape."""
+    """Feature gating: scale each channel by a sigmoid of all channel means; (B, C, T, H, W) -> the same shape."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -38,27 +38,27 @@ class Gating(nn.Module):
 def conv(
     inputs: int, outputs: int, kernel: tuple[int, int, int], stride: tuple[int, int, int], norm: str
 ) -> list[nn.Module]:
-    """Convolution without bias, norm, ReLU; padded to keep the size at stride 1."""
+    """Convolution without bias, norm and ReLU; the padding keeps the size at stride 1."""
     padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
     layer = nn.Conv3d(inputs, outputs, kernel, stride, padding, bias=False)
     return [layer, norm_layer(outputs, norm), nn.ReLU(inplace=True)]
 
 
 def separable(inputs: int, outputs: int, kernel: int, stride: int, norm: str) -> list[nn.Module]:
-    """A convolution over space, then one over time, each with norm and ReLU."""
+    """A convolution over space and then one over time, each with norm and ReLU."""
     space = conv(inputs, outputs, (1, kernel, kernel), (1, stride, stride), norm)
     return space + conv(outputs, outputs, (kernel, 1, 1), (stride, 1, 1), norm)
 
 
-class Halve(nn.Module):
-    """Maximum over 2x2x2, odd remainders dropped; a dimension of one stays (inputs smaller than the paper's)."""
+class HalvingPool(nn.Module):
+    """Max-pooling over 2x2x2, rounding down. A size of 1, which only inputs smaller than the paper's have, stays 1."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.max_pool3d(x, [min(2, size) for size in x.shape[2:]])
 
 
 class Inception(nn.Module):
-    """Four branches side by side, each gated after its last operation if ``gating``, then concatenated."""
+    """Four parallel branches, each gated after its last operation if ``gating``, then concatenated."""
 
     def __init__(self, inputs: int, channels: tuple[int, ...], gating: bool, norm: str) -> None:
         super().__init__()
@@ -83,11 +83,11 @@ class S3D(nn.Module):
     """S3D (``gating=False``) or S3D-G, with stride T/8, H/32 and 1024 features at the paper's width.
 
     Args:
-        width: channels of the first convolution; 64 is the paper's (9,098,000 parameters with gating, 7,910,048
-            without). All other layers have their share of it, at least one channel.
-        gating: after the last operation of each branch, before they are concatenated (as in CoCLR and HiCo; the
-            TensorFlow original gates after Conv2d_2c as well and has no bias in its gates).
-        norm: "batch" (eps 1e-3) or "group" (does not depend on the batch).
+        width: channels of the first convolution, 64 in the paper (9,098,000 parameters with gating, 7,910,048
+            without). The other layers scale with it and keep at least one channel.
+        gating: gate each branch before the concatenation, as CoCLR and HiCo do. (The original TensorFlow code also
+            gates after Conv2d_2c, and its gates have no bias.)
+        norm: "batch" (eps 1e-3) or "group" (independent of the batch).
 
     Raises:
         ValueError: an unknown norm, or a width below 1.
@@ -96,7 +96,7 @@ class S3D(nn.Module):
     def __init__(self, width: int = 64, gating: bool = True, norm: str = "batch") -> None:
         super().__init__()
         if norm not in NORMS or width < 1:
-            raise ValueError(f"norm must be one of {NORMS} and width >= 1, but got {norm=}, {width=}")
+            raise ValueError(f"norm must be one of {NORMS} and width at least 1, but got {norm=}, {width=}")
 
         def share(channels: int) -> int:
             return max(1, round(channels * width / 64))
@@ -113,7 +113,7 @@ class S3D(nn.Module):
             if name == "4b":
                 layers.append(nn.MaxPool3d(3, 2, 1))
             elif name == "5b":
-                layers.append(Halve())
+                layers.append(HalvingPool())
             block = Inception(inputs, tuple(map(share, channels)), gating, norm)
             layers.append(block)
             inputs = block.outputs
@@ -121,18 +121,19 @@ class S3D(nn.Module):
         self.features = inputs
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
-                # Fewer inputs, larger weights: batch norm's eps of 1e-3 holds a weaker signal back.
+                # A narrow layer sums fewer inputs. Without larger weights, the eps of batch norm (1e-3) would dominate
+                # its variance.
                 nn.init.normal_(module.weight, std=STD * (64 / width) ** 0.5)
 
     def trunk(self, x: Tensor) -> Tensor:
         """(B, 3, T, H, W) -> (B, features, T/8, H/32, W/32), rounded up."""
-        if x.device.type == "cpu":  # 1.3 times the speed there (tests/benchmarks/backbones.py); not measured elsewhere
+        if x.device.type == "cpu":  # 1.3 times as fast on CPUs (tests/benchmarks/backbones.py)
             x = x.contiguous(memory_format=torch.channels_last_3d)
         out: Tensor = self.layers(x)
         return out
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, T, H, W) -> (B, features): the trunk averaged over time and space."""
+        """(B, 3, T, H, W) -> (B, features): the mean of the trunk over time and space."""
         return self.trunk(x).mean((2, 3, 4))
 
 

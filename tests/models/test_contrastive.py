@@ -1,4 +1,4 @@
-"""MoCo against a slow reference that keeps its keys in a list."""
+"""MoCo against a slow reference with a list as its queue."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def views(n: int, steps: int) -> Tensor:
     return torch.rand(steps, 2, n, 3, 2, 4, 4, generator=torch.Generator().manual_seed(5))
 
 
-def test_queue_loss_and_copy_are_those_of_a_slow_reference() -> None:
-    """Ten steps of three videos with a queue of nine: it wraps three times."""
+def test_queue_loss_and_momentum_encoder_equal_a_slow_reference() -> None:
+    """Ten steps of three videos with a queue of nine, which wraps three times."""
     backbone, head = network()
     moco = MoCo(backbone, head, queue=9, size=6, momentum=0.8, temperature=0.2)
     keys = list(moco.queue.clone())  # the oldest first
@@ -65,7 +65,7 @@ def test_queue_loss_and_copy_are_those_of_a_slow_reference() -> None:
 
 
 @pytest.mark.parametrize("key_crop_grad", [True, False])
-def test_the_key_takes_gradient_to_its_input_and_none_to_its_weights(key_crop_grad: bool) -> None:
+def test_the_key_passes_gradient_to_its_input_but_not_to_its_weights(key_crop_grad: bool) -> None:
     moco = MoCo(*network(), queue=4, size=6, key_crop_grad=key_crop_grad)
     both = views(2, 1)[0].requires_grad_()
     moco(both[0], both[1])[0].backward()
@@ -75,7 +75,7 @@ def test_the_key_takes_gradient_to_its_input_and_none_to_its_weights(key_crop_gr
     assert all(p.grad is None for p in [*moco.key_backbone.parameters(), *moco.key_head.parameters()])
 
 
-def test_both_croppers_move_under_the_queue() -> None:
+def test_both_croppers_move_with_moco() -> None:
     config = tiny_config("method=moco", "moco.queue=16", "cropper.lr=0.1")
     model, _ = trained(config, 4)
     start = build_model(config, CPU).state_dict()
@@ -115,7 +115,7 @@ def _two_ranks() -> tuple[list[float], Tensor, Tensor]:
 
 
 def test_two_ranks_equal_one(tmp_path: Path) -> None:
-    """Losses of six steps, with a queue of two batches, and the copy's weights; the queue's order is the ranks'."""
+    """Losses of six steps with a queue of two batches, the momentum encoder's weights, and the queue in rank order."""
     model, losses = trained(moco_config(), 6)
     assert isinstance(model.method, MoCo)
     for their_losses, queue, weight in on_two_ranks(_two_ranks, tmp_path):

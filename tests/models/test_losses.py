@@ -13,7 +13,7 @@ from tests.memory import on_two_ranks
 
 
 def slow_nt_xent(z_1: Tensor, z_2: Tensor, temperature: float) -> Tensor:
-    """Eq. 1 and 2 with loops; views of video k are 2k and 2k + 1."""
+    """Eq. 1 and 2 with loops; the views of video k are 2k and 2k + 1."""
     views = torch.stack([z_1, z_2], 1).flatten(0, 1).double()
     views = views / views.norm(dim=1, keepdim=True)
     n = len(views)
@@ -44,19 +44,19 @@ def test_equals_eq_1_and_2_with_loops(n: int, temperature: float) -> None:
     assert scalars["similarity_positive"].item() == pytest.approx(cosine.mean().item(), abs=1e-6)
 
 
-def test_symmetric_and_blind_to_length() -> None:
+def test_the_loss_is_symmetric_and_ignores_the_norm() -> None:
     z_1, z_2 = embeddings()
     loss = nt_xent(z_1, z_2)[0]
     torch.testing.assert_close(loss, nt_xent(z_2, z_1)[0])
     torch.testing.assert_close(loss, nt_xent(3 * z_1, 0.1 * z_2)[0])
 
 
-def test_equal_embeddings_give_the_loss_by_chance() -> None:
+def test_equal_embeddings_give_the_chance_loss() -> None:
     z = torch.ones(8, 4)
     assert nt_xent(z, z)[0].item() == pytest.approx(math.log(2 * 8 - 1))
 
 
-def test_negatives_mean_by_hand() -> None:
+def test_mean_similarity_of_negatives() -> None:
     z_1, z_2 = embeddings(3)
     views = torch.nn.functional.normalize(torch.cat([z_1, z_2]), dim=1)
     cosine = views @ views.T

@@ -1,4 +1,4 @@
-"""Mean Teacher against slow references: losses, ramp, moving average, and which loss reaches what."""
+"""Mean Teacher against slow references: losses, ramp, moving average, and the gradients of each loss."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def views() -> list[Tensor]:
     return [view.clone().requires_grad_() for view in drawn]
 
 
-def test_the_losses_are_those_of_a_slow_reference() -> None:
+def test_the_losses_equal_a_slow_reference() -> None:
     student, other = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(1)).unbind()
     p, q = student.softmax(1).tolist(), other.softmax(1).tolist()
     by_class = [[(a, b) for a, b in zip(x, y, strict=True)] for x, y in zip(p, q, strict=True)]
@@ -50,21 +50,21 @@ def test_the_losses_are_those_of_a_slow_reference() -> None:
     kl = sum(b * math.log(b / a) for row in by_class for a, b in row) / (4 * 3)
     assert CONSISTENCIES["mse"](student, other).item() == pytest.approx(mse, abs=1e-6)
     assert CONSISTENCIES["kl"](student, other).item() == pytest.approx(kl, abs=1e-6)
-    expected = -(math.log(p[0][2]) + math.log(p[2][0])) / 4  # over all four, labelled or not
+    expected = -(math.log(p[0][2]) + math.log(p[2][0])) / 4  # divided by all four rows, labelled or not
     assert supervised_loss(student, LABEL).item() == pytest.approx(expected, abs=1e-6)
     assert supervised_loss(student, torch.full((4,), -1)).item() == 0
     guesses = F.one_hot(torch.tensor([2, 0, 1, 1]), 3).float()
     assert labelled_accuracy(guesses, LABEL).item() == 0.5
 
 
-def test_the_ramp_rises_to_its_weight_and_stays() -> None:
+def test_the_ramp_reaches_one_and_stays_there() -> None:
     assert ramp_up(0.0, 0.2) == pytest.approx(math.exp(-5))
     assert ramp_up(0.1, 0.2) == pytest.approx(math.exp(-5 / 4))
     assert ramp_up(0.2, 0.2) == ramp_up(0.9, 0.2) == ramp_up(0.0, 0.0) == 1
 
 
 def test_the_teacher_is_the_students_moving_average() -> None:
-    """min(1 - 1/(k + 1), momentum) after k steps: 0 at first, then 1/2, then the momentum."""
+    """After k steps the momentum is min(1 - 1/(k + 1), momentum): 0, then 1/2, then the momentum."""
     model = teacher(momentum=0.6)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
     slow, students = [p.detach().clone() for p in model.head.parameters()], []
@@ -81,8 +81,8 @@ def test_the_teacher_is_the_students_moving_average() -> None:
     assert not torch.equal(students[0], slow[0])
 
 
-def test_crops_get_the_consistencys_gradient_alone_and_weights_get_both() -> None:
-    """As two networks that are differentiated apart give them; through batch norm every row reaches every other."""
+def test_crops_get_the_gradient_of_the_consistency_only_and_weights_get_both() -> None:
+    """The reference differentiates the two losses separately. Batch norm couples all rows of a batch."""
     model, both = teacher(weight=7.0, ramp=0.0), views()
     loss, scalars = model(*both, LABEL, 1.0)
     loss.backward()
@@ -106,7 +106,7 @@ def test_crops_get_the_consistencys_gradient_alone_and_weights_get_both() -> Non
     assert scalars["consistency"].item() == pytest.approx(consistency.item() / 7, abs=1e-6)
 
 
-def test_labels_move_no_crop_and_the_consistency_does() -> None:
+def test_only_the_consistency_moves_the_croppers() -> None:
     for weight, moves in ((0.0, False), (100.0, True)):
         config = tiny_config(*SETTINGS, f"mean_teacher.weight={weight}", "cropper.lr=0.1")
         model, before = trained(config)
@@ -133,11 +133,11 @@ def batches(config: Any) -> list[Batch]:
 
 
 def hidden(batch: Batch) -> Tensor:
-    """Every second label shown."""
+    """Labels with every second one hidden."""
     return torch.where(torch.arange(len(batch.label)) % 2 == 0, batch.label, -1)
 
 
-def test_two_ranks_have_the_loss_and_the_gradients_of_one(tmp_path: Path) -> None:
+def test_two_ranks_equal_one_in_loss_and_gradients(tmp_path: Path) -> None:
     one = gradients(False)
     first, second = on_two_ranks(gradients, tmp_path, True)
     torch.testing.assert_close((first.pop("loss") + second.pop("loss")) / 2, one.pop("loss"))
@@ -147,7 +147,7 @@ def test_two_ranks_have_the_loss_and_the_gradients_of_one(tmp_path: Path) -> Non
 
 
 def gradients(sharded: bool) -> dict[str, Tensor]:
-    """Of one step; group norm, so that a row does not depend on which others are on its rank."""
+    """Gradients of one step. With group norm, a row does not depend on the other rows of its rank."""
     from paramcrop import dist
 
     config = tiny_config(*SETTINGS, "backbone.norm=group")
@@ -155,7 +155,7 @@ def gradients(sharded: bool) -> dict[str, Tensor]:
     (batch, *_) = batches(config)
     batch = batch._replace(label=hidden(batch))
     part = shard_batch(batch, dist.rank(), dist.world_size()) if sharded else batch
-    wrapped = distribute(model, CPU)  # held: without it, nothing is reduced
+    wrapped = distribute(model, CPU)  # the reference keeps DDP alive; otherwise nothing is reduced
     loss, _ = wrapped(part, 1.0)
     loss.backward()
     found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
@@ -163,12 +163,12 @@ def gradients(sharded: bool) -> dict[str, Tensor]:
     return found | {"loss": loss.detach()}
 
 
-def test_its_classes_travel_with_the_weights_and_others_are_refused() -> None:
+def test_the_checkpoint_holds_the_classes_and_other_classes_are_rejected() -> None:
     model = teacher()
     state = model.state_dict()
     assert state["_extra_state"] == {"classes": ["a", "b", "c"]}
     teacher().load_state_dict(state)
-    with pytest.raises(CheckpointError, match="weights must be of the classes"):
+    with pytest.raises(CheckpointError, match="the weights must belong to the classes"):
         teacher().load_state_dict(state | {"_extra_state": {"classes": ["a", "c", "b"]}})
     with pytest.raises(ConfigError, match="needs videos of two classes or more, but there are 0"):
         build_model(tiny_config(*SETTINGS), CPU)

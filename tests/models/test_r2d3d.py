@@ -36,6 +36,6 @@ def test_group_norm_does_not_depend_on_the_batch() -> None:
     torch.testing.assert_close(network(video)[:1], network(video[:1]), atol=1e-5, rtol=1e-5)
 
 
-def test_wrong_arguments_are_named() -> None:
+def test_errors_name_the_wrong_argument() -> None:
     with pytest.raises(ValueError, match="depth must be one of"):
         R2D3D(11)

@@ -17,7 +17,7 @@ def test_trunk_parameters(gating: bool, count: int) -> None:
     assert network.features == 1024
 
 
-def test_gating_is_on_each_branch_before_the_concat_and_nowhere_else() -> None:
+def test_only_the_ends_of_branches_are_gated() -> None:
     network = S3D(width=8)
     gates = [name for name, module in network.named_modules() if isinstance(module, Gating)]
     assert len(gates) == 9 * 4
@@ -27,14 +27,14 @@ def test_gating_is_on_each_branch_before_the_concat_and_nowhere_else() -> None:
             assert isinstance(module[-1], Gating)
 
 
-def test_gating_scales_channels_by_what_the_whole_clip_says() -> None:
+def test_gating_scales_channels_by_their_means_over_the_clip() -> None:
     gate, x = Gating(3), torch.randn(2, 3, 4, 5, 6)
     scale = torch.sigmoid(x.mean((2, 3, 4)) @ gate.linear.weight.T + gate.linear.bias)
     torch.testing.assert_close(gate(x), x * scale.view(2, 3, 1, 1, 1))
 
 
-def test_s3d_is_torchvisions() -> None:
-    """Ungated: the same layers in the same order, so its weights can be put in place; then the same outputs."""
+def test_s3d_equals_torchvisions() -> None:
+    """Without gating, the layers have the same order, so torchvision's weights fit and the outputs are equal."""
     reference = torchvision.models.video.s3d().eval()
     for module in reference.modules():
         if isinstance(module, nn.BatchNorm3d):
@@ -73,6 +73,6 @@ def test_small_inputs_and_widths(gating: bool) -> None:
     assert network.trunk(torch.zeros(1, 3, 16, 112, 112)).shape == (1, network.features, 2, 3, 3)
 
 
-def test_wrong_arguments_are_named() -> None:
+def test_errors_name_the_wrong_argument() -> None:
     with pytest.raises(ValueError, match="norm must be one of"):
         S3D(norm="layer")

@@ -117,7 +117,7 @@ def test_kills(tmp_path: Path, whole: Any, what: str) -> None:
     elif what == "ctrl-c":
         command.process.send_signal(signal.SIGINT)
         assert command.wait(30) == 130
-        assert "interrupted; what is done is kept" in command.text
+        assert "interrupted; finished work is kept" in command.text
     elif what == "everything":
         command.kill_all()
     else:

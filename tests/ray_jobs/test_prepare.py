@@ -215,7 +215,7 @@ def test_interrupted_then_killed_it_goes_on_and_ends_the_same(
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert errors.splitlines() == ["interrupted; what is done is kept, and the same command goes on from there"]
+    assert errors.splitlines() == ["interrupted; finished work is kept, and the same command continues from there"]
     first = len(parts(out))
     with started(videos, out) as process:
         wait_for(lambda: len(parts(out)) >= first + 3)
