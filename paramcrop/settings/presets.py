@@ -18,6 +18,13 @@ from paramcrop.settings.config import Config
 from paramcrop.settings.identity import flatten
 
 
+def shipped(folder: str) -> Path:
+    """Where ``search_spaces`` or ``cluster`` lies: beside the package in a clone, inside it where a wheel installed it."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / folder
+    return inside if inside.is_dir() else package.parent / folder
+
+
 def preset_names() -> list[str]:
     folder = resources.files("paramcrop.settings") / "presets"
     return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from paramcrop.errors import ConfigError
-from paramcrop.settings.presets import nearest, preset_names
+from paramcrop.settings.presets import nearest, preset_names, shipped
 
 STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -230,7 +230,7 @@ class Space(BaseModel):
         return self
 
 
-FOLDER = Path(__file__).resolve().parents[2] / "search_spaces"
+FOLDER = shipped("search_spaces")
 
 
 def find_space(name: str, also: Iterable[str] = ()) -> Path:
