@@ -45,7 +45,6 @@ def dispatch(argv: Sequence[str]) -> None:
         return
     if name not in COMMANDS:
         raise ConfigError(f"the command must be one of {', '.join(COMMANDS)}, but is {name!r}")
-    sys.argv[0] = f"paramcrop {name}"  # `--help` shows it as the program
     find(name)(argv[1:])
 
 
@@ -75,3 +74,7 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
             raise
         print(f"error: cannot write {error.filename or 'a file'}: {error.strerror}; free some space", file=sys.stderr)
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -22,7 +22,7 @@ from ray_jobs.options import EXIT_CODES, Parser
 
 def main(argv: Sequence[str]) -> None:
     console = Console(soft_wrap=True)
-    parser = Parser("figures.py", description=__doc__, epilog=EXIT_CODES)
+    parser = Parser("paramcrop figures", description=__doc__, epilog=EXIT_CODES)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, or its name below runs/")
     parser.add_argument("--out", default="figures", metavar="DIR", help="folder of the figures (default: figures)")
     parser.add_argument("--video", type=int, default=0, help="which of the kept clips to draw on (default: 0)")

@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = Parser("report.py", description=__doc__, epilog=EXIT_CODES)
+    parser = Parser("paramcrop report", description=__doc__, epilog=EXIT_CODES)
     told = "folders of sweeps, or their names below sweeps/ (default: the newest)"
     parser.add_argument("--sweep", nargs="+", metavar="SWEEP", help=told)
     parser.add_argument("--dry-run", action="store_true", help="print the table; write nothing")

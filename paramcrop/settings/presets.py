@@ -19,7 +19,7 @@ from paramcrop.settings.identity import flatten
 
 
 def shipped(folder: str) -> Path:
-    """Where ``search_spaces`` or ``cluster`` lies: beside the package in a clone, inside it where a wheel installed it."""
+    """Where ``search_spaces`` or ``cluster`` is: beside the package in a clone, inside it in an installed wheel."""
     package = Path(__file__).resolve().parents[1]
     inside = package / folder
     return inside if inside.is_dir() else package.parent / folder

@@ -25,7 +25,7 @@ DEFAULT_PROTOCOLS = ("retrieval", "knn", "heads")
 
 def parse_arguments(argv: Sequence[str], summary: str) -> argparse.Namespace:
     parser = Parser(
-        "evaluate.py", description=summary, epilog=EXIT_CODES, formatter_class=argparse.RawTextHelpFormatter
+        "paramcrop evaluate", description=summary, epilog=EXIT_CODES, formatter_class=argparse.RawTextHelpFormatter
     )
     add = parser.add_argument
     add(

@@ -16,6 +16,7 @@ import yaml
 
 from paramcrop.errors import ConfigError, DataError
 from paramcrop.settings.config import Config
+from paramcrop.settings.presets import nearest, shipped
 from ray_jobs.engine.plan import Node
 from ray_jobs.launch_files.kube import kube_nodes, kube_problems
 from ray_jobs.launch_files.vm import vm_nodes, vm_problems
@@ -39,15 +40,27 @@ class ClusterFile(NamedTuple):
     open: list[str]
 
 
+def find_cluster(name: str) -> Path:
+    """A path, or the name of a shipped launch file: ``aws``, ``cluster/aws.yaml``, ``kuberay/rayjob``."""
+    given, folder = Path(name).expanduser(), shipped("cluster")
+    below = given.relative_to("cluster") if given.parts[:1] == ("cluster",) else given
+    places = (given, folder / below, folder / f"{below}.yaml", folder / "kuberay" / f"{below}.yaml")
+    return next((path for path in places if path.is_file()), given)
+
+
 def read_cluster(path: str) -> ClusterFile:
-    """Raises:
-    ConfigError: it cannot be read, or is of no kind that is known.
+    """A launch file, by its path or the name of a shipped one.
+
+    Raises:
+        ConfigError: it cannot be read, or is of no kind that is known.
     """
     try:
-        text = Path(path).expanduser().read_text()
+        text = find_cluster(path).read_text()
         documents = [document for document in yaml.safe_load_all(text) if document is not None]
     except OSError as error:
-        raise ConfigError(f"--cluster must be a readable file: {path}: {error.strerror}") from None
+        known = sorted(file.stem for file in shipped("cluster").rglob("*.yaml"))
+        expected = f"a readable file or one of {', '.join(known)}"
+        raise ConfigError(f"--cluster must be {expected}: {path}: {error.strerror}{nearest(path, known)}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"--cluster must be YAML: {path}: {' '.join(str(error).split())}") from None
     first = documents[0] if documents else None

@@ -19,7 +19,7 @@ def parse_arguments(argv: Sequence[str], summary: str) -> argparse.Namespace:
     Raises:
         ConfigError, DataError: one is missing, wrong or without meaning here.
     """
-    parser = Parser("prepare.py", description=summary, epilog=EXIT_CODES)
+    parser = Parser("paramcrop prepare", description=summary, epilog=EXIT_CODES)
     parser.add_argument("--dataset", metavar="NAME", help=f"{', '.join(DATASETS)}, synthetic")
     parser.add_argument("--videos", metavar="DIR", help="folder (or URI) below which the videos lie")
     parser.add_argument(

@@ -26,8 +26,8 @@ from ray_jobs.videos import MADE_UP_VIDEOS, find_videos
 
 def main(argv: Sequence[str]) -> None:
     console = Console(soft_wrap=True)
-    parser = config_parser("pretrain.py", "Pretrain with ParamCrop on Ray.", preset="demo")
-    told = "with --dry-run: check this launch file (aws.yaml, ...) or list of nodes, and plan for it"
+    parser = config_parser("paramcrop pretrain", "Pretrain with ParamCrop on Ray.", preset="demo")
+    told = "with --dry-run: check this launch file (or aws, gcp, raycluster, rayjob) or list of nodes, and plan for it"
     parser.add_argument("--cluster", metavar="FILE", help=told)
     parser.add_argument("--fresh", action="store_true", help="make the run anew; what it has left is kept as NAME-ID~1")
     arguments = parser.parse_args(argv)

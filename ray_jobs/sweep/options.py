@@ -18,7 +18,9 @@ PAPER = "paper"  # the name of all that the paper has
 
 
 def parse_arguments(argv: Sequence[str], summary: str) -> argparse.Namespace:
-    parser = Parser("sweep.py", description=summary, epilog=EXIT_CODES, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(
+        "paramcrop sweep", description=summary, epilog=EXIT_CODES, formatter_class=argparse.RawTextHelpFormatter
+    )
     add = parser.add_argument
     add(
         "--space",
@@ -44,7 +46,8 @@ def parse_arguments(argv: Sequence[str], summary: str) -> argparse.Namespace:
     add(
         "--cluster",
         metavar="FILE",
-        help="with --dry-run: check this launch file, or list of {cpus, gpus, count}, and plan for it",
+        help="with --dry-run: check this launch file (or aws, gcp, raycluster, rayjob)\n"
+        "or list of {cpus, gpus, count}, and plan for it",
     )
     add("--quiet", action="store_true", help="a line at each trial's end, nothing else")
     add("--dry-run", action="store_true", help="print trials, runs, resources, time and disk; do nothing")

@@ -47,7 +47,11 @@ def by_label(home: Path, name: str) -> dict[str, TrialRecord]:
         ("--space {space} --task nowhere/knn", {}, "--data must name the folder of 'nowhere'"),
         ("--space {space} --data a=/nowhere", {}, "/nowhere: a data folder must hold a manifest.json"),
         ("--space {space} --seeds one", {}, "--seeds must be whole numbers with commas between, but is 'one'"),
-        ("--space {space} --dry-run --cluster absent", {}, "--cluster must be a readable file: absent"),
+        (
+            "--space {space} --dry-run --cluster absent",
+            {},
+            "--cluster must be a readable file or one of aws, gcp, raycluster, rayjob: absent",
+        ),
         ("--space {space}", {"params": {"cropper.lower": [0.9]}}, "lower=0.9: cropper.lower <= upper must hold"),
         ("--space {space}", {"objective": {"metric": "knn"}}, "objective.metric must be of one of validation"),
         ("--space {space}", {"evaluate": {"set": {"sise": 3}}}, "has the numbers frames, stride, size"),
