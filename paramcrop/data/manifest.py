@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from paramcrop.errors import DataError
-from paramcrop.storage.files import open_folder, write_whole
+from paramcrop.settings.digest import short_hash
+from paramcrop.storage.files import open_folder, whole_on
 
 FORMAT = "paramcrop-shards/2"
 MANIFEST = "manifest.json"
@@ -88,14 +88,14 @@ class Manifest:
 
 def content_id(sources: Iterable[tuple[str, str]], settings: dict[str, Any]) -> str:
     """16 hex digits over the sorted (id, source sha256) pairs and the prepare settings."""
-    text = json.dumps([sorted(sources), settings], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return short_hash([sorted(sources), settings], 16)
 
 
 def write_manifest(manifest: Manifest, folder: str) -> None:
     fs, root = open_folder(folder)
     totals = {"format": FORMAT, "videos": manifest.videos, "bytes": sum(shard.bytes for shard in manifest.shards)}
-    write_whole(fs, f"{root}/{MANIFEST}", json.dumps(totals | asdict(manifest), indent=1).encode())
+    with whole_on(fs, f"{root}/{MANIFEST}") as part, fs.open_output_stream(part) as sink:
+        sink.write(json.dumps(totals | asdict(manifest), indent=1).encode())
 
 
 def read_manifest(folder: str) -> Manifest:

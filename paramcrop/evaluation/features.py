@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from paramcrop.crops.resample import to_float
 from paramcrop.data.uniform import UniformSpec, cut_uniform_or_say
 from paramcrop.evaluation.videos import LabelledSet, Map, rows
+from paramcrop.storage.files import whole
 
 PASS_CLIPS = 20  # clips through the network at once
 
@@ -120,7 +120,6 @@ def kept_outputs(file: Path, make: Callable[[], Outputs]) -> Outputs:
     if not file.exists():
         outputs = make()
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f".{file.name}.{os.getpid()}")
-        torch.save(outputs._asdict(), part)
-        part.replace(file)
+        with whole(file) as part:
+            torch.save(outputs._asdict(), part)
     return Outputs(**torch.load(file, weights_only=True))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -17,6 +15,7 @@ from paramcrop.errors import CheckpointError
 from paramcrop.evaluation.protocols import Protocol
 from paramcrop.evaluation.weights import Pixels, foreign_state, load_backbone, load_strictly, random_backbone
 from paramcrop.settings.config import Config
+from paramcrop.settings.digest import short_hash
 from paramcrop.settings.identity import run_id
 from paramcrop.storage.files import digest
 from paramcrop.training.build import build_backbone
@@ -81,7 +80,7 @@ class Job:
     def eval_id(self) -> str:
         """12 hex digits; equal for equal evaluations, wherever they are made."""
         how, what = self.how.digest, [self.content_id, self.train, self.test]
-        return _digest([self.subject_id, how, what, self.seed])
+        return short_hash([self.subject_id, how, what, self.seed])
 
     @property
     def input(self) -> UniformSpec:
@@ -91,7 +90,7 @@ class Job:
     @property
     def features(self) -> Path:
         """Folder of the features of each shard: every split and protocol with the same input shares them."""
-        return Path(self.run) / "features" / _digest([self.subject_id, self.content_id, asdict(self.input)])
+        return Path(self.run) / "features" / short_hash([self.subject_id, self.content_id, asdict(self.input)])
 
     @property
     def work(self) -> Path:
@@ -134,7 +133,3 @@ def sha256_of(file: str) -> str:
             return digest(source)[1]
     except OSError as error:
         raise CheckpointError(f"weights must be a file that can be read, but {file}: {error.strerror}") from None
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]

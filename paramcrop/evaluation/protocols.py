@@ -6,14 +6,13 @@ says so in its label, as in ``paper-linear[epochs=20,size=32]``.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from paramcrop.errors import ConfigError
+from paramcrop.settings.digest import short_hash
 from paramcrop.settings.presets import explain, nearest, parse_override
 
 
@@ -72,8 +71,7 @@ class Protocol(BaseModel):
     def digest(self) -> str:
         """12 hex digits over the name, the version and the numbers its kind uses."""
         used = {k: v for k, v in self.model_dump(mode="json").items() if k in numbers(self)}
-        text = json.dumps([self.name, self.version, self.kind, used], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return short_hash([self.name, self.version, self.kind, used])
 
 
 INPUT = ("frames", "stride", "size", "box", "test_clips")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from paramcrop.storage.files import whole
 from paramcrop.storage.jsonl import append_line
 
 # Student's t, two-sided 95 %, by degrees of freedom; beyond, the normal's with its first correction.
@@ -20,9 +20,8 @@ SHOWN = ("video@1", "class mean", "clip@1", "R@1", "R@5", "R@20")  # in tables; 
 def write_result(file: Path, result: Mapping[str, Any]) -> None:
     """Keep a result, and add its rows to results.jsonl beside the folder; the file appears whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.{os.getpid()}")
-    part.write_text(json.dumps(result))
-    part.replace(file)
+    with whole(file) as part:
+        part.write_text(json.dumps(result))
     append_rows(file.parent.parent / "results.jsonl", result)
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any
 
 from pydantic import BaseModel
 
 from paramcrop.settings.config import Config
+from paramcrop.settings.digest import short_hash
 
 METHOD_VERSION = 1  # raise it when equal settings no longer mean the same computation
 
@@ -42,5 +41,4 @@ def identity(config: Config, content_id: str) -> dict[str, Any]:
 
 def run_id(config: Config, content_id: str) -> str:
     """12 hex digits; equal for equal computations, wherever and by whatever number of workers they are made."""
-    text = json.dumps(identity(config, content_id), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return short_hash(identity(config, content_id))

@@ -12,6 +12,8 @@ from typing import Any, BinaryIO
 
 import torch
 
+from paramcrop.storage.files import unfinished
+
 NAME = "epoch={:04d}"
 WITHIN = "-step={:07d}"  # follows the name of one that was taken within the next epoch, before a machine went away
 
@@ -24,7 +26,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any], meta: dict[str, Any]) -
     Raises:
         OSError: it cannot be written; ``folder`` and its neighbours are as before.
     """
-    part = folder.with_name(f".{folder.name}.{os.getpid()}")
+    part = Path(unfinished(str(folder)))
     try:
         part.mkdir(parents=True)
         with (part / "state.pt").open("wb") as file:

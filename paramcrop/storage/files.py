@@ -1,12 +1,11 @@
-"""Reading and writing a file on any filesystem that pyarrow knows."""
+"""Reading and writing a file, on disk and on any filesystem that pyarrow knows: whole or not at all."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,17 +15,34 @@ import pyarrow.fs
 from paramcrop.errors import DataError
 
 
-def write_whole(fs: pyarrow.fs.FileSystem, path: str, data: bytes) -> None:
-    """The file appears whole or not at all, whoever else is writing it."""
-    making = unfinished(path)
-    with fs.open_output_stream(making) as sink:
-        sink.write(data)
-    fs.move(making, path)
+@contextmanager
+def whole(file: Path) -> Iterator[Path]:
+    """Gives another name to write to; ``file`` is there, or replaced, once the block has ended well."""
+    part = Path(unfinished(str(file)))
+    try:
+        yield part
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_on(fs: pyarrow.fs.FileSystem, path: str) -> Iterator[str]:
+    """``whole`` on any filesystem that pyarrow knows."""
+    part = unfinished(path)
+    try:
+        yield part
+        fs.move(part, path)
+    except BaseException:
+        with suppress(OSError, pa.ArrowException):  # nothing was written yet, or the store is away
+            fs.delete_file(part)
+        raise
 
 
 def unfinished(path: str) -> str:
-    """A name of this attempt's own for a file that is being written."""
-    return f"{path}.{uuid.uuid4().hex}.part"
+    """A hidden name beside ``path``, with the same ending, which no other writer of it has, not even another thread."""
+    folder, slash, name = path.rpartition("/")
+    return f"{folder}{slash}.{uuid.uuid4().hex}.{name}"
 
 
 def digest(source: BinaryIO, copy: BinaryIO | None = None) -> tuple[int, str]:
@@ -53,17 +69,4 @@ def open_folder(folder: str) -> tuple[pa.fs.FileSystem, str]:
 
 
 def _local(folder: str) -> tuple[pa.fs.FileSystem, str]:
-    from pathlib import Path
-
     return pa.fs.LocalFileSystem(), str(Path(folder).expanduser().resolve())
-
-
-@contextmanager
-def whole(file: Path) -> Iterator[Path]:
-    """Gives another name with the same ending, to write to; ``file`` is there, or replaced, when that has gone well."""
-    part = file.with_name(f".{os.getpid()}.{file.name}")
-    try:
-        yield part
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)

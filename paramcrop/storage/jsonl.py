@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
+
+from paramcrop.storage.files import whole
 
 
 class Lines:
@@ -44,6 +45,5 @@ def cut_lines(path: Path, step: int) -> None:
     """Leave the lines up to ``step``, in a new file of the same name."""
     if path.exists():
         kept = [line for line in read_lines(path) if line["step"] <= step]
-        part = path.with_name(f".{path.name}.{os.getpid()}")
-        part.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        part.replace(path)
+        with whole(path) as part:
+            part.write_text("".join(json.dumps(line) + "\n" for line in kept))

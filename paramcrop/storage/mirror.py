@@ -8,7 +8,6 @@ Imports no torch.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -27,7 +26,8 @@ import pyarrow as pa
 import pyarrow.fs
 
 from paramcrop.errors import DataError
-from paramcrop.storage.files import open_folder
+from paramcrop.settings.digest import text_hash
+from paramcrop.storage.files import open_folder, whole
 
 R = TypeVar("R")
 WAITS = (1, 2, 4, 8, 15, 30, 60, 60, 60)  # seconds between tries while a store is away: four minutes
@@ -59,7 +59,7 @@ class Mirror:
     @staticmethod
     def of(uri: str, who: str) -> Mirror:
         """``who``'s copy on this machine: no two processes at work may share one, for both would write into it."""
-        name = hashlib.sha256(uri.rpartition("/")[0].encode()).hexdigest()[:12]
+        name = text_hash(uri.rpartition("/")[0], 12)
         return Mirror(copies() / name / who / uri.rpartition("/")[2], uri)
 
     def fetch(self, *names: str, light: bool = False, waits: Iterable[float] = WAITS) -> None:
@@ -132,13 +132,8 @@ class Mirror:
         fs, _ = self._store
         place = self.folder / path
         place.parent.mkdir(parents=True, exist_ok=True)
-        part = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}")
-        try:
-            with fs.open_input_stream(info.path) as source, part.open("wb") as sink:
-                shutil.copyfileobj(source, sink, SIZE)
-            part.replace(place)
-        finally:
-            part.unlink(missing_ok=True)
+        with whole(place) as part, fs.open_input_stream(info.path) as source, part.open("wb") as sink:
+            shutil.copyfileobj(source, sink, SIZE)
 
     def _listed(self, name: str) -> list[pa.fs.FileInfo]:
         """The bucket's files of that name or below it."""
@@ -168,9 +163,8 @@ class Mirror:
 
     def _keep(self, stamps: dict[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        part = self.folder / f"{STAMPS}.{uuid.uuid4().hex[:8]}"
-        part.write_text(json.dumps(stamps))
-        part.replace(self.folder / STAMPS)
+        with whole(self.folder / STAMPS) as part:
+            part.write_text(json.dumps(stamps))
         (self.folder / MARK).write_text(self.uri)
 
     def _unchanged(self, path: str, stamps: dict[str, Any]) -> bool:

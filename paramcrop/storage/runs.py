@@ -20,6 +20,7 @@ from paramcrop.settings.config import Config
 from paramcrop.settings.identity import flatten, identity, run_id, where_fields
 from paramcrop.storage import bucket_lease
 from paramcrop.storage.bucket_lease import BucketLease
+from paramcrop.storage.files import whole
 from paramcrop.storage.jsonl import append_line, read_lines
 from paramcrop.storage.lease import Lease, is_newest
 from paramcrop.storage.mirror import Mirror, check_writable, folders_in
@@ -135,10 +136,8 @@ def write_provenance(folder: Path, config: Config, content_id: str, videos: Mapp
 
 
 def _write_json(path: Path, fields: dict[str, Any]) -> None:
-    """The file appears whole or not at all."""
-    part = path.with_name(f".{path.name}")
-    part.write_text(json.dumps(fields, indent=1))
-    part.replace(path)
+    with whole(path) as part:
+        part.write_text(json.dumps(fields, indent=1))
 
 
 def changes(folder: Path, config: Config) -> list[str]:

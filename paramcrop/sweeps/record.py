@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -11,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from paramcrop.storage.files import whole
 from paramcrop.storage.mirror import Mirror
 from paramcrop.sweeps.trials import Trial
 
@@ -55,12 +55,10 @@ def record_file(folder: Path, trial: str) -> Path:
 
 
 def write_record(folder: Path, record: TrialRecord) -> None:
-    """The file appears whole or not at all."""
     file = record_file(folder, record.id)
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.{os.getpid()}")
-    part.write_text(json.dumps(asdict(record), indent=1))
-    part.replace(file)
+    with whole(file) as part:
+        part.write_text(json.dumps(asdict(record), indent=1))
 
 
 def read_record(folder: Path, trial: str) -> TrialRecord | None:

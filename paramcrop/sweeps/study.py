@@ -27,6 +27,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from paramcrop.settings.digest import text_hash
 from paramcrop.sweeps.space import Space, Swept
 from paramcrop.sweeps.trials import VARIANT, decode, encode, trial_id
 
@@ -69,7 +70,7 @@ def storage(folder: Path) -> JournalStorage:
 def study_name(name: str, space: Space) -> str:
     """Spaces whose values are drawn otherwise have studies of their own in the same file."""
     text = json.dumps({k: distribution_to_json(d) for k, d in distributions(space).items()}, sort_keys=True)
-    return f"{name}-{hashlib.sha256((space.search + text).encode()).hexdigest()[:8]}"
+    return f"{name}-{text_hash(space.search + text, 8)}"
 
 
 def open_study(folder: Path, name: str, space: Space) -> optuna.Study:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from paramcrop.data.manifest import read_manifest
 from paramcrop.errors import ConfigError
 from paramcrop.evaluation.protocols import Protocol
 from paramcrop.settings.config import Config
+from paramcrop.settings.digest import short_hash
 from paramcrop.settings.identity import flatten, run_id
 from paramcrop.settings.presets import load_config, make_config, show
 from paramcrop.sweeps.space import DERIVED, SCALAR, Space
@@ -47,7 +47,7 @@ class Trial:
 
 def trial_id(values: Mapping[str, Any]) -> str:
     plain = {k: float(v) if isinstance(v, int) and not isinstance(v, bool) else v for k, v in values.items()}
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:10]
+    return short_hash(plain, 10)
 
 
 def grid(space: Space) -> list[dict[str, Any]]:
@@ -145,7 +145,7 @@ def wanted_of(space: Space, trial: Trial, content_id: str, tasks: Sequence[tuple
     evaluations = [(content, protocol.digest) for content, protocol in tasks]
     stopped = space.proxy.model_dump() if space.scheduler == "asha" else None
     how = [space.evaluate.splits, space.evaluate.seeds, space.objective.metric, space.objective.mode, stopped]
-    return hashlib.sha256(json.dumps([runs, evaluations, how]).encode()).hexdigest()[:12]
+    return short_hash([runs, evaluations, how], sort_keys=False)
 
 
 def content_ids(data: dict[str, str]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from paramcrop.errors import ParamCropError
 from paramcrop.evaluation.tasks import Asked, as_pretrained, find_tasks, only
 from paramcrop.settings.config import Config
 from paramcrop.settings.presets import show
+from paramcrop.storage.files import whole
 from paramcrop.storage.runs import home
 from paramcrop.sweeps.objective import objective_parts
 from paramcrop.sweeps.record import is_done, read_record
@@ -101,10 +102,9 @@ def raise_failures(sweeps: Sequence[Sweep]) -> None:
 
 def write_space(folder: Path, space: Space) -> None:
     """The space as it was asked for, beside what came of it."""
-    part = folder / ".space.yaml"
     folder.mkdir(parents=True, exist_ok=True)
-    part.write_text(yaml.safe_dump(space.model_dump(mode="json", exclude_none=True), sort_keys=False))
-    part.replace(folder / "space.yaml")
+    with whole(folder / "space.yaml") as part:
+        part.write_text(yaml.safe_dump(space.model_dump(mode="json", exclude_none=True), sort_keys=False))
 
 
 def open_sweep(folder: Path, space: Space, data: dict[str, str]) -> Sweep:

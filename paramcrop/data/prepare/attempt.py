@@ -21,8 +21,9 @@ from paramcrop.errors import DataError
 from paramcrop.storage.files import open_folder
 from paramcrop.storage.lease import Lease
 
-OURS = re.compile(r"shard-\d{5,}\.parquet|(shard-\d{5,}\.parquet|manifest\.json)\.[0-9a-f]{32}\.part")
-OUR_PARTS = re.compile(r"shard-\d{5,}\.json(\.[0-9a-f]{32}\.part)?|writable")
+HIDDEN = r"\.[0-9a-f]{32}\."  # before the name of a file that is being written
+OURS = re.compile(rf"shard-\d{{5,}}\.parquet|{HIDDEN}(shard-\d{{5,}}\.parquet|manifest\.json)")
+OUR_PARTS = re.compile(rf"({HIDDEN})?shard-\d{{5,}}\.json|writable")
 MISSING = "the file is missing"
 
 

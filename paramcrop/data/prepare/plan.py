@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -13,6 +11,7 @@ from typing import Any
 from paramcrop.data.manifest import Shard
 from paramcrop.data.prepare.datasets import Dataset, Source
 from paramcrop.data.shards import shard_name
+from paramcrop.settings.digest import short_hash
 
 PARTS = "parts"
 VERSION = 1  # raise it when the same settings no longer give the same videos
@@ -40,7 +39,7 @@ class Piece:
     @property
     def id(self) -> str:
         rows = [(s.id, s.path, s.bytes, label) for s, label in zip(self.sources, self.labels, strict=True)]
-        return _hash([self.number, self.splits, rows, self.settings])
+        return short_hash([self.number, self.splits, rows, self.settings], 16)
 
 
 @dataclass(frozen=True)
@@ -100,9 +99,9 @@ def make_plan(dataset: Dataset, name: str, short_side: int, crf: int, shard_vide
     there = [source for source in dataset.sources if source.bytes is not None]
     missing = tuple(source for source in dataset.sources if source.bytes is None)
     settings = {"dataset": name, "short_side": short_side, "crf": crf, "version": VERSION}
-    settings["annotations"] = _hash(sorted((s.id, s.label or "", s.splits) for s in dataset.sources))
+    settings["annotations"] = short_hash(sorted((s.id, s.label or "", s.splits) for s in dataset.sources), 16)
     number = {label: i for i, label in enumerate(dataset.classes)}
-    shuffled = sorted(there, key=lambda source: (source.splits, _hash([seed, source.id])))
+    shuffled = sorted(there, key=lambda source: (source.splits, short_hash([seed, source.id], 16)))
     pieces: list[Piece] = []
     for splits, group in groupby(shuffled, key=lambda source: source.splits):
         sources = tuple(group)
@@ -110,9 +109,5 @@ def make_plan(dataset: Dataset, name: str, short_side: int, crf: int, shard_vide
             chosen = sources[first : first + shard_videos]
             labels = tuple(-1 if source.label is None else number[source.label] for source in chosen)
             pieces.append(Piece(len(pieces), splits, chosen, labels, settings))
-    plan_id = _hash([[piece.id for piece in pieces], [source.id for source in missing], dataset.classes, settings])
-    return Plan(dataset.classes, tuple(pieces), missing, settings, plan_id)
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+    made_from = [[piece.id for piece in pieces], [source.id for source in missing], dataset.classes, settings]
+    return Plan(dataset.classes, tuple(pieces), missing, settings, short_hash(made_from, 16))

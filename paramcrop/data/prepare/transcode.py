@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
@@ -21,7 +22,7 @@ from paramcrop.data.prepare.plan import Part, Piece, Plan, part_path, rejection
 from paramcrop.data.shards import SCHEMA, HashedParquet, Video, close_shard, row_groups
 from paramcrop.data.video import Encoded, transcode
 from paramcrop.errors import DataError, VideoError
-from paramcrop.storage.files import digest, open_folder, unfinished, write_whole
+from paramcrop.storage.files import digest, open_folder, whole_on
 
 WHOLE = 0.9  # a video is warned of when fewer of the frames that its container announces were decoded
 Convert = Killable[[str, int, int], Encoded]
@@ -48,7 +49,8 @@ def make_shard(
         with Killable(transcode, timeout) as convert:
             rows = _videos(piece, source_fs, source_root, convert, part, tell)
             part = replace(part, shard=_write_shard(fs, root, piece, rows))
-        write_whole(fs, part_path(root, piece), json.dumps(asdict(part)).encode())
+        with whole_on(fs, part_path(root, piece)) as making, fs.open_output_stream(making) as sink:
+            sink.write(json.dumps(asdict(part)).encode())
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"--out must be a folder that every node can write to, but {out} is not: {error}") from error
     return part
@@ -102,16 +104,15 @@ def _videos(
 def _write_shard(fs: pa.fs.FileSystem, root: str, piece: Piece, videos: Iterator[Video]) -> Shard | None:
     """Under a name of its own until it is whole: another attempt at the piece may still be writing elsewhere."""
     path = f"{root}/{piece.file}"
-    making = unfinished(path)
-    file: HashedParquet | None = None
-    for rows in row_groups(videos):
-        file = file or HashedParquet(fs, making, SCHEMA)
-        file.write([asdict(row) for row in rows])
-    if file is None:
+    groups = row_groups(videos)
+    first = next(groups, None)
+    if first is None:
         return None
-    shard = close_shard(file, piece.file, piece.splits)
-    fs.move(making, path)
-    return shard
+    with whole_on(fs, path) as making:
+        file = HashedParquet(fs, making, SCHEMA)
+        for rows in chain([first], groups):
+            file.write([asdict(row) for row in rows])
+        return close_shard(file, piece.file, piece.splits)
 
 
 @dataclass(frozen=True)

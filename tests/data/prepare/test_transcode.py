@@ -87,7 +87,7 @@ def test_an_interrupted_attempt_goes_on_and_gives_the_same(videos: str, tmp_path
     root = Path(out)
     before = {path.name: path.stat().st_mtime_ns for path in root.glob("shard-*")}
     (root / "shard-00003.parquet").write_bytes(b"half a shard")
-    (root / f"shard-00003.parquet.{'0' * 32}.part").write_bytes(b"half a shard")
+    (root / f".{'0' * 32}.shard-00003.parquet").write_bytes(b"half a shard")
     assert finished(out, same(plan)) is None
     manifest = finish(out, plan, prepare(plan_of(videos), videos, out))
     assert {name: (root / name).stat().st_mtime_ns for name in before} == before
@@ -147,7 +147,7 @@ def test_leftovers_of_a_kill_after_the_manifest_are_named_and_removed(videos: st
     plan, out = plan_of(videos), str(tmp_path)
     manifest = finish(out, plan, prepare(plan, videos, out))
     (tmp_path / "parts").mkdir()
-    for name in ("shard-00001.json", f"shard-00002.json.{'0' * 32}.part"):
+    for name in ("shard-00001.json", f".{'0' * 32}.shard-00002.json"):
         (tmp_path / "parts" / name).touch()
     (tmp_path / "shard-00077.parquet").touch()
     (tmp_path / "mine.txt").touch()

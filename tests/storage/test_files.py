@@ -1,0 +1,83 @@
+"""Files that are there whole or not at all, whoever else writes them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pyarrow.fs
+import pytest
+
+from paramcrop.storage.files import whole, whole_on
+from paramcrop.storage.runs import read_status, write_status
+from paramcrop.sweeps.space import Space, Swept
+from ray_jobs.sweep.plan import write_space
+
+WRITERS, TIMES = 4, 100
+
+
+def write_status_to(folder: Path) -> None:
+    write_status(folder, "running")
+
+
+def write_space_to(folder: Path) -> None:
+    write_space(folder, SPACE)
+
+
+SPACE = Space(question="Which policy?", params={"policy": Swept(values=("random", "paramcrop"))})
+
+
+@pytest.mark.parametrize("write", [write_status_to, write_space_to])
+def test_two_writers_at_once_are_in_nobodys_way(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    failed = list[OSError]()
+
+    def work() -> None:
+        try:
+            for _ in range(TIMES):
+                write(tmp_path)
+        except OSError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(WRITERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    assert write is write_space_to or read_status(tmp_path)["state"] == "running"
+
+
+def break_off(file: Path) -> None:
+    with whole(file) as part:
+        part.write_text("half")
+        raise ZeroDivisionError
+
+
+def break_off_elsewhere(file: Path, begun: bool) -> None:
+    with whole_on(pyarrow.fs.LocalFileSystem(), str(file)) as part:
+        if begun:
+            Path(part).write_text("half")
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    "write", [break_off, partial(break_off_elsewhere, begun=True), partial(break_off_elsewhere, begun=False)]
+)
+def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    file = tmp_path / "a.json"
+    file.write_text("before")
+    with pytest.raises(ZeroDivisionError):
+        write(file)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"] and file.read_text() == "before"
+
+
+def test_what_is_being_written_is_hidden_and_ends_alike(tmp_path: Path) -> None:
+    with whole(tmp_path / "a.png") as part, whole(tmp_path / "a.png") as other:
+        assert part != other and part.parent == tmp_path
+        assert part.name.startswith(".") and part.suffix == ".png"
+        part.touch()
+        other.touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
