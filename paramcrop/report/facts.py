@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from paramcrop.evaluation.results import t_half
+from paramcrop.evaluation.statistics import t_half
 from paramcrop.storage.jsonl import read_lines
 from paramcrop.storage.runs import read_metrics, read_status
 

@@ -5,14 +5,14 @@ They may where the pretraining (videos, settings), the set evaluated on and the 
 
 from __future__ import annotations
 
-import math
 import re
+import statistics
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from paramcrop.errors import ConfigError
 from paramcrop.evaluation.protocols import find_protocol
-from paramcrop.evaluation.results import Mean
+from paramcrop.evaluation.statistics import Mean, interval_half, share_error
 from paramcrop.report.facts import RunFacts
 from paramcrop.report.table import Row, Table, task_of
 from paramcrop.report.text import ERRORS, show_mean
@@ -22,7 +22,21 @@ from paramcrop.sweeps.space import Cell, Layout, Space
 from paramcrop.sweeps.trials import config_of, grid, make_trial
 
 CLASSES = {"kinetics": 400, "ucf101": 101, "hmdb51": 51}  # of the paper's sets
-SURE = 1.96  # standard errors of a test set
+SPLITS = {"ucf101": 3, "hmdb51": 3}  # official test splits, over which the paper averages
+
+
+class Verdict(NamedTuple):
+    """What our number says of the paper's.
+
+    Attributes:
+        differs: the paper's lies outside the interval of ours; else the two are not told apart.
+        also: other rows of the paper's column that ours is not told apart from either, with their numbers in %.
+        stands: what stands for more than it is, such as "one seed".
+    """
+
+    differs: bool
+    also: tuple[str, ...] = ()
+    stands: tuple[str, ...] = ()
 
 
 class Filled(NamedTuple):
@@ -31,14 +45,14 @@ class Filled(NamedTuple):
     Attributes:
         ours: None: nothing fills it, or not yet. waits: something is to fill it. paper: None: nothing is printed.
         apart: why ours must not be compared with the paper's; empty: it may be.
-        agrees: whether the paper's lies within the error of ours; None: they may not be compared.
+        verdict: None: they may not be compared.
     """
 
     ours: Mean | None
     waits: bool
     paper: float | None
     apart: tuple[str, ...] = ()
-    agrees: bool | None = None
+    verdict: Verdict | None = None
 
 
 class FilledLine(NamedTuple):
@@ -68,7 +82,18 @@ def _fill(space: Space, layout: Layout, cell: Cell, row: Row | None) -> Filled:
         return Filled(None, cell.variant is not None, paper)
     ours = row.cells[task_of(found), cell.metric].mean
     apart = tuple(dict.fromkeys(_apart(space, layout, cell, row, found)))
-    return Filled(ours, True, paper, apart, None if apart or paper is None else agrees(ours, paper))
+    compared = None if apart or paper is None else verdict(layout, cell, ours, paper)
+    return Filled(ours, True, paper, apart, compared)
+
+
+def verdict(layout: Layout, cell: Cell, ours: Mean, paper: float) -> Verdict:
+    """Compare a cell with the paper's number, and with every other number of the paper's column."""
+    others = [(line.label, other) for line in layout.lines for other in line.cells if other is not cell]
+    column = [(label, c.paper) for label, c in others if (c.task, c.metric) == (cell.task, cell.metric)]
+    also = [f"{label} {value:.1f}" for label, value in column if value is not None and not differs(ours, value / 100)]
+    stands = ["one seed"] if len(ours.values) == 1 else []
+    stands += ["one split"] if ours.splits < SPLITS.get(cell.task.rpartition("/")[0], 1) else []
+    return Verdict(differs(ours, paper), tuple(also), tuple(stands))
 
 
 def _result(row: Row, cell: Cell) -> dict[str, Any] | None:
@@ -79,10 +104,18 @@ def _result(row: Row, cell: Cell) -> dict[str, Any] | None:
     return next((r for r in fits if (task_of(r), cell.metric) in row.cells), None)
 
 
-def agrees(ours: Mean, paper: float) -> bool:
-    """Whether the paper's value, of one seed, lies within the seeds' interval and what a test set of n videos gives."""
-    chance = math.sqrt(paper * (1 - paper) / ours.n + ours.test_error**2)
-    return abs(ours.value - paper) <= (ours.half or 0.0) + SURE * chance
+def differs(ours: Mean, paper: float) -> bool:
+    """Whether the paper's value lies outside the 95 % interval of ours.
+
+    The interval counts both test sets' videos (as many for the paper as for us) and, from two seeds on, our seeds and
+    one seed of the paper's, which does not say how many it ran.
+    """
+    videos = ours.test_error**2 + share_error(paper, ours.videos) ** 2
+    variances = [(videos, ours.videos - 1)]
+    if (seeds := len(ours.values)) > 1:
+        variances.append((statistics.variance(ours.values) * (1 + 1 / seeds), seeds - 1))
+    half = interval_half(variances)
+    return half is not None and abs(ours.value - paper) > half
 
 
 def _apart(space: Space, layout: Layout, cell: Cell, row: Row, result: dict[str, Any]) -> Iterator[str]:
@@ -185,7 +218,7 @@ def title(name: str) -> str:
 
 
 def show_both(cell: CellView) -> str:
-    """ "12.5 [4.1] † (56.0)", "59.7 ± 0.8 [1.3] agrees (59.9)", "(30.5)"."""
+    """ "12.5 [4.1] † (56.0)", "59.7 ± 0.8 [1.3] not told apart (59.9)", "(30.5)"."""
     ours = " ".join(filter(None, (cell.ours, APART if cell.apart else "", cell.said)))
     return " ".join(filter(None, (ours, f"({cell.paper})" if cell.paper else ""))) or "-"
 
@@ -193,8 +226,14 @@ def show_both(cell: CellView) -> str:
 def _cell(cell: Filled) -> CellView:
     paper = "" if cell.paper is None else f"{100 * cell.paper:.1f}"
     ours = show_mean(cell.ours) if cell.ours else NOT_YET if cell.waits else ""
-    said = "" if cell.agrees is None else "agrees" if cell.agrees else "differs"
-    return CellView(ours, paper, said, bool(cell.apart))
+    return CellView(ours, paper, show_verdict(cell.verdict) if cell.verdict else "", bool(cell.apart))
+
+
+def show_verdict(found: Verdict) -> str:
+    """ "not told apart (nor from Hard 56.0)", "differs (one seed)"."""
+    parts = [f"nor from {', '.join(found.also)}"] if found.also and not found.differs else []
+    parts += [" and ".join(found.stands)] if found.stands else []
+    return ("differs" if found.differs else "not told apart") + (f" ({'; '.join(parts)})" if parts else "")
 
 
 def _notes(table: Table, layout: Layout, cells: list[Filled]) -> list[str]:
@@ -203,8 +242,11 @@ def _notes(table: Table, layout: Layout, cells: list[Filled]) -> list[str]:
     lines = [f"ours was pretrained on {scale}" for scale in scale_of(table)]
     if reasons:
         lines.append(f"{APART} not to be compared with the paper's: {'; '.join(reasons)}")
-    if any(cell.agrees is not None for cell in had):
-        lines.append("agrees: the paper's value lies within the interval over seeds and 1.96 errors of both test sets")
+    if any(cell.verdict for cell in had):
+        lines.append(
+            "not told apart: the paper's value lies within the 95 % interval of ours, over seeds and both test sets' "
+            "videos; that is no agreement, and the other rows named lie within it as well"
+        )
     lines += [f"ours: {ERRORS}"] if had else []
     if layout.sizes:
         lines.append(

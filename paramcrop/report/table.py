@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from paramcrop.errors import ConfigError
-from paramcrop.evaluation.results import Difference, Mean, by_seed, means, paired_difference, read_result, shown_metrics
+from paramcrop.evaluation.results import read_result, shown_metrics
+from paramcrop.evaluation.statistics import Difference, Mean, difference, means
 from paramcrop.paper.published import paper_value
 from paramcrop.report.facts import RunFacts, run_facts
 from paramcrop.sweeps.objective import objective_parts
@@ -29,7 +30,7 @@ class Cell(NamedTuple):
     """One trial, task and metric; in [0, 1].
 
     Attributes:
-        difference: to the task's reference, paired by video; None: it is the reference, or there is none to be had.
+        difference: to the task's reference, see ``difference``; None: it is the reference, or there is none to be had.
         paper: the paper's value; None: it has none.
     """
 
@@ -123,18 +124,11 @@ def _row(space: Space, record: TrialRecord, label: str, references: dict[str, tu
         _, first = references.setdefault(task, (label, mine))
         for metric, mean in means(mine).items():
             paper = paper_value(space, trial, mine[0], metric)
-            cells[task, metric] = Cell(mean, _difference(mine, first, metric), paper)
+            cells[task, metric] = Cell(mean, None if mine is first else difference(mine, first, metric), paper)
     why = [f"seed {run['seed']}: {run['error']}" for run in record.runs if run["error"]] + record.failures
     why += [f"a result is no longer there: {file}" for file, result in found.items() if result is None]
     kept = tuple({k: v for k, v in result.items() if k not in PER_VIDEO} for result in results)
     return Row(record, label, tuple(map(run_facts, record.runs)), kept, cells, tuple(why))
-
-
-def _difference(mine: Sequence[Result], first: Sequence[Result], metric: str) -> Difference | None:
-    if mine is first or any(metric not in result["scores"] for result in (*mine, *first)):
-        return None
-    a, b = by_seed(mine, metric), by_seed(first, metric)
-    return paired_difference(a, b) if set.intersection(*map(set, (*a, *b))) else None
 
 
 def _tasks(space: Space, references: Mapping[str, tuple[str, Sequence[Result]]]) -> tuple[Task, ...]:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from paramcrop.evaluation.results import Difference, Mean
+from paramcrop.evaluation.statistics import Difference, Mean
 from paramcrop.report.facts import ENDS, RunFacts, Spread, agreed, end_of
 from paramcrop.report.table import Cell, Row, Table, Task, named_by_id
 from paramcrop.settings.presets import show
@@ -14,7 +14,7 @@ from paramcrop.sweeps.trials import rounded
 
 SPREAD = "± 95 % over pretraining seeds (from three on)"
 ERRORS = f"in %, {SPREAD}, [standard error that the test set's size alone gives]"
-PAIRED = "paired by video, ± 95 % over videos"
+PAIRED = "paired by split and video, ± 95 % over seeds and videos"
 
 
 def show_mean(mean: Mean) -> str:
@@ -28,9 +28,19 @@ def show_mean(mean: Mean) -> str:
 
 
 def show_difference(difference: Difference) -> str:
-    """ "+1.2 ± 0.8", or "+0.3 ± 1.1: not resolved" where the interval covers 0."""
+    """ "+1.2 ± 0.8", "+0.3 ± 1.1: not resolved", or "+1.2 ± 0.8 for this seed" where the seeds' part is not known.
+
+    It is the difference of the means as they are printed, so that a reader who subtracts finds it.
+    """
+    printed = round(100 * difference.a, 1) - round(100 * difference.b, 1)
     half = "" if difference.half is None else f" ± {100 * difference.half:.1f}"
-    return f"{100 * difference.value:+.1f}{half}{'' if difference.resolved else ': not resolved'}"
+    told = " for this seed" if difference.seeds == 1 else "" if difference.resolved else ": not resolved"
+    return f"{printed:+.1f}{half}{told}"
+
+
+def show_count(mean: Mean) -> str:
+    """ "1530 of 1530", or "4590 of 4590 (4216 videos)" where test splits share videos."""
+    return f"{mean.n} of {mean.of}" + (f" ({mean.videos} videos)" if mean.videos < mean.n else "")
 
 
 def notes(results: Iterable[tuple[Mapping[str, Any], str | None]]) -> list[str]:
@@ -115,7 +125,7 @@ def task_lines(table: Table, task: Task) -> list[list[str]]:
             continue
         difference = NOTHING if cell.difference is None else show_difference(cell.difference)
         values = [show_cell(row.cells.get((task.name, metric))) for metric in task.metrics]
-        lines.append([row.label, *values, difference, f"{cell.mean.n} of {cell.mean.of}"])
+        lines.append([row.label, *values, difference, show_count(cell.mean)])
     return lines
 
 
@@ -174,7 +184,7 @@ def troubles(table: Table) -> list[str]:
 
 def all_notes(table: Table) -> list[str]:
     """What the errors mean, and what must be known to compare."""
-    differences = f"differences: {PAIRED}; they say what other videos would have given, not what other seeds would"
+    differences = f"differences: {PAIRED}; with one seed over videos alone, so for this seed"
     lines = [ERRORS, differences] if table.space.tasks else [SPREAD]
     if any(not run.all_known for row in table.rows for run in row.runs):
         lines.append("≥: a start that was killed or is still at work does not count")

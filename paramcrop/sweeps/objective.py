@@ -8,7 +8,7 @@ from typing import Any
 
 from paramcrop.errors import ConfigError
 from paramcrop.evaluation.protocols import find_protocol
-from paramcrop.evaluation.results import mean_of
+from paramcrop.evaluation.statistics import mean_of
 from paramcrop.sweeps.space import Space
 
 # The first metric of these that a protocol gives is its main one.

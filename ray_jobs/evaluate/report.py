@@ -16,9 +16,10 @@ from rich.table import Table
 
 from paramcrop.errors import ParamCropError
 from paramcrop.evaluation.job import Job
-from paramcrop.evaluation.results import Mean, by_seed, means, paired_difference, read_result, shown_metrics
+from paramcrop.evaluation.results import read_result, shown_metrics
+from paramcrop.evaluation.statistics import Mean, difference, means
 from paramcrop.paper.published import published
-from paramcrop.report.text import ERRORS, PAIRED, notes, show_difference, show_mean
+from paramcrop.report.text import ERRORS, PAIRED, notes, show_count, show_difference, show_mean
 from paramcrop.storage.runs import label_runs
 
 LINE = 10.0  # seconds between two lines where there is no terminal
@@ -96,7 +97,7 @@ def task_table(task: str, subjects: Mapping[str, Sequence[Found]]) -> Table:
         table.add_column(name, no_wrap=True, justify="right")
     for who, found in subjects.items():
         mean = means([result for _, result in found])
-        counts = f"{mean[metrics[0]].n} of {mean[metrics[0]].of}"
+        counts = show_count(mean[metrics[0]])
         table.add_row(escape(who), *(cell(mean[m], paper(found[0][0], m)) for m in metrics), counts)
     return table
 
@@ -106,8 +107,8 @@ def differences(subjects: Mapping[str, Sequence[Found]]) -> list[str]:
     lines = []
     for (name, found), (other, against) in combinations(subjects.items(), 2):
         metric = shown_metrics(found[0][1])[0]
-        d = paired_difference(*(by_seed([result for _, result in f], metric) for f in (found, against)))
-        if d.half is not None:
+        d = difference([result for _, result in found], [result for _, result in against], metric)
+        if d is not None and d.half is not None:
             lines.append(f"  {metric}: {name} - {other} = {show_difference(d)}")
     return [f"differences, {PAIRED}:", *lines] if lines else []
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
-from paramcrop.evaluation.results import Mean
+from paramcrop.evaluation.statistics import Mean
 from paramcrop.paper.published import published
 from paramcrop.paper.spaces import paper_space, preset_of, with_stand_in
 from paramcrop.paper.tables import Paper, read_paper
 from paramcrop.report.page import read_table, write_paper, write_report
-from paramcrop.report.paper_table import Filled, agrees, fill, show_both, size_cells, view
+from paramcrop.report.paper_table import Filled, Verdict, differs, fill, show_both, show_verdict, size_cells, view
 from paramcrop.settings.identity import run_id
 from paramcrop.settings.presets import load_config
 from paramcrop.storage.runs import write_provenance
@@ -187,12 +187,13 @@ KINETICS = {"dataset": "kinetics", "videos": 240000, "classes": 400}
 def test_only_the_papers_own_run_and_protocol_may_agree(paper: Paper, tmp_path: Path) -> None:
     space = space_at(paper_space(paper, "table1"), K400)
     same = the_cell(made_table(tmp_path / "same", space, KINETICS, 920))  # 60.1 %, the paper has 59.9
-    assert (same.apart, same.agrees, same.paper) == ((), True, 0.599)
+    assert (same.apart, same.paper) == ((), 0.599) and same.verdict is not None and not same.verdict.differs
+    assert same.verdict.also == ("Manual Simulation 58.6",) and same.verdict.stands == ("one seed", "one split")
     far = the_cell(made_table(tmp_path / "far", space, KINETICS, 700))
-    assert (far.apart, far.agrees) == ((), False)
+    assert far.apart == () and far.verdict is not None and far.verdict.differs
     other = {"dataset": "kinetics", "videos": 100, "classes": 600}
     apart = the_cell(made_table(tmp_path / "k600", space, other, 920))
-    assert apart.apart == ("pretrained on 100 kinetics videos",) and apart.agrees is None
+    assert apart.apart == ("pretrained on 100 kinetics videos",) and apart.verdict is None
     numbers = the_cell(made_table(tmp_path / "numbers", space, KINETICS, 920, numbers=["epochs=3"]))
     assert numbers.apart == ("paper-finetune with other numbers",)
     elsewhere = the_cell(made_table(tmp_path / "elsewhere", space, KINETICS, 920, classes=8, source="folder"))
@@ -208,7 +209,7 @@ def test_a_demos_number_is_marked_wherever_it_is_shown(paper: Paper, tmp_path: P
     told = {"task": "synthetic/finetune", "classes": 8, "source": "synthetic"}
     folder = made_table(tmp_path / "table1", space, videos, 920, **told)
     cell = the_cell(folder)
-    assert cell.agrees is None and "synthetic videos stand in for hmdb51 and ucf101" in cell.apart
+    assert cell.verdict is None and "synthetic videos stand in for hmdb51 and ucf101" in cell.apart
     filled = view(read_table(folder))
     assert filled.title == "Table 1" and filled.lines[0].label == "Random"
     texts = {line.label: [show_both(cell) for cell in line.cells] for line in filled.lines}
@@ -216,7 +217,7 @@ def test_a_demos_number_is_marked_wherever_it_is_shown(paper: Paper, tmp_path: P
     assert texts["Simple"] == ["not run yet (54.6)", "not run yet (85.3)"]
     notes = "\n".join(filled.notes)
     assert "ours was pretrained on 256 synthetic videos, 30 epochs, at most 60 steps of 32 videos, views" in notes
-    assert "† not to be compared with the paper's" in notes and "agrees" not in notes
+    assert "† not to be compared with the paper's" in notes and "told apart" not in notes
     page, markdown, *_ = write_report(folder)
     for text in (page.read_text(), markdown.read_text()):
         assert "60.1 [1.3] †" in text.replace("\\", "") and "59.9" in text
@@ -228,10 +229,18 @@ def test_a_demos_number_is_marked_wherever_it_is_shown(paper: Paper, tmp_path: P
         assert "retrained on 256 synthetic videos, 30 epochs, at most 60 steps" in written.read_text()
 
 
-def test_agreement_is_within_the_seeds_interval_and_both_test_sets_errors() -> None:
-    mean = Mean(0.60, (0.60,), None, 0.0125, 1530, 1530)
-    assert agrees(mean, 0.57) and not agrees(mean, 0.56)  # 1.96 x sqrt(2) x 1.25 points = 3.5
-    assert agrees(mean._replace(half=0.02), 0.56)
+def test_the_paper_differs_beyond_the_seeds_and_both_test_sets_errors() -> None:
+    mean = Mean(0.60, (0.60,), None, 0.0125, 1530, 1530, 1530, 1)
+    assert not differs(mean, 0.57) and differs(mean, 0.56)  # 1.96 x sqrt(2) x 1.25 points = 3.5
+    assert not differs(mean._replace(values=(0.58, 0.60, 0.62)), 0.56)
+
+
+def test_a_number_that_lies_near_several_of_the_papers_agrees_with_none() -> None:
+    assert (
+        show_verdict(Verdict(False, ("Hard 56.0", "Manual 58.3"))) == "not told apart (nor from Hard 56.0, Manual 58.3)"
+    )
+    assert show_verdict(Verdict(False, (), ("one seed", "one split"))) == "not told apart (one seed and one split)"
+    assert show_verdict(Verdict(True, ("Hard 56.0",), ("one seed",))) == "differs (one seed)"
 
 
 def test_table_7_has_parameters_and_arithmetic_beside_the_papers(paper: Paper) -> None:

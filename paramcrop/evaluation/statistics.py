@@ -1,0 +1,193 @@
+"""Means and differences of evaluation scores, with the errors that pretraining seeds and test videos leave.
+
+Two sources of chance are told apart. Another *seed* gives another network. Another draw of test *videos* gives other
+scores for the same network; a video that stands in several test splits is one draw, so errors are clustered by video.
+The two are crossed: every seed is tested on the same videos. A variance over both is estimated as the sum of the
+variance over seeds and the variance over videos, each by itself; what is left of both in a single score is counted
+twice, so the sum is never too small on average. `docs/numbers` states the estimators and a worked example.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+LEAST_SEEDS = 3  # for the interval of a mean
+LEVEL = 0.95
+Key = tuple[str, str]  # (test split, video)
+Scores = dict[int, dict[Key, float]]  # seed -> each video's score in each test split
+WITHOUT_SEED = ("pixels",)  # subjects that no seed changes
+
+
+class Mean(NamedTuple):
+    """A mean over seeds.
+
+    Attributes:
+        value: mean over seeds of each seed's mean. values: each seed's.
+        half: half the 95 % t-interval of the mean over seeds; None with fewer than three.
+        test_error: standard error that the choice of test videos alone gives, see ``share_error``.
+        n, of: scores read, and all, over the splits. videos: distinct test videos among the n.
+        splits: test splits.
+    """
+
+    value: float
+    values: tuple[float, ...]
+    half: float | None
+    test_error: float
+    n: int
+    of: int
+    videos: int
+    splits: int
+
+
+class Difference(NamedTuple):
+    """a - b of two printed means.
+
+    Attributes:
+        a, b: the means.
+        half: half the 95 % interval: over seeds and videos; over videos alone where ``seeds`` is 1.
+        seeds: the smaller number of seeds of the two; None: no seed changes either.
+        resolved: whether the interval leaves out 0 and counts the seeds; with one seed it is never so.
+    """
+
+    a: float
+    b: float
+    half: float | None
+    seeds: int | None
+    resolved: bool
+
+    @property
+    def value(self) -> float:
+        return self.a - self.b
+
+
+def means(results: Sequence[Mapping[str, Any]]) -> dict[str, Mean]:
+    """Results of one subject on one task -> metric -> its mean over seeds: the pretrainings' of a run, else its own."""
+    found = {}
+    distinct = len({video for result in results for video in result.get("videos", ())})
+    for metric in (row["metric"] for row in results[0]["rows"]):
+        seeds: dict[int, list[dict[str, Any]]] = {}
+        for result in results:
+            row = next(row for row in result["rows"] if row["metric"] == metric)
+            seeds.setdefault(seed_of(result), []).append(row | {"splits": result["splits"]})
+        found[metric] = mean_of(seeds, distinct)
+    return found
+
+
+def seed_of(result: Mapping[str, Any]) -> int:
+    """The seed that makes one subject's results differ: of a run its pretraining's, of a baseline its own."""
+    seed: int = result["pretraining_seed"] if result["subject"] == "run" else result["seed"]
+    return seed
+
+
+def mean_of(cells: Mapping[Any, Sequence[Mapping[str, Any]]], videos: int = 0) -> Mean:
+    """Seed -> its rows of one metric, of every split (and evaluation) -> their mean.
+
+    Splits are averaged within a seed first: they share the training and are no independent repeats. A split counts by
+    its videos, which makes leave-one-out folds add up to one accuracy over all videos.
+
+    Args:
+        videos: distinct test videos; 0: no video is in two splits.
+    """
+    values = tuple(sum(r["value"] * r["n"] for r in rows) / sum(r["n"] for r in rows) for rows in cells.values())
+    value = sum(values) / len(values)
+    first = {str(row["splits"]): row for row in next(iter(cells.values()))}.values()
+    n, of = sum(row["n"] for row in first), sum(row["of"] for row in first)
+    distinct = min(videos or n, n)
+    return Mean(value, values, t_half(values), share_error(value, distinct), n, of, distinct, len(first))
+
+
+def share_error(share: float, n: int) -> float:
+    """Standard error of a share p of n independent videos: sqrt(p (1 - p) / n), but never 0.
+
+    Near 0 and 1, where that formula says too little, it is the deviation of Jeffreys' posterior,
+    Beta(np + ½, n(1 - p) + ½): the larger of the two counts.
+
+    Args:
+        share: in [0, 1]. n: at least 1.
+    """
+    a, b = n * share + 0.5, n * (1 - share) + 0.5
+    jeffreys = math.sqrt(a * b / (n + 1) ** 2 / (n + 2))
+    return max(math.sqrt(max(share * (1 - share), 0.0) / n), jeffreys)
+
+
+def difference(a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any]], metric: str) -> Difference | None:
+    """The difference of two subjects' means on one task, paired by (split, video) and clustered by video.
+
+    ``value`` is the difference of the means as they are printed. A video's part in it is the sum, over the splits that
+    it is in, of what its scores add to either mean; the variance over videos is that of these parts. The variance over
+    seeds is that of either subject's seeds. The interval is Student's t with Satterthwaite's degrees of freedom.
+
+    Returns:
+        None where a result keeps no scores by video for this metric, or the two share no test video.
+    """
+    if any(metric not in result["scores"] for result in (*a, *b)):
+        return None
+    of_a, of_b, scores_a, scores_b = means(a)[metric], means(b)[metric], scores_of(a, metric), scores_of(b, metric)
+    if not set().union(*scores_a.values()) & set().union(*scores_b.values()):
+        return None
+    parts = _parts(scores_a, of_a.values)
+    for video, part in _parts(scores_b, of_b.values).items():
+        parts[video] = parts.get(video, 0.0) - part
+    clusters = len(parts)
+    variances = [(clusters / max(clusters - 1, 1) * sum(part**2 for part in parts.values()), clusters - 1)]
+    seeded = [mean.values for results, mean in ((a, of_a), (b, of_b)) if results[0]["subject"] not in WITHOUT_SEED]
+    seeds = min(map(len, seeded), default=None)
+    if seeds is not None and seeds > 1:
+        variances += [(statistics.variance(values) / len(values), len(values) - 1) for values in seeded]
+    half = interval_half(variances)
+    resolved = half is not None and seeds != 1 and abs(of_a.value - of_b.value) > half
+    return Difference(of_a.value, of_b.value, half, seeds, resolved)
+
+
+def scores_of(results: Iterable[Mapping[str, Any]], metric: str) -> Scores:
+    """Seed -> (test split, video) -> score, the mean over the evaluation seeds of a pretraining."""
+    found: dict[int, dict[Key, list[float]]] = {}
+    for result in results:
+        of_seed = found.setdefault(seed_of(result), {})
+        for video, score in zip(result["videos"], result["scores"][metric], strict=True):
+            of_seed.setdefault((result["splits"][1], video), []).append(score)
+    return {seed: {key: statistics.fmean(each) for key, each in of.items()} for seed, of in found.items()}
+
+
+def _parts(scores: Scores, values: Sequence[float]) -> dict[str, float]:
+    """Video -> its part in the mean over seeds, less what it would add were every score the mean; they sum to 0."""
+    parts: dict[str, float] = {}
+    for of_seed, value in zip(scores.values(), values, strict=True):
+        for (_, video), score in of_seed.items():
+            parts[video] = parts.get(video, 0.0) + (score - value) / len(of_seed) / len(scores)
+    return parts
+
+
+def interval_half(variances: Iterable[tuple[float, int]]) -> float | None:
+    """Half the 95 % interval of a sum of independent estimates: (variance, degrees of freedom) each.
+
+    Satterthwaite (1946): the sum's degrees of freedom are (sum of variances)² / sum of (variance² / freedom).
+
+    Returns:
+        None where a part has no degree of freedom.
+    """
+    variances = list(variances)
+    if any(freedom < 1 for _, freedom in variances):
+        return None
+    total = sum(variance for variance, _ in variances)
+    if total == 0:
+        return 0.0
+    freedom = total**2 / sum(variance**2 / freedom for variance, freedom in variances)
+    return t_quantile(freedom) * math.sqrt(total)
+
+
+def t_quantile(freedom: float) -> float:
+    """Student's t, two-sided 95 %."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, 0.5 + LEVEL / 2))
+
+
+def t_half(values: Sequence[float]) -> float | None:
+    """Half the 95 % t-interval of the mean of independent values; None with fewer than three."""
+    if len(values) < LEAST_SEEDS:
+        return None
+    return interval_half([(statistics.variance(values) / len(values), len(values) - 1)])
