@@ -1,21 +1,28 @@
 """Encoded bytes <-> frames: the only file that knows a decoder or an encoder.
 
-Training reads with decord (fast random access, bundles its FFmpeg); everything that writes goes through PyAV.
+decord reads where it has wheels (fast random access, bundles its FFmpeg), PyAV elsewhere; everything that writes goes
+through PyAV.
 """
 
 from __future__ import annotations
 
 import io
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import groupby
 from pathlib import Path
 
 import av
-import decord
 import numpy as np
 
 from paramcrop.errors import VideoError
+
+try:
+    import decord
+except (ImportError, OSError):  # no wheel for this machine, or one whose libraries do not load
+    decord = None
 
 KEYFRAME_INTERVAL = 16  # frames; a 64-frame window then decodes at most 15 frames that it does not use
 # Equal frames must give equal bytes: without cpu-independent, x264's result was seen to vary within one process.
@@ -48,11 +55,12 @@ class VideoReader:
     """
 
     def __init__(self, data: bytes) -> None:
+        self._decoder = "PyAV" if decord is None else "decord"
         try:
-            self._reader = decord.VideoReader(io.BytesIO(data), ctx=decord.cpu(0), num_threads=1)
-            self.frames = len(self._reader)  # the container's count; the last few may be copies
+            self._frames = PyAVFrames(data) if decord is None else DecordFrames(data)
         except Exception as error:  # decord raises RuntimeError, DECORDError and ValueError alike
-            raise VideoError(f"a video must open, but decord says: {_first_line(error)}") from error
+            raise VideoError(f"a video must open, but {self._decoder} says: {_first_line(error)}") from error
+        self.frames = self._frames.count  # the container's count; the last few may be copies
         if self.frames == 0:
             raise VideoError("a video must hold at least one frame, but it has none")
 
@@ -64,13 +72,69 @@ class VideoReader:
         """
         wanted, place = np.unique(indices, return_inverse=True)
         try:
-            frames = self._reader.get_batch(wanted.tolist()).asnumpy()
+            frames = self._frames.read(wanted.tolist())
         except Exception as error:
             raise VideoError(
-                f"frames {wanted[0]}..{wanted[-1]} must decode, but decord says: {_first_line(error)}"
+                f"frames {wanted[0]}..{wanted[-1]} must decode, but {self._decoder} says: {_first_line(error)}"
             ) from error
         ordered: np.ndarray = frames if np.array_equal(place, np.arange(len(place))) else frames[place]
         return ordered
+
+
+class DecordFrames:
+    """decord's frames by number."""
+
+    def __init__(self, data: bytes) -> None:
+        self._reader = decord.VideoReader(io.BytesIO(data), ctx=decord.cpu(0), num_threads=1)
+        self.count = len(self._reader)
+
+    def read(self, wanted: list[int]) -> np.ndarray:
+        """Frames ``wanted``, each once, in order -> uint8 (n, H, W, 3)."""
+        frames: np.ndarray = self._reader.get_batch(wanted).asnumpy()
+        return frames
+
+
+class PyAVFrames:
+    """PyAV's frames by number: decord's numbers, and decord's pixels."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        with av.open(io.BytesIO(data), metadata_errors="ignore") as container:
+            packets = [p for p in container.demux(container.streams.video[0]) if p.pts is not None]
+        self._times = sorted({p.pts for p in packets if not p.is_discard})  # a frame's number is its place among these
+        self._keys = sorted((p.pts, p.dts if p.dts is not None else p.pts) for p in packets if p.is_keyframe)
+        self.count = len(self._times)
+
+    def read(self, wanted: list[int]) -> np.ndarray:
+        """Frames ``wanted``, each once, in order -> uint8 (n, H, W, 3)."""
+        times = [self._times[number] for number in wanted]
+        found: dict[int, np.ndarray] = {}
+        with av.open(io.BytesIO(self._data), metadata_errors="ignore") as container:
+            stream = container.streams.video[0]
+            stream.codec_context.thread_count = 1
+            for start, group in groupby(times, self._start):
+                container.seek(start, stream=stream)
+                found |= _decoded(container.decode(stream), list(group))
+        return np.stack([found[time] for time in times])
+
+    def _start(self, time: int) -> int:
+        """Where decoding must begin for the frame shown at ``time``: at the last keyframe that is not after it."""
+        return self._keys[max(0, bisect_right(self._keys, time, key=lambda key: key[0]) - 1)][1]
+
+
+def _decoded(frames: Iterator[av.VideoFrame], times: list[int]) -> dict[int, np.ndarray]:
+    """Time -> pixels, for ``times`` in order. As with decord, the last frame stands in for what the end lacks."""
+    found: dict[int, np.ndarray] = {}
+    last: av.VideoFrame | None = None
+    for last in frames:
+        if last.pts in times:
+            found[last.pts] = last.to_ndarray(format="rgb24")
+        if last.pts is not None and last.pts >= times[-1]:
+            break
+    lacking = [time for time in times if time not in found]
+    if last is None or last.pts is None or any(time < last.pts for time in lacking):
+        raise ValueError("a frame is missing")
+    return found | {time: last.to_ndarray(format="rgb24") for time in lacking}
 
 
 def encode(frames: np.ndarray, fps: float, crf: int = 20) -> Encoded:
