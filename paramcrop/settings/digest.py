@@ -1,4 +1,4 @@
-"""Short names for values: the beginning of a SHA-256."""
+"""Short hashes of values: the first digits of their SHA-256."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 
 def short_hash(value: Any, digits: int = 12, sort_keys: bool = True) -> str:
-    """A JSON value -> ``digits`` hex digits, equal for equal values.
+    """Hash a JSON value to ``digits`` hex digits, equal for equal values.
 
     Args:
-        sort_keys: whether the order of a mapping's keys is left out of account.
+        sort_keys: whether to ignore the order of a mapping's keys.
     """
     return text_hash(json.dumps(value, sort_keys=sort_keys), digits)
 
 
 def text_hash(text: str, digits: int) -> str:
-    """A text -> ``digits`` hex digits."""
+    """Hash a text to ``digits`` hex digits."""
     return hashlib.sha256(text.encode()).hexdigest()[:digits]

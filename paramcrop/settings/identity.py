@@ -1,4 +1,4 @@
-"""What a run's id is made of: the settings that differ from the defaults, the data, the seed."""
+"""A run's id: a hash of the settings that differ from the defaults, the data and the seed."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pydantic import BaseModel
 from paramcrop.settings.config import Config
 from paramcrop.settings.digest import short_hash
 
-METHOD_VERSION = 1  # raise it when equal settings no longer mean the same computation
+METHOD_VERSION = 1  # raise this when equal settings no longer mean the same computation
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mapping -> {dotted key: value}."""
+    """Turn a nested mapping into {dotted key: value}."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
@@ -21,7 +21,7 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def where_fields(model: type[BaseModel] = Config, prefix: str = "") -> set[str]:
-    """Dotted keys of the fields that say where or how fast a run is made, never what it computes."""
+    """Dotted keys of the fields that say where or how fast a run computes, never what it computes."""
     found: set[str] = set()
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
@@ -32,7 +32,7 @@ def where_fields(model: type[BaseModel] = Config, prefix: str = "") -> set[str]:
 
 
 def identity(config: Config, content_id: str) -> dict[str, Any]:
-    """What a run's id is made of: the settings that differ from the defaults, the data, the seed."""
+    """What a run's id hashes: the settings that differ from the defaults, the data, the seed."""
     default, where = flatten(Config().model_dump(mode="json")), where_fields()
     chosen = flatten(config.model_dump(mode="json"))
     changed = {k: v for k, v in chosen.items() if k not in where and v != default[k]}
@@ -40,5 +40,5 @@ def identity(config: Config, content_id: str) -> dict[str, Any]:
 
 
 def run_id(config: Config, content_id: str) -> str:
-    """12 hex digits; equal for equal computations, wherever and by whatever number of workers they are made."""
+    """12 hex digits; equal for equal computations, regardless of the machine and the number of workers."""
     return short_hash(identity(config, content_id))

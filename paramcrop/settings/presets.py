@@ -1,4 +1,4 @@
-"""Preset, file and ``key=value`` -> one Config; its help; its errors in one line."""
+"""Build a Config from a preset, a file and ``key=value`` texts; list its options; explain its errors in one line."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def preset_names() -> list[str]:
 
 
 def load_config(preset: str | None = None, file: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:
-    """Defaults, then the preset, then the file, then ``key=value`` texts; the later wins.
+    """Apply the preset, then the file, then the ``key=value`` texts to the defaults; later ones win.
 
     Raises:
-        ConfigError: one line that names the dotted key, what was expected, and the nearest valid name.
+        ConfigError: one line with the dotted key, what was expected, and the nearest valid name.
     """
     values: dict[str, Any] = {}
     if preset is not None:
@@ -47,7 +47,7 @@ def load_config(preset: str | None = None, file: str | Path | None = None, overr
 
 
 def make_config(values: Mapping[str, Any]) -> Config:
-    """{dotted key: value} -> Config; raises ConfigError as ``load_config`` does."""
+    """Build a Config from {dotted key: value}; raises ConfigError as ``load_config`` does."""
     options = dict(all_options())
     nested: dict[str, Any] = {}
     for key, value in values.items():
@@ -67,7 +67,7 @@ def make_config(values: Mapping[str, Any]) -> Config:
 
 
 def all_options(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Every option as (dotted key, field), in the order of the sections."""
+    """Every setting as (dotted key, field), section by section."""
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from all_options(field.annotation, f"{prefix}{name}.")
@@ -76,7 +76,7 @@ def all_options(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[t
 
 
 def describe_options() -> str:
-    """The ``--help`` text: each option with its default, its choices and what it means, section by section."""
+    """The ``--help`` text: each setting with its default, its choices and its meaning, section by section."""
     lines, section = [], None
     for key, field in all_options():
         parent = key.rpartition(".")[0]
@@ -91,7 +91,7 @@ def describe_options() -> str:
 
 
 def show(value: Any) -> str:
-    """A value as it can be typed after ``key=``."""
+    """A value in the form in which a user types it after ``key=``."""
     if isinstance(value, tuple | list):
         return f"[{','.join(show(v) for v in value)}]"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else f"{value}"
@@ -116,19 +116,19 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise ConfigError(f"--config must name a readable file: {path}: {error.strerror}") from None
+        raise ConfigError(f"--config must be a readable file: {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"--config must be YAML: {path}: {' '.join(str(error).split())}") from None
     if not isinstance(values or {}, dict):
-        raise ConfigError(f"--config must hold 'key: value' lines, but {path} holds a {type(values).__name__}")
+        raise ConfigError(f"--config must contain 'key: value' lines, but {path} contains a {type(values).__name__}")
     return flatten(values or {})
 
 
 def parse_override(text: str, known: Iterable[str]) -> tuple[str, Any]:
-    """``key=value``, the value as YAML.
+    """Split ``key=value`` and parse the value as YAML.
 
     Raises:
-        ConfigError: there is no "=".
+        ConfigError: the text has no "=".
     """
     key, equals, value = text.partition("=")
     if not equals:
@@ -147,21 +147,21 @@ def _unknown(key: str, options: Mapping[str, FieldInfo]) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """ "; the nearest is X" where one of ``known`` is near, for the end of a message."""
+    """ "; the nearest is X" for the end of a message, or "" if no name in ``known`` is similar to ``name``."""
     known = list(known)
-    last = {k.rpartition(".")[2]: k for k in known}  # `lr` should find `optim.lr`
+    last = {k.rpartition(".")[2]: k for k in known}  # so that `lr` finds `optim.lr`
     close = difflib.get_close_matches(name, known, 1, 0.6)
     close = close or [last[m] for m in difflib.get_close_matches(name.rpartition(".")[2], last, 1, 0.6)]
     return f"; the nearest is {close[0]}" if close else ""
 
 
 def explain(error: ValidationError, options: Mapping[str, FieldInfo]) -> str:
-    """A model's first error in one line that names the key."""
+    """A model's first error, in one line that names the key."""
     first = error.errors(include_url=False)[0]
     path = ".".join(str(part) for part in first["loc"])
     key = next((k for k in options if path == k or path.startswith(f"{k}.")), path)
     message = str(first["msg"]).removeprefix("Value error, ")
-    if first["type"] == "value_error":  # our own validators: they name their fields and values
+    if first["type"] == "value_error":  # from our own validators, whose messages name the fields and values
         return f"{key}.{message}" if key else message
     return _expectation(key, options[key], first["type"], message, first["input"])
 

@@ -1,9 +1,10 @@
-"""Who works on a folder in a bucket: as ``paramcrop.storage.lease``, where files cannot be taken by creating them.
+"""A lease on a folder in a bucket: ``paramcrop.storage.lease`` for stores where creating a file is not exclusive.
 
-``lease/000003-TOKEN.json`` belongs to the third process that held the folder; the highest number holds it, of equal
-ones the first token. A process that wants it writes its file, waits until others that wrote at the same moment can be
-seen, and looks; if its write took longer than they wait, it begins again. Ages are by the store's own clock. So two may
-hold it only if what is written shows later than the write ends, which the stores of today exclude.
+``lease/000003-TOKEN.json`` belongs to the third process that held the folder. The highest number is the holder; among
+equal numbers, the first token. A process that wants the folder writes its file, waits until files written at the same
+moment are visible, and looks whether it is the holder. If its own write took longer than that wait, another process may
+have looked too early to see it, so it starts again. Ages are measured with the store's clock. Two processes could hold
+the folder only if a file became visible after its write returned, which today's stores rule out.
 """
 
 from __future__ import annotations
@@ -21,54 +22,56 @@ import pyarrow.fs
 
 from paramcrop.errors import DataError, LeaseError
 from paramcrop.storage.files import open_folder
-from paramcrop.storage.lease import HEARTBEAT, STALE, has_ended, myself
-from paramcrop.storage.mirror import patiently
+from paramcrop.storage.lease import HEARTBEAT, STALE, has_ended, held_by, this_process, waiting_for
+from paramcrop.storage.mirror import retry
 
-SETTLE = 1.5  # seconds
+SETTLE = 1.5  # seconds after which files that were written at the same moment are all visible
 
 
 class BucketLease:
-    """Context manager: holds the folder ``uri``, and lets go of it at the end.
+    """Context manager that holds the folder ``uri`` and releases it at the end.
 
     Args:
-        say: told, once, that another machine's holder may be dead and is waited for.
+        say: receives one message if the holder may be dead, so that entering has to wait.
 
     Raises:
-        LeaseError: on entering, if another process holds the folder and lives.
+        LeaseError: on entering, if another live process holds the folder.
     """
 
     def __init__(self, uri: str, say: Callable[[str], None] = lambda text: None) -> None:
         self.uri, self.say, self.token = uri, say, uuid.uuid4().hex
-        self.place = ""
+        self.path = ""
         self._ended = Event()
 
     def __enter__(self) -> BucketLease:
-        while not self._put_in_time(self._dead_holder()):
-            self._let_go()
+        while not self._write_in_time(self._dead_holder()):
+            self._release()
+        # Every rival that saw no file of this process wrote its own within SETTLE of looking. After this wait, all such
+        # files are visible to all of them, and all agree on the winner.
         time.sleep(SETTLE)
-        if (now := newest(self.uri)) != self.place.rpartition("/")[2]:
-            self._let_go()
-            raise LeaseError(_held(self.uri, now))
+        if (now := newest(self.uri)) != self.path.rpartition("/")[2]:
+            self._release()
+            raise LeaseError(held_by(self.uri, _read(self.uri, now)))
         self._remove_others()
         Thread(target=self._keep_beating, daemon=True).start()
         return self
 
     def _dead_holder(self) -> str:
-        """The file of the last one who held the folder, seen to be gone; "": nobody did."""
-        holder, told = newest(self.uri), False
-        while holder and not self._gone(holder):
-            if not told:
-                self.say(f"{_held(self.uri, holder)}; waiting up to {STALE:.0f} s to see whether it still lives")
-            told, seen = True, _touched(self.uri, holder)
+        """The file of the last holder, which is dead; "" if nobody held the folder."""
+        holder, announced = newest(self.uri), False
+        while holder and not self._is_dead(holder):
+            if not announced:
+                self.say(waiting_for(self.uri, _read(self.uri, holder)))
+            announced, before = True, _touched(self.uri, holder)
             time.sleep(HEARTBEAT * 1.5)
-            if _touched(self.uri, holder) not in (seen, None):
-                raise LeaseError(_held(self.uri, holder))
+            if _touched(self.uri, holder) not in (before, None):
+                raise LeaseError(held_by(self.uri, _read(self.uri, holder)))
         return holder
 
-    def _put_in_time(self, holder: str) -> bool:
-        """Write the file after ``holder``'s; False: another came meanwhile, or may have looked and not seen it."""
+    def _write_in_time(self, holder: str) -> bool:
+        """Write the file that follows ``holder``'s; False if a rival came first or may have missed the file."""
         number = int(holder.partition("-")[0]) + 1 if holder else 1
-        self.place, looked = f"{self.uri}/lease/{number:06d}-{self.token}.json", time.monotonic()
+        self.path, looked = f"{self.uri}/lease/{number:06d}-{self.token}.json", time.monotonic()
         if newest(self.uri) != holder:
             return False
         self._beat()
@@ -78,55 +81,55 @@ class BucketLease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
-        self._let_go()
+        self._release()
 
-    def _gone(self, holder: str) -> bool:
-        """Dead, as far as can be seen: a process of this machine that has ended, or one without a heartbeat."""
+    def _is_dead(self, holder: str) -> bool:
+        """Whether the holder is a local process that has ended, or any process without a recent heartbeat."""
         if has_ended(_read(self.uri, holder)):
             return True
         touched = _touched(self.uri, holder)
         return touched is None or _now(self.uri, self.token) - touched > STALE
 
     def _beat(self) -> None:
-        fs, path = open_folder(self.place)
+        fs, path = open_folder(self.path)
         if fs.type_name == "local":
             fs.create_dir(path.rpartition("/")[0])
         with fs.open_output_stream(path) as sink:
-            sink.write(json.dumps(myself()).encode())
+            sink.write(json.dumps(this_process()).encode())
 
     def _keep_beating(self) -> None:
         while not self._ended.wait(HEARTBEAT):
             try:
                 self._beat()
-            except (OSError, DataError):  # the store is away for a moment
+            except (OSError, DataError):  # the store is briefly unreachable
                 continue
-        self._let_go()  # a beat may have come after the end
+        self._release()  # the last beat may have rewritten the file after __exit__ deleted it
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         try:
-            fs, path = open_folder(self.place)
+            fs, path = open_folder(self.path)
             fs.delete_file(path)
-        except (OSError, DataError):  # gone, or the store is away: it counts as gone soon
+        except (OSError, DataError):  # already deleted, or the store is unreachable: without heartbeats it goes stale
             return
 
     def _remove_others(self) -> None:
         fs, root = open_folder(self.uri)
         for name in _names(self.uri):
-            if name != self.place.rpartition("/")[2]:
-                with suppress(FileNotFoundError):  # its owner, who saw that he lost, was quicker
+            if name != self.path.rpartition("/")[2]:
+                with suppress(FileNotFoundError):  # its owner saw that it lost, and deleted the file first
                     fs.delete_file(f"{root}/lease/{name}")
 
 
 def newest(uri: str) -> str:
-    """Name of the file of the process that holds the folder ``uri``, or held it last; "": there is none."""
+    """The name of the lease file of the process that holds ``uri`` or was the last to hold it; "" if there is none."""
     names = _names(uri)
     numbers = [name.partition("-")[0] for name in names]
     return min((name for name in names if name.startswith(max(numbers))), default="") if names else ""
 
 
-def is_newest(place: str) -> bool:
-    """Whether the process whose file lies at ``place`` still holds the folder."""
-    uri, _, name = place.partition("/lease/")
+def is_newest(path: str) -> bool:
+    """Whether the process whose lease file is at ``path`` still holds the folder."""
+    uri, _, name = path.partition("/lease/")
     return newest(uri) == name
 
 
@@ -138,7 +141,7 @@ def _names(uri: str) -> list[str]:
         )
         return found
 
-    found = patiently(look)
+    found = retry(look)
     return [info.base_name for info in found if info.base_name[:1].isdecimal()]
 
 
@@ -159,7 +162,7 @@ def _touched(uri: str, name: str) -> float | None:
 
 
 def _now(uri: str, token: str) -> float:
-    """The time by the store's clock."""
+    """The time on the store's clock."""
     fs, root = open_folder(uri)
     path = f"{root}/lease/now-{token}"
     with fs.open_output_stream(path) as sink:
@@ -168,9 +171,3 @@ def _now(uri: str, token: str) -> float:
     fs.delete_file(path)
     assert info.mtime_ns is not None
     return float(info.mtime_ns / 1e9)
-
-
-def _held(uri: str, name: str) -> str:
-    fields = _read(uri, name)
-    holder = f"process {fields.get('pid', '?')} on {fields.get('host', '?')}"
-    return f"one process at a time may work on {uri}, but {holder} does"

@@ -1,4 +1,4 @@
-"""Reading and writing a file, on disk and on any filesystem that pyarrow knows: whole or not at all."""
+"""Read files and write them atomically, on disk and on any filesystem that pyarrow supports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from paramcrop.errors import DataError
 
 @contextmanager
 def whole(file: Path) -> Iterator[Path]:
-    """Gives another name to write to; ``file`` is there, or replaced, once the block has ended well."""
+    """Yield a temporary name to write to; if the block succeeds, it replaces ``file`` atomically."""
     part = Path(unfinished(str(file)))
     try:
         yield part
@@ -28,25 +28,25 @@ def whole(file: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_on(fs: pyarrow.fs.FileSystem, path: str) -> Iterator[str]:
-    """``whole`` on any filesystem that pyarrow knows."""
+    """``whole`` on any filesystem that pyarrow supports."""
     part = unfinished(path)
     try:
         yield part
         fs.move(part, path)
     except BaseException:
-        with suppress(OSError, pa.ArrowException):  # nothing was written yet, or the store is away
+        with suppress(OSError, pa.ArrowException):  # nothing was written yet, or the store is unreachable
             fs.delete_file(part)
         raise
 
 
 def unfinished(path: str) -> str:
-    """A hidden name beside ``path``, with the same ending, which no other writer of it has, not even another thread."""
+    """A hidden name beside ``path`` with the same suffix, unique to this writer, even among threads."""
     folder, slash, name = path.rpartition("/")
     return f"{folder}{slash}.{uuid.uuid4().hex}.{name}"
 
 
 def digest(source: BinaryIO, copy: BinaryIO | None = None) -> tuple[int, str]:
-    """(bytes, sha256) of a stream, a MiB at a time; what is read is also written to ``copy``."""
+    """Read a stream to its end, a MiB at a time, and write it to ``copy`` -> (bytes, sha256)."""
     sha256, size = hashlib.sha256(), 0
     while chunk := source.read(2**20):
         sha256.update(chunk)
@@ -60,7 +60,7 @@ def open_folder(folder: str) -> tuple[pa.fs.FileSystem, str]:
     """Local path or URI -> (filesystem, path on it).
 
     Raises:
-        DataError: the URI's scheme is not known or its store cannot be reached.
+        DataError: the URI's scheme is unknown or its store cannot be reached.
     """
     try:
         return pa.fs.FileSystem.from_uri(folder) if "://" in folder else _local(folder)

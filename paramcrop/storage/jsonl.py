@@ -1,4 +1,4 @@
-"""JSON-lines files: append, read while they are written, cut back. Imports no torch."""
+"""JSON-lines files: append to them, read them while they are written, truncate them. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from paramcrop.storage.files import whole
 
 
 class Lines:
-    """A file of JSON lines that is held open for appending; each line is written whole."""
+    """A JSON-lines file that stays open for appending; each line is flushed at once."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("a")
 
     def add(self, line: dict[str, Any]) -> None:
         """Raises:
-        OSError: it cannot be written.
+        OSError: the line cannot be written.
         """
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
@@ -28,13 +28,13 @@ class Lines:
 
 
 def append_line(path: Path, line: dict[str, Any]) -> None:
-    """One line with the time (seconds since 1970) before it, for files that several processes add to."""
+    """Append one line, with the time (seconds since 1970) first, to a file that several processes append to."""
     with path.open("a") as file:
         file.write(json.dumps({"time": round(time.time(), 2)} | line) + "\n")
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of a JSON-lines file, also while it is written; none if it is not there yet."""
+    """The complete lines of a JSON-lines file, which may still be growing; empty if it does not exist yet."""
     if not path.exists():
         return []
     text = path.read_text()
@@ -42,7 +42,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def cut_lines(path: Path, step: int) -> None:
-    """Leave the lines up to ``step``, in a new file of the same name."""
+    """Replace the file by one with only the lines up to ``step``."""
     if path.exists():
         kept = [line for line in read_lines(path) if line["step"] <= step]
         with whole(path) as part:

@@ -1,9 +1,9 @@
-"""A run's folder in a bucket: each process works on a copy of its own, fetches what others wrote, sends what it wrote.
+"""A run's folder in a bucket: each process works on its own local copy, fetches others' files and sends its own.
 
-A bucket has no appending and no renaming of folders, but a file appears whole or not at all. So a file is sent whole,
-and what makes others complete (a checkpoint's meta.json) is sent last. While a run trains, rank 0 alone writes
-metrics, samples, failures, crops and checkpoints; status and figures are the command's; results are the evaluators'.
-Imports no torch.
+A bucket can neither append to a file nor rename a folder, but it writes a file atomically. So files are sent whole, and
+the file that marks others as complete (a checkpoint's meta.json) is sent last. Every file has one writer: while a run
+trains, rank 0 writes metrics, samples, failures, crops and checkpoints; the command writes status and figures; the
+evaluators write results. Imports no torch.
 """
 
 from __future__ import annotations
@@ -30,24 +30,25 @@ from paramcrop.settings.digest import text_hash
 from paramcrop.storage.files import open_folder, whole
 
 R = TypeVar("R")
-WAITS = (1, 2, 4, 8, 15, 30, 60, 60, 60)  # seconds between tries while a store is away: four minutes
+WAITS = (1, 2, 4, 8, 15, 30, 60, 60, 60)  # seconds between attempts while a store is unreachable: four minutes
 SIZE = 2**20  # bytes copied at a time
-STAMPS = ".fetched.json"  # in a copy: what each file was when it was last fetched
-MARK = ".uri"  # in a copy: of what it is one
-HEAVY = ".pt"
+STAMPS = ".fetched.json"  # in a copy: size and modification time of each file when it was last fetched
+MARK = ".uri"  # in a copy: the URI that it mirrors
+HEAVY = ".pt"  # suffix of large files
 
 
 def copies() -> Path:
-    """Where this machine's copies lie."""
+    """The folder of this machine's local copies."""
     return Path(tempfile.gettempdir()) / f"paramcrop-{os.getuid()}" / "mirror"
 
 
 @dataclass(frozen=True)
 class Mirror:
-    """A folder that several processes see.
+    """A folder that several processes use.
 
     Attributes:
-        folder: on this machine. uri: of what it is a copy; empty: it is the folder itself, and nothing is to be done.
+        folder: its path on this machine.
+        uri: what ``folder`` is a copy of; if empty, ``folder`` is the original, and fetching and sending do nothing.
     """
 
     folder: Path
@@ -58,39 +59,40 @@ class Mirror:
 
     @staticmethod
     def of(uri: str, who: str) -> Mirror:
-        """``who``'s copy on this machine: no two processes at work may share one, for both would write into it."""
+        """The local copy of ``who``. Concurrent processes need different names, because each writes into its copy."""
         name = text_hash(uri.rpartition("/")[0], 12)
         return Mirror(copies() / name / who / uri.rpartition("/")[2], uri)
 
     def fetch(self, *names: str, light: bool = False, waits: Iterable[float] = WAITS) -> None:
-        """Make files, or all below a name that ends in "/", what the bucket has; without names: all that is light.
+        """Bring local files up to date with the bucket, and delete those that it does not have.
 
         Args:
-            light: leave out weights and features (``HEAVY``).
+            names: files, or folders with a final "/"; without names, everything except ``HEAVY`` files.
+            light: skip weights and features (``HEAVY``).
 
         Raises:
-            OSError: the store stays away.
+            OSError: the store stays unreachable.
         """
         if self.uri:
-            patiently(lambda: self._fetch(names or ("",), light or not names), waits)
+            retry(lambda: self._fetch(names or ("",), light or not names), waits)
 
     def send(self, *names: str, waits: Iterable[float] = WAITS) -> None:
-        """Send files, or all below a name that ends in "/", in this order, meta.json last; what is absent is left out.
+        """Send files, or folders with a final "/", in this order, meta.json last; skip names that do not exist.
 
         Raises:
-            OSError: the store stays away.
+            OSError: the store stays unreachable.
         """
         if self.uri:
-            patiently(lambda: self._send(names), waits)
+            retry(lambda: self._send(names), waits)
 
     def remove(self, name: str) -> None:
-        """A file, if it is in the bucket."""
-        for info in self._listed(name) if self.uri else ():
+        """Delete a file from the bucket, if it is there."""
+        for info in self._remote_files(name) if self.uri else ():
             self._store[0].delete_file(info.path)
 
     def set_aside(self) -> str | None:
-        """Give all of it another name, NAME~1 and so on -> that; None: there is nothing."""
-        found = [info.path for info in self._listed("")]
+        """Move everything to NAME~1, NAME~2, … and return the new path; None if there is nothing to move."""
+        found = [info.path for info in self._remote_files("")]
         if not found:
             return None
         fs, root = self._store
@@ -110,33 +112,34 @@ class Mirror:
     def _fetch(self, names: Iterable[str], light: bool) -> None:
         stamps = self._stamps()
         for name in names:
-            there = {self._name(info): info for info in self._listed(name)}
-            there = {path: info for path, info in there.items() if not (light and path.endswith(HEAVY))}
-            for path in (p for p in self._here(name) if p not in there):
+            remote = {self._name(info): info for info in self._remote_files(name)}
+            remote = {path: info for path, info in remote.items() if not (light and path.endswith(HEAVY))}
+            for path in (p for p in self._local_files(name) if p not in remote):
                 (self.folder / path).unlink(missing_ok=True)
-            for path, info in there.items():
+            for path, info in remote.items():
+                # The stamp tells whether the bucket's file has changed, the size whether the local one has.
                 if stamps.get(path) != _stamp(info) or not self._unchanged(path, stamps):
                     self._download(path, info)
                     stamps[path] = _stamp(info)
-        self._keep(stamps)
+        self._write_stamps(stamps)
 
     def _send(self, names: Iterable[str]) -> None:
         fs, root = self._store
-        for path in (path for name in names for path in sorted(self._here(name), key=_whole_last)):
-            if fs.type_name == "local":  # buckets need no folders
+        for path in (path for name in names for path in sorted(self._local_files(name), key=_meta_last)):
+            if fs.type_name == "local":  # only a file system needs the folder to exist
                 fs.create_dir(f"{root}/{path}".rpartition("/")[0])
             with (self.folder / path).open("rb") as source, fs.open_output_stream(f"{root}/{path}") as sink:
                 shutil.copyfileobj(source, sink, SIZE)
 
     def _download(self, path: str, info: pa.fs.FileInfo) -> None:
         fs, _ = self._store
-        place = self.folder / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with whole(place) as part, fs.open_input_stream(info.path) as source, part.open("wb") as sink:
+        file = self.folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with whole(file) as part, fs.open_input_stream(info.path) as source, part.open("wb") as sink:
             shutil.copyfileobj(source, sink, SIZE)
 
-    def _listed(self, name: str) -> list[pa.fs.FileInfo]:
-        """The bucket's files of that name or below it."""
+    def _remote_files(self, name: str) -> list[pa.fs.FileInfo]:
+        """The bucket's file ``name``, or its files in that folder."""
         fs, root = self._store
         if name and not name.endswith("/"):
             infos = fs.get_file_info([f"{root}/{name}"])
@@ -145,10 +148,10 @@ class Mirror:
             infos = fs.get_file_info(pa.fs.FileSelector(below, recursive=True, allow_not_found=True))
         return [info for info in infos if info.type == pa.fs.FileType.File]
 
-    def _here(self, name: str) -> list[str]:
-        """This copy's files of that name or below it; hidden ones are a process's own."""
-        place = self.folder / name
-        found = [place] if place.is_file() else place.rglob("*") if name.endswith("/") or not name else []
+    def _local_files(self, name: str) -> list[str]:
+        """The copy's file ``name``, or its files in that folder, without hidden ones: those stay local."""
+        path = self.folder / name
+        found = [path] if path.is_file() else path.rglob("*") if name.endswith("/") or not name else []
         relative = (p.relative_to(self.folder) for p in found if p.is_file())
         return [str(p) for p in relative if not any(part.startswith(".") for part in p.parts)]
 
@@ -161,37 +164,37 @@ class Mirror:
             return stamps
         return {}
 
-    def _keep(self, stamps: dict[str, Any]) -> None:
+    def _write_stamps(self, stamps: dict[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         with whole(self.folder / STAMPS) as part:
             part.write_text(json.dumps(stamps))
         (self.folder / MARK).write_text(self.uri)
 
     def _unchanged(self, path: str, stamps: dict[str, Any]) -> bool:
-        """The copy's file is there, of the size that it was fetched with."""
-        place = self.folder / path
-        return place.exists() and place.stat().st_size == stamps[path][0]
+        """Whether the copy's file exists with the size that it was fetched with."""
+        file = self.folder / path
+        return file.exists() and file.stat().st_size == stamps[path][0]
 
 
 def mirror_at(folder: Path) -> Mirror:
-    """Of a folder that may be a copy."""
+    """The mirror of a folder that may be a local copy."""
     with suppress(OSError):
         return Mirror(folder, (folder / MARK).read_text())
     return Mirror(folder)
 
 
-def patiently(call: Callable[[], R], waits: Iterable[float] = WAITS) -> R:
-    """Call again while the store is away; what is missing is missing.
+def retry(call: Callable[[], R], waits: Iterable[float] = WAITS) -> R:
+    """Call until the store answers, with these waits in seconds; a missing file is an answer and raises at once.
 
     Raises:
-        OSError, DataError: of the last try.
+        OSError, DataError: the error of the last attempt.
     """
     for wait in waits:
         try:
             return call()
         except FileNotFoundError:
             raise
-        except (OSError, DataError):  # DataError: it could not even be opened, for want of its address
+        except (OSError, DataError):  # DataError: the store could not be opened, for example because DNS failed
             time.sleep(wait)
     return call()
 
@@ -200,7 +203,7 @@ def check_writable(uri: str) -> None:
     """Write a small file into a folder or bucket and remove it.
 
     Raises:
-        DataError: that does not work; the text has the store's reason.
+        DataError: it cannot be written; the message gives the store's reason.
     """
     probe = f".paramcrop-{uuid.uuid4().hex}"
     try:
@@ -209,11 +212,11 @@ def check_writable(uri: str) -> None:
             sink.write(b"")
         fs.delete_file(f"{root}/{probe}")
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{uri} must be there and writable, but: {' '.join(str(error).split())[:300]}") from None
+        raise DataError(f"{uri} must exist and be writable: {' '.join(str(error).split())[:300]}") from None
 
 
 def folders_in(uri: str) -> list[str]:
-    """Names of the folders directly below a URI.
+    """The names of the folders directly below a URI.
 
     Raises:
         DataError: the store does not answer.
@@ -222,7 +225,7 @@ def folders_in(uri: str) -> list[str]:
         fs, root = open_folder(uri)
         found = fs.get_file_info(pa.fs.FileSelector(root, allow_not_found=True))
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{uri} must be readable, but: {' '.join(str(error).split())[:300]}") from None
+        raise DataError(f"{uri} must be readable: {' '.join(str(error).split())[:300]}") from None
     return sorted(info.base_name for info in found if info.type == pa.fs.FileType.Directory)
 
 
@@ -230,8 +233,8 @@ def _stamp(info: pa.fs.FileInfo) -> list[int]:
     return [info.size, info.mtime_ns or 0]
 
 
-def _whole_last(path: str) -> tuple[bool, str]:
-    """What says that a folder is complete comes last."""
+def _meta_last(path: str) -> tuple[bool, str]:
+    """Sort key: meta.json, which marks a folder as complete, comes last."""
     return Path(path).name == "meta.json", path
 
 

@@ -1,4 +1,4 @@
-"""A run's folder: its name, what says which run it is, and reading back what it recorded. Imports no torch."""
+"""A run's folder: its name, the files that identify the run, and its recorded metrics. Imports no torch."""
 
 from __future__ import annotations
 
@@ -29,30 +29,29 @@ PACKAGES = ("paramcrop", "torch", "torchvision", "ray", "numpy", "pyarrow", "dec
 
 
 def home() -> Path:
-    """Where data that is made up and runs go unless a setting says otherwise: $PARAMCROP_HOME or ~/paramcrop."""
+    """The default folder of runs and synthetic data: $PARAMCROP_HOME or ~/paramcrop."""
     return Path(os.environ.get("PARAMCROP_HOME", "~/paramcrop")).expanduser().resolve()
 
 
 def run_folder(config: Config, content_id: str) -> Path:
-    """``find_run``'s folder of a run on a file system, made if it is not there.
+    """The run's folder on a file system (see ``find_run``), created if it does not exist.
 
     Raises:
-        ConfigError: ``run.storage`` is not a folder that can be written to.
+        ConfigError: ``run.storage`` is not a writable folder.
     """
     folder = find_run(config, content_id).folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        told = f"{folder.parent}: {error.strerror}"
-        raise ConfigError(f"run.storage must be a folder that can be written to: {told}") from None
+        raise ConfigError(f"run.storage must be a writable folder: {folder.parent}: {error.strerror}") from None
     return folder
 
 
 def run_place(config: Config, content_id: str, who: str = "command") -> Mirror:
-    """Where this run lies: ``run_folder``'s, or, if ``run.storage`` is a URI, ``who``'s copy of what lies there.
+    """Where this run is stored: its ``run_folder``, or, if ``run.storage`` is a URI, ``who``'s local copy of it.
 
     Raises:
-        ConfigError, DataError: ``run.storage`` cannot be written to.
+        ConfigError, DataError: ``run.storage`` is not writable.
     """
     storage = (config.run.storage or "").rstrip("/")
     if "://" not in storage:
@@ -67,13 +66,14 @@ def run_place(config: Config, content_id: str, who: str = "command") -> Mirror:
 def find_run(
     config: Config, content_id: str, who: str = "command", listed: Callable[[str], list[str]] = folders_in
 ) -> Mirror:
-    """The folder with this run's id below ``run.storage``, whatever its name; else NAME-ID, where it would be made.
+    """The folder below ``run.storage`` whose name ends in this run's id; without one, NAME-ID, not yet created.
 
     Args:
-        listed: ``folders_in``, or what remembers its answers.
+        listed: ``folders_in``, or a function that caches its results.
 
     Raises:
-        DataError: ``run.storage`` is a URI that cannot be read. ConfigError: it is a folder that cannot be.
+        DataError: ``run.storage`` is a URI that cannot be read.
+        ConfigError: ``run.storage`` is a folder that cannot be read.
     """
     own = run_id(config, content_id)
     storage, name = (config.run.storage or str(home() / "runs")).rstrip("/"), f"{config.run.name}-{own}"
@@ -85,11 +85,11 @@ def find_run(
         place = folder / name
         return Mirror(place if place.exists() else min(folder.glob(f"*-{own}"), default=place))
     except OSError as error:
-        raise ConfigError(f"run.storage must be a folder that can be read: {folder}: {error.strerror}") from None
+        raise ConfigError(f"run.storage must be a readable folder: {folder}: {error.strerror}") from None
 
 
 def set_aside(folder: Path) -> Path | None:
-    """Give a run's folder another name, NAME-ID~1 and so on, so that the run can be made afresh; None: it is empty.
+    """Rename a run's folder to NAME-ID~1, NAME-ID~2, … so that the run can start afresh; None if it is empty.
 
     Raises:
         LeaseError: another process works on it.
@@ -104,13 +104,13 @@ def set_aside(folder: Path) -> Path | None:
 
 
 def write_status(folder: Path, state: str, **facts: Any) -> None:
-    """How the run stands, for who looks next: running, finished, failed, interrupted, or stopped@EPOCH."""
+    """Record the run's state: running, finished, failed, interrupted, or stopped@EPOCH."""
     _write_json(folder / "status.json", {"state": state} | facts)
     append_line(folder / "history.jsonl", {"event": state} | facts)
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """``write_status``'s last; {"state": "new"} before the first."""
+    """The last ``write_status``; {"state": "new"} if there is none."""
     try:
         status: dict[str, Any] = json.loads((folder / "status.json").read_text())
     except FileNotFoundError:
@@ -119,7 +119,7 @@ def read_status(folder: Path) -> dict[str, Any]:
 
 
 def is_finished(folder: Path) -> bool:
-    """The run got to its end, and its last checkpoint is there."""
+    """Whether the run has reached its end and its last checkpoint exists."""
     status = read_status(folder)
     if status["state"] != "finished":
         return False
@@ -127,12 +127,12 @@ def is_finished(folder: Path) -> bool:
 
 
 def write_provenance(folder: Path, config: Config, content_id: str, videos: Mapping[str, Any] = {}) -> None:
-    """The resolved settings, the identity they give, what the videos are, the commit and the versions that ran."""
+    """Write config.yaml (the resolved settings) and provenance.json (identity, videos, command, commit, versions)."""
     (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     facts = {"run_id": run_id(config, content_id)} | identity(config, content_id)
     facts |= {"videos": dict(videos), "command": sys.argv, "commit": commit()}
     facts |= {"python": sys.version.split()[0], "versions": versions()}
-    _write_json(folder / "provenance.json", facts)  # last: a later start takes it that both are there
+    _write_json(folder / "provenance.json", facts)  # last: if it exists, a later start expects config.yaml as well
 
 
 def _write_json(path: Path, fields: dict[str, Any]) -> None:
@@ -141,7 +141,7 @@ def _write_json(path: Path, fields: dict[str, Any]) -> None:
 
 
 def changes(folder: Path, config: Config) -> list[str]:
-    """What differs from the first start of a run that goes on: settings outside its identity, commit, versions."""
+    """What differs from the run's first start: settings outside its identity, commit, versions; one line each."""
     then = flatten(yaml.safe_load((folder / "config.yaml").read_text()))
     now = flatten(config.model_dump(mode="json"))
     facts = json.loads((folder / "provenance.json").read_text())
@@ -151,16 +151,16 @@ def changes(folder: Path, config: Config) -> list[str]:
 
 
 def label_runs(folders: Sequence[Path]) -> dict[str, list[Path]]:
-    """What tells runs apart -> the runs: the settings and data in which they differ; seeds share a label.
+    """Label -> its runs. A label lists the settings and data in which the runs differ; seeds share a label.
 
     Raises:
-        DataError: a folder is not a run's.
+        DataError: a folder does not hold a run.
     """
-    told = [_told_apart_by(folder) for folder in folders]
-    named = set.union(*(set(one) for one in told)) - {"run.name"}
-    differing = sorted(name for name in named if len({str(one.get(name)) for one in told}) > 1)
+    settings = [_settings_and_data(folder) for folder in folders]
+    named = set.union(*(set(one) for one in settings)) - {"run.name"}
+    differing = sorted(name for name in named if len({str(one.get(name)) for one in settings}) > 1)
     labels: dict[str, list[Path]] = {}
-    for folder, one in zip(folders, told, strict=True):
+    for folder, one in zip(folders, settings, strict=True):
         parts = [f"{_short(name, differing)}={one.get(name)}" for name in differing]
         label = ", ".join(parts) or str(one["run.name"])
         labels.setdefault(label, []).append(folder)
@@ -168,18 +168,19 @@ def label_runs(folders: Sequence[Path]) -> dict[str, list[Path]]:
 
 
 def _short(name: str, names: Sequence[str]) -> str:
-    """The last part of a dotted key, where no other of ``names`` ends in it."""
+    """The last part of a dotted key, if no other of ``names`` ends in it; else the whole key."""
     last = name.rpartition(".")[2]
     return last if sum(other.rpartition(".")[2] == last for other in names) == 1 else name
 
 
-def _told_apart_by(folder: Path) -> dict[str, Any]:
+def _settings_and_data(folder: Path) -> dict[str, Any]:
+    """A run's settings that can change its result, its name, and the content id of its data."""
     try:
         settings = flatten(yaml.safe_load((folder / "config.yaml").read_text()))
         data = json.loads((folder / "provenance.json").read_text())["data"]
     except (OSError, ValueError, KeyError, AttributeError, yaml.YAMLError):
         raise DataError(
-            f"a run's folder must hold its config.yaml and provenance.json, but {folder} does not"
+            f"a run's folder must have a config.yaml and a provenance.json, but {folder} does not"
         ) from None
     left_out = (where_fields() | {"seed"}) - {"run.name"}
     return {name: value for name, value in settings.items() if name not in left_out} | {"data": data}
@@ -196,7 +197,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit of the code that runs, "+changes" if its tree differs; "unknown" outside a checkout."""
+    """The commit of the running code, with "+changes" if the working tree differs; "unknown" outside a checkout."""
     try:
         git = ["git", "-C", str(Path(__file__).parent)]
         sha = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
@@ -207,7 +208,7 @@ def commit() -> str:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """A run's metrics so far, one mapping per logged step."""
+    """A run's metrics so far, one dict per logged step."""
     return read_lines(folder / "metrics.jsonl")
 
 
@@ -215,17 +216,17 @@ STATUS = ("status.json", "history.jsonl")  # written by the command
 
 
 def hold(place: Mirror, say: Callable[[str], None] = lambda text: None) -> Lease | BucketLease:
-    """A lease of a run, wherever it lies; entered, it knows its ``place``, for ``still_held``."""
+    """A lease on a run in a bucket or a folder; once entered, its ``path`` is the argument of ``still_held``."""
     return BucketLease(place.uri, say) if place.uri else Lease(place.folder, say)
 
 
 def still_held(lease: str) -> bool:
-    """Whether the process with that lease's ``place`` still holds its run."""
+    """Whether the process whose lease has this ``path`` still holds its run."""
     return bucket_lease.is_newest(lease) if "://" in lease else is_newest(lease)
 
 
 def begin(place: Mirror, config: Config, content_id: str, about: dict[str, Any], say: Callable[[str], None]) -> None:
-    """What ran, for the first start; for a later one, what differs from then, which ``say`` is told."""
+    """Record the start of a run: its provenance if it is the first, else the changes since then (also to ``say``)."""
     place.fetch()
     folder = place.folder
     (folder / "stop").unlink(missing_ok=True)
@@ -243,7 +244,7 @@ def begin(place: Mirror, config: Config, content_id: str, about: dict[str, Any],
 
 @contextmanager
 def ending(place: Mirror, steps: int) -> Iterator[None]:
-    """Write down how a run ended, whatever the way; it is finished after ``steps``."""
+    """Record how the run ends: finished after ``steps``, stopped before, interrupted, or failed."""
     from paramcrop.storage.checkpoint import newest_checkpoint, steps_done
 
     try:
@@ -252,7 +253,7 @@ def ending(place: Mirror, steps: int) -> Iterator[None]:
         _write(place, "interrupted")
         raise
     except BaseException as error:
-        with suppress(OSError):  # a full disk: the error says so already
+        with suppress(OSError):  # the disk is full, which ``error`` reports already
             _write(place, "failed", error=str(error).splitlines()[0] if str(error) else type(error).__name__)
         raise
     place.fetch()
@@ -263,8 +264,7 @@ def ending(place: Mirror, steps: int) -> Iterator[None]:
 
 
 def _write(place: Mirror, state: str, **facts: Any) -> None:
-    """The workers have written to the history meanwhile."""
-    with suppress(OSError):
+    with suppress(OSError):  # fetch first: the workers have appended to the history
         place.fetch("history.jsonl", waits=())
     write_status(place.folder, state, **facts)
     place.send(*STATUS)

@@ -48,7 +48,7 @@ def pretrain(config: Config, compared: bool, book: Book, work: Work) -> Mirror:
                 begin(place, config, manifest.content_id, manifest.about, lambda text: None)
                 with ending(place, steps):
                     if steps_done(newest_checkpoint(place.folder, place.fetch)[0])[1] < steps:
-                        job = (config, work.plan, data, manifest, place, lease.place)
+                        job = (config, work.plan, data, manifest, place, lease.path)
                         _watched(job, steps, compared, book, work)
         except LeaseError as held:
             book.doing(f"seed {config.seed}: waiting: {held}")

@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> None:
     with hold(place, lambda text: console.print(text, highlight=False)) as lease:
         begin(place, config, manifest.content_id, manifest.about, lambda text: console.print(text, highlight=False))
         with ending(place, steps):
-            train(config, data, manifest, place, lease.place, steps, console)
+            train(config, data, manifest, place, lease.path, steps, console)
         if (state := read_status(folder)["state"]) != "finished":
             console.print(f"{state} of {config.train.epochs}, as asked by {place}/stop; the same command goes on")
             return

@@ -191,7 +191,7 @@ def test_images_storage_and_batch_are_looked_at(tmp_path: Path) -> None:
     assert any(f"must name the Ray that this code is for, ray{RAY}.x" in problem for problem in problems)
     assert any("run.storage must be a bucket's URI or a folder that all 13 nodes share" in p for p in problems)
     away = load_config("k400_simclr_s3dg", None, ["run.storage=file:///proc/nowhere"])
-    assert any("file:///proc/nowhere must be there and writable" in p for p in check_cluster(str(file), away).problems)
+    assert any("file:///proc/nowhere must exist and be writable" in p for p in check_cluster(str(file), away).problems)
     odd = load_config("k400_simclr_s3dg", None, ["train.workers=5", "train.global_batch=1000"])
     assert any("must be a multiple of the GPUs, 32" in problem for problem in check_cluster(str(file), odd).problems)
     many = load_config("k400_simclr_s3dg", None, ["train.workers=64"])

@@ -266,5 +266,5 @@ def test_two_commands_do_not_prepare_one_folder(tmp_path: Path) -> None:
     with Lease(tmp_path / "out"):
         done = run("--dataset", "synthetic", "--count", "8", "--out", str(tmp_path / "out"))
     assert done.returncode == 1
-    assert f"one process at a time may work on {tmp_path / 'out'}, but process {os.getpid()} on" in done.stderr
+    assert f"one process at a time may work on {tmp_path / 'out'}, and process {os.getpid()} on" in done.stderr
     assert done.stderr.count("\n") == 1

@@ -18,12 +18,12 @@ def test_defaults_are_the_papers_settings() -> None:
 
 
 def test_run_ids_are_these() -> None:
-    """Golden: a change here means that finished runs are no longer recognised. Raise METHOD_VERSION if it must be."""
+    """Golden: a change here means that finished runs are no longer recognised; then raise METHOD_VERSION."""
     assert run_id(Config(), "data") == "a226e0aca710"
     assert run_id(load_config("demo"), "data") == "3d3317b2aa61"
 
 
-def test_identity_leaves_out_where_and_how_fast() -> None:
+def test_identity_ignores_where_and_how_fast_a_run_computes() -> None:
     moved = load_config(
         None, None, ["train.workers=4", "run.storage=/elsewhere", "data.shards=s3://b/x", "run.log_every=1"]
     )

@@ -43,7 +43,7 @@ def test_overrides_win_over_file_over_preset(tmp_path: Path) -> None:
         ("seed=true", "seed: must not be true or false, but is True"),
     ],
 )
-def test_errors_are_one_line_that_names_key_and_mend(override: str, message: str) -> None:
+def test_errors_are_one_line_with_the_key_and_the_fix(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         load_config(None, None, [override])
     assert "\n" not in str(caught.value)
@@ -52,14 +52,14 @@ def test_errors_are_one_line_that_names_key_and_mend(override: str, message: str
 def test_unknown_preset_and_bad_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--preset must be one of demo.*the nearest is demo"):
         load_config("dmo")
-    with pytest.raises(ConfigError, match=r"--config must name a readable file: .*No such file"):
+    with pytest.raises(ConfigError, match=r"--config must be a readable file: .*No such file"):
         load_config(None, tmp_path / "absent.yaml")
     broken = tmp_path / "broken.yaml"
     broken.write_text("a: [1\nb: 2")
     with pytest.raises(ConfigError, match="--config must be YAML"):
         load_config(None, broken)
     broken.write_text("- 1")
-    with pytest.raises(ConfigError, match="must hold 'key: value' lines"):
+    with pytest.raises(ConfigError, match="must contain 'key: value' lines"):
         load_config(None, broken)
 
 
@@ -70,7 +70,7 @@ def test_help_lists_every_option_with_its_default() -> None:
         assert field.description
 
 
-def test_defaults_can_be_typed_as_they_are_shown() -> None:
+def test_defaults_can_be_typed_as_shown() -> None:
     shown = [f"{key}={show(field.default)}" for key, field in all_options()]
     assert load_config(None, None, shown) == load_config()
 

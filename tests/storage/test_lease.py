@@ -20,7 +20,7 @@ HOLD += "with Lease(Path(sys.argv[1])): print('held', flush=True); time.sleep(60
 
 
 def elsewhere(folder: Path, age: float) -> Path:
-    """A lease that a process of another machine took, last touched ``age`` seconds ago."""
+    """The lease of a process on another machine, last touched ``age`` seconds ago."""
     file = folder / "lease" / "000004.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({"host": "elsewhere", "pid": 1, "born": "1", "space": "other"}))
@@ -32,11 +32,11 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     with Lease(tmp_path) as held:
         assert newest_lease(held.file.parent) == held.file and is_held(tmp_path)
         with (
-            pytest.raises(LeaseError, match=rf"work on {tmp_path}, but process {os.getpid()} on .* does$"),
+            pytest.raises(LeaseError, match=rf"work on {tmp_path}, and process {os.getpid()} on .* does; wait for it"),
             Lease(tmp_path),
         ):
             pass
-        assert newest_lease(held.file.parent) == held.file  # the one that was refused took nothing away
+        assert newest_lease(held.file.parent) == held.file  # the refused process removed nothing
     assert not (tmp_path / "lease").exists() and not is_held(tmp_path)
     with Lease(tmp_path):
         pass
@@ -48,7 +48,7 @@ def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
         with pytest.raises(LeaseError, match=f"process {process.pid} on"), Lease(tmp_path):
             pass
         process.kill()
-        time.sleep(0.2)  # not yet waited for: it has ended all the same
+        time.sleep(0.2)  # a zombie, because nobody has reaped it: it counts as ended
         start = time.monotonic()
         with Lease(tmp_path) as held:
             assert held.file.name == "000002.json"
@@ -56,7 +56,7 @@ def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
         assert time.monotonic() - start < 1
 
 
-def test_the_number_of_a_process_taken_again_is_another_process(tmp_path: Path) -> None:
+def test_a_reused_process_id_is_another_process(tmp_path: Path) -> None:
     with Lease(tmp_path) as held:
         fields = json.loads(held.file.read_text())
     held.file.parent.mkdir()
@@ -65,22 +65,22 @@ def test_the_number_of_a_process_taken_again_is_another_process(tmp_path: Path) 
         assert taken.file.name == "000002.json"
 
 
-def test_a_holder_elsewhere_counts_as_gone_after_a_minute(tmp_path: Path) -> None:
+def test_a_remote_holder_counts_as_dead_after_a_minute(tmp_path: Path) -> None:
     elsewhere(tmp_path, lease.STALE + 5)
     with Lease(tmp_path) as held:
         assert held.file.name == "000005.json"
 
 
-def test_a_holder_elsewhere_is_waited_for_and_refuses_at_its_next_heartbeat(tmp_path: Path) -> None:
+def test_a_remote_holders_next_heartbeat_refuses_the_lease(tmp_path: Path) -> None:
     file = elsewhere(tmp_path, 20)
-    said = list[str]()
+    messages = list[str]()
     threading.Timer(1.0, os.utime, [file]).start()
-    with pytest.raises(LeaseError, match="process 1 on elsewhere"), Lease(tmp_path, said.append):
+    with pytest.raises(LeaseError, match="process 1 on elsewhere"), Lease(tmp_path, messages.append):
         pass
-    assert len(said) == 1 and "waiting up to 60 s" in said[0]
+    assert len(messages) == 1 and "waiting up to 60 s" in messages[0]
 
 
-def test_a_holder_elsewhere_that_stays_silent_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_remote_holder_that_stays_silent_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere(tmp_path, 20)
     monkeypatch.setattr(lease, "STALE", 21.0)
     start = time.monotonic()
@@ -88,7 +88,7 @@ def test_a_holder_elsewhere_that_stays_silent_is_followed(tmp_path: Path, monkey
         assert 0.5 < time.monotonic() - start < 5
 
 
-def test_the_heart_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_holder_sends_heartbeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "HEARTBEAT", 0.05)
     with Lease(tmp_path) as held:
         os.utime(held.file, (0, 0))
@@ -98,7 +98,7 @@ def test_the_heart_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert not held.file.exists()
 
 
-def test_of_many_that_want_a_stale_one_one_gets_it(tmp_path: Path) -> None:
+def test_exactly_one_of_many_takes_over_a_stale_lease(tmp_path: Path) -> None:
     elsewhere(tmp_path, lease.STALE + 5)
     got: list[Any] = []
     gate = threading.Barrier(8)
@@ -108,7 +108,7 @@ def test_of_many_that_want_a_stale_one_one_gets_it(tmp_path: Path) -> None:
         try:
             with Lease(tmp_path):
                 got.append("held")
-                deadline = time.monotonic() + 60  # the folder is held until the seven others have been told
+                deadline = time.monotonic() + 60  # hold the folder until the seven others have been refused
                 while len(got) < 8 and time.monotonic() < deadline:
                     time.sleep(0.01)
         except LeaseError:
@@ -122,8 +122,8 @@ def test_of_many_that_want_a_stale_one_one_gets_it(tmp_path: Path) -> None:
     assert sorted(got) == ["held"] + ["refused"] * 7
 
 
-def test_one_held_up_between_looking_and_taking_gives_way(tmp_path: Path) -> None:
-    """It saw a stale lease; meanwhile that one was taken away, and another holds the folder under a lower number."""
+def test_a_process_that_pauses_between_looking_and_taking_gives_way(tmp_path: Path) -> None:
+    """It saw a stale lease; meanwhile that lease went away, and another process took the folder with a lower number."""
     stale = elsewhere(tmp_path, lease.STALE + 5)
     late = Lease(tmp_path)
     stale.unlink()

@@ -1,4 +1,4 @@
-"""Copies of a folder in a bucket, on a server that speaks S3: what is sent arrives, what is fetched is the bucket's."""
+"""Local copies of a folder in a bucket, against an S3 server: sending and fetching keep them equal to the bucket."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from paramcrop.errors import DataError
 from paramcrop.settings.presets import load_config
 from paramcrop.storage import mirror
 from paramcrop.storage.files import open_folder
-from paramcrop.storage.mirror import Mirror, check_writable, folders_in, mirror_at, patiently
+from paramcrop.storage.mirror import Mirror, check_writable, folders_in, mirror_at, retry
 from paramcrop.storage.runs import begin, ending, is_finished, run_place, still_held, write_status
 from tests.bucket import NAME, s3_server
 
@@ -37,7 +37,7 @@ def write(place: Mirror, name: str, text: str) -> Path:
     return file
 
 
-def test_what_one_copy_sends_another_fetches(uri: str) -> None:
+def test_one_copy_fetches_what_another_sends(uri: str) -> None:
     mine, yours = Mirror.of(uri, "me"), Mirror.of(uri, "you")
     assert mine.folder != yours.folder and str(mine) == uri
     for name in (
@@ -57,7 +57,7 @@ def test_what_one_copy_sends_another_fetches(uri: str) -> None:
     assert mirror_at(yours.folder) == yours and mirror_at(yours.folder / "crops").uri == ""
 
 
-def test_a_fetch_makes_a_copy_what_the_bucket_has(uri: str) -> None:
+def test_a_fetch_makes_the_copy_equal_to_the_bucket(uri: str) -> None:
     mine, yours = Mirror.of(uri, "me"), Mirror.of(uri, "you")
     write(mine, "a.txt", "old")
     mine.send("a.txt")
@@ -67,7 +67,7 @@ def test_a_fetch_makes_a_copy_what_the_bucket_has(uri: str) -> None:
     assert (yours.folder / "a.txt").stat().st_mtime_ns == kept  # nothing is fetched twice
     write(yours, "b.txt", "never sent")
     write(yours, "a.txt", "changed")
-    time.sleep(1.1)  # the store's clock has seconds
+    time.sleep(1.1)  # the store's clock has a resolution of a second
     write(mine, "a.txt", "new")
     mine.send("a.txt")
     yours.fetch()
@@ -77,7 +77,7 @@ def test_a_fetch_makes_a_copy_what_the_bucket_has(uri: str) -> None:
     assert not (yours.folder / "a.txt").exists()
 
 
-def test_a_store_that_is_away_for_a_moment_is_waited_for() -> None:
+def test_calls_are_retried_while_the_store_is_unreachable() -> None:
     tries = list[int]()
 
     def call() -> str:
@@ -86,10 +86,10 @@ def test_a_store_that_is_away_for_a_moment_is_waited_for() -> None:
             raise OSError("away")
         return "there"
 
-    assert patiently(call, (0, 0, 0)) == "there" and len(tries) == 3
+    assert retry(call, (0, 0, 0)) == "there" and len(tries) == 3
     tries.clear()
     with pytest.raises(OSError, match="away"):
-        patiently(call, (0,))
+        retry(call, (0,))
 
     def missing() -> None:
         tries.append(1)
@@ -97,19 +97,19 @@ def test_a_store_that_is_away_for_a_moment_is_waited_for() -> None:
 
     tries.clear()
     with pytest.raises(FileNotFoundError):
-        patiently(missing, (0, 0))
+        retry(missing, (0, 0))
     assert len(tries) == 1
 
 
-def test_a_bucket_that_is_not_there_or_not_writable_is_named_before_anything_starts(uri: str) -> None:
+def test_a_missing_or_read_only_bucket_is_reported_before_anything_starts(uri: str) -> None:
     check_writable(uri)
-    with pytest.raises(DataError, match=r"^s3://no-such-bucket/x must be there and writable, but: .*NO_SUCH_BUCKET"):
+    with pytest.raises(DataError, match=r"^s3://no-such-bucket/x must exist and be writable: .*NO_SUCH_BUCKET"):
         check_writable("s3://no-such-bucket/x")
-    with pytest.raises(DataError, match=r"^s3://no-such-bucket/runs must be (readable|there and writable), but"):
+    with pytest.raises(DataError, match=r"^s3://no-such-bucket/runs must (be readable|exist and be writable): "):
         run_place(load_config("demo", None, ["run.storage=s3://no-such-bucket/runs"]), "data")
 
 
-def test_a_run_has_one_place_in_a_bucket_whatever_its_name(uri: str) -> None:
+def test_a_run_keeps_its_folder_in_a_bucket_when_its_name_changes(uri: str) -> None:
     storage = uri.rpartition("/")[0]
     config = load_config("demo", None, [f"run.storage={storage}"])
     place = run_place(config, "data")
@@ -121,7 +121,7 @@ def test_a_run_has_one_place_in_a_bucket_whatever_its_name(uri: str) -> None:
     assert run_place(config, "other data").uri != place.uri
 
 
-def test_what_was_there_is_set_aside(uri: str) -> None:
+def test_setting_aside_moves_every_file(uri: str) -> None:
     place = Mirror.of(uri, "me")
     assert place.set_aside() is None
     for number in (1, 2):
@@ -148,10 +148,10 @@ def test_a_session_writes_its_status_into_the_bucket(uri: str, shards: tuple[str
     assert "it broke" in (other.folder / "status.json").read_text()
     assert (other.folder / "history.jsonl").read_text().count("\n") == 2
     write_status(place.folder, "finished", checkpoint="epoch=0001")
-    assert not is_finished(place.folder)  # its checkpoint is not there
+    assert not is_finished(place.folder)  # the checkpoint is missing
 
 
-def test_one_process_at_a_time_holds_what_lies_in_a_bucket(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_process_at_a_time_holds_a_folder_in_a_bucket(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import json
 
     from paramcrop.errors import LeaseError
@@ -161,22 +161,22 @@ def test_one_process_at_a_time_holds_what_lies_in_a_bucket(uri: str, monkeypatch
     monkeypatch.setattr(bucket_lease, "SETTLE", 0.2)
     monkeypatch.setattr(bucket_lease, "HEARTBEAT", 1.0)
     with BucketLease(uri) as lease:
-        assert still_held(lease.place) and newest(uri).startswith("000001-")
-        with pytest.raises(LeaseError, match=f"one process at a time may work on {uri}, but process"):
+        assert still_held(lease.path) and newest(uri).startswith("000001-")
+        with pytest.raises(LeaseError, match=f"one process at a time may work on {uri}, and process"):
             BucketLease(uri).__enter__()
-        assert still_held(lease.place)
-    assert newest(uri) == "" and not still_held(lease.place)
+        assert still_held(lease.path)
+    assert newest(uri) == "" and not still_held(lease.path)
     dead = write(Mirror.of(uri, "me"), "lease/000007-dead.json", json.dumps({"host": "elsewhere", "pid": 1}))
     Mirror.of(uri, "me").send("lease/000007-dead.json")
     assert dead.exists()
     monkeypatch.setattr(bucket_lease, "STALE", 2.0)
-    told = list[str]()
-    with BucketLease(uri, told.append) as lease:  # no heartbeat for two seconds
-        assert newest(uri).startswith("000008-") and still_held(lease.place)
-        assert len(told) == 1 and "process 1 on elsewhere" in told[0]
+    messages = list[str]()
+    with BucketLease(uri, messages.append) as lease:  # no heartbeat for two seconds
+        assert newest(uri).startswith("000008-") and still_held(lease.path)
+        assert len(messages) == 1 and "process 1 on elsewhere" in messages[0]
 
 
-def test_a_lease_outlives_a_store_that_cannot_be_found_for_a_moment(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lease_survives_a_store_that_is_briefly_unreachable(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from paramcrop.storage import bucket_lease
     from paramcrop.storage.bucket_lease import BucketLease
 
@@ -194,25 +194,27 @@ def test_a_lease_outlives_a_store_that_cannot_be_found_for_a_moment(uri: str, mo
         monkeypatch.setattr(bucket_lease, "open_folder", away_twice)
         while len(lost) < 2:
             time.sleep(0.05)
-        before = bucket_lease._touched(uri, lease.place.rpartition("/")[2])
-        time.sleep(1.5)  # the store's clock has seconds
-        after = bucket_lease._touched(uri, lease.place.rpartition("/")[2])
-        assert lost == [lease.place] * 2 and before is not None and after is not None and after > before
+        before = bucket_lease._touched(uri, lease.path.rpartition("/")[2])
+        time.sleep(1.5)  # the store's clock has a resolution of a second
+        after = bucket_lease._touched(uri, lease.path.rpartition("/")[2])
+        assert lost == [lease.path] * 2 and before is not None and after is not None and after > before
 
 
-def test_who_wrote_too_late_or_after_another_begins_again(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_is_slow_or_second_starts_again(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from paramcrop.storage import bucket_lease
     from paramcrop.storage.bucket_lease import BucketLease
 
     slow, late = BucketLease(uri), BucketLease(uri)
-    assert slow._put_in_time("") and not late._put_in_time("")
-    slow._let_go()
+    assert slow._write_in_time("") and not late._write_in_time("")
+    slow._release()
     monkeypatch.setattr(bucket_lease, "SETTLE", 0.2)
     monkeypatch.setattr(slow, "_beat", lambda: time.sleep(0.3))
-    assert not slow._put_in_time("")
+    assert not slow._write_in_time("")
 
 
-def test_of_two_that_come_at_the_same_moment_one_gets_it(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exactly_one_of_several_simultaneous_processes_gets_the_lease(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from threading import Barrier, Thread
 
     from paramcrop.errors import LeaseError

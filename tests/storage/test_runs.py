@@ -23,7 +23,7 @@ from paramcrop.storage.runs import (
 )
 
 
-def test_a_run_has_one_folder_whatever_its_name(tmp_path: Path) -> None:
+def test_a_run_keeps_its_folder_when_its_name_changes(tmp_path: Path) -> None:
     config = load_config("demo", None, [f"run.storage={tmp_path}"])
     folder = run_folder(config, "data")
     assert folder.name == f"demo-{run_id(config, 'data')}"
@@ -34,7 +34,7 @@ def test_a_run_has_one_folder_whatever_its_name(tmp_path: Path) -> None:
     assert run_folder(config, "other data") != folder
 
 
-def test_a_fresh_run_keeps_what_was_there(tmp_path: Path) -> None:
+def test_a_fresh_run_keeps_the_old_folder_under_another_name(tmp_path: Path) -> None:
     config = load_config("demo", None, [f"run.storage={tmp_path}"])
     folder = run_folder(config, "data")
     assert set_aside(folder) is None  # nothing to keep
@@ -47,7 +47,7 @@ def test_a_fresh_run_keeps_what_was_there(tmp_path: Path) -> None:
     assert run_folder(config, "data") == folder
 
 
-def test_finished_is_a_status_and_a_checkpoint(tmp_path: Path) -> None:
+def test_finished_needs_a_status_and_a_checkpoint(tmp_path: Path) -> None:
     assert read_status(tmp_path) == {"state": "new"}
     for state, finished in (("running", False), ("stopped@3", False), ("finished", True), ("failed", False)):
         checkpoint = tmp_path / "checkpoints" / "epoch=0003"
@@ -61,7 +61,7 @@ def test_finished_is_a_status_and_a_checkpoint(tmp_path: Path) -> None:
     assert states == ["running", "stopped@3", "finished", "failed"]
 
 
-def test_what_changed_since_the_first_start_is_told(tmp_path: Path) -> None:
+def test_changes_since_the_first_start_are_listed(tmp_path: Path) -> None:
     config = load_config("demo", None, ["seed=3"])
     write_provenance(tmp_path, config, "data")
     assert changes(tmp_path, config) == []
@@ -69,25 +69,23 @@ def test_what_changed_since_the_first_start_is_told(tmp_path: Path) -> None:
     facts["versions"]["torch"] = "0.1"
     facts["commit"] = "abc"
     (tmp_path / "provenance.json").write_text(json.dumps(facts))
-    told = changes(tmp_path, load_config("demo", None, ["seed=3", "train.workers=2"]))
-    assert [line.split(" is ")[0] for line in told] == ["train.workers was 1,", "commit was abc,", "torch was 0.1,"]
+    lines = changes(tmp_path, load_config("demo", None, ["seed=3", "train.workers=2"]))
+    assert [line.split(" is ")[0] for line in lines] == ["train.workers was 1,", "commit was abc,", "torch was 0.1,"]
 
 
-def test_storage_defaults_to_the_home_that_the_environment_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_storage_defaults_to_paramcrop_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARAMCROP_HOME", str(tmp_path))
     assert home() == tmp_path
     assert run_folder(load_config("demo"), "data").parent == tmp_path / "runs"
 
 
-def test_storage_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_unwritable_storage_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"run\.storage must be a folder that can be written to"):
+    with pytest.raises(ConfigError, match=r"run\.storage must be a writable folder"):
         run_folder(load_config("demo", None, [f"run.storage={tmp_path}/file/below"]), "data")
 
 
-def test_what_ran_can_be_told_afterwards(tmp_path: Path) -> None:
+def test_provenance_records_what_ran(tmp_path: Path) -> None:
     config = load_config("demo", None, ["seed=3"])
     write_provenance(tmp_path, config, "data")
     assert load_config(None, tmp_path / "config.yaml") == config

@@ -167,7 +167,7 @@ def full_disk(*args: Any, **kwargs: Any) -> Any:
 @pytest.mark.parametrize(
     "where",
     [
-        "paramcrop.storage.checkpoint._settle",
+        "paramcrop.storage.checkpoint._sync",
         "paramcrop.storage.jsonl.Lines.add",
         "paramcrop.training.recorder.Board.add",
     ],
