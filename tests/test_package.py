@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 import paramcrop
 from paramcrop.cli import COMMANDS
@@ -74,3 +75,9 @@ def test_every_public_name_loads_and_none_before_it_is_used() -> None:
     code = "import sys, paramcrop; print(*{'torch', 'numpy', 'ray'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == ""
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == paramcrop.__version__
+    assert f"## [{paramcrop.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
