@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 from paramcrop.errors import ConfigError
@@ -39,6 +40,38 @@ def config_parser(command: str, summary: str, preset: str) -> argparse.ArgumentP
 
 def parse_config(arguments: argparse.Namespace) -> Config:
     return load_config(arguments.preset, arguments.config, arguments.overrides)
+
+
+def parse_sets(texts: Iterable[str]) -> dict[str, str]:
+    """``--data NAME=FOLDER ...`` -> name -> folder.
+
+    Raises:
+        ConfigError: a text is none of this form.
+    """
+    data = {}
+    for text in texts:
+        name, equals, folder = text.partition("=")
+        if not (name and equals and folder) or "/" in name:
+            raise ConfigError(f"--data must be NAME=FOLDER, but is {text!r}")
+        data[name] = resolved(folder)
+    return data
+
+
+def resolved(folder: str) -> str:
+    """A URI as it is, a local path made absolute."""
+    return folder if "://" in folder else str(Path(folder).expanduser().resolve())
+
+
+def whole_numbers(option: str, text: str) -> list[int]:
+    """ "0,1,2" -> [0, 1, 2].
+
+    Raises:
+        ConfigError: it is not of this form; names the option.
+    """
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"{option} must be whole numbers with commas between, but is {text!r}") from None
 
 
 @contextmanager

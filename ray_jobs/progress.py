@@ -1,37 +1,66 @@
-"""A run's progress, read from the metrics it writes: a live bar on a terminal, a line now and then elsewhere."""
+"""Progress of a command: a live display on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
-from paramcrop.storage.jsonl import read_lines
-from paramcrop.storage.mirror import Mirror
-from paramcrop.storage.runs import read_metrics
-
-POLL = 0.5  # seconds
-FETCH = 5.0  # seconds between two looks into a bucket
+POLL = 0.5  # seconds between two looks
 LINE = 10.0  # seconds between two lines where there is no terminal
 
 
-class RunProgress:
-    """Context manager: follows the metrics of the run at ``place`` until it is left."""
+@dataclass(frozen=True)
+class Standing:
+    """How the work stands.
 
-    def __init__(self, place: Mirror, total: int, console: Console) -> None:
-        self.place, self.folder, self.total, self.console = place, place.folder, total, console
-        self._fetched = 0.0
+    Attributes:
+        live: what a terminal shows. lines: what is printed elsewhere, now and then, where it has changed.
+        news: lines to be printed at once, wherever; each look gives only those that are new.
+    """
+
+    live: RenderableType = ""
+    lines: tuple[str, ...] = ()
+    news: tuple[str, ...] = ()
+
+
+class Progress:
+    """Context manager: looks how the work stands until it is left, and shows it.
+
+    Args:
+        look: called in a thread every ``poll`` seconds, and once more at the end.
+        line: seconds between two lines where there is no terminal.
+        ends: print the first and the last line as well, however soon they come.
+        transient: remove the display from the terminal at the end.
+        quiet: print the news and nothing else.
+    """
+
+    def __init__(
+        self,
+        look: Callable[[], Standing],
+        console: Console,
+        *,
+        poll: float = POLL,
+        line: float = LINE,
+        ends: bool = False,
+        transient: bool = False,
+        quiet: bool = False,
+    ) -> None:
+        self._look, self._console, self._poll, self._line = look, console, poll, line
+        self._ends, self._transient, self._quiet = ends, transient, quiet
         self._done = threading.Event()
-        self._told = len(self._starts()) + 1  # the first start of its workers needs no word
-        follow = self._bar if console.is_terminal else self._lines
+        follow = self._draw if console.is_terminal and not quiet else self._print
         self._thread = threading.Thread(target=follow, daemon=True)
 
-    def __enter__(self) -> RunProgress:
+    def __enter__(self) -> Progress:
         self._thread.start()
         return self
 
@@ -41,77 +70,61 @@ class RunProgress:
         self._done.set()
         self._thread.join()
 
-    def _bar(self) -> None:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[text]}"),
-        )
-        with Progress(*columns, console=self.console) as progress:
-            task = progress.add_task("starting", total=self.total, text="workers and data are coming up")
-            pace = _Pace(self.total)
-            while not self._done.wait(POLL):
-                self._tell(progress.console)
-                last = self._last()
-                if last:
-                    text = f"{summary(last)}  {pace.left(last['step'])}"
-                    progress.update(task, completed=last["step"], description="pretrain", text=text)
-            last = self._last()
-            if last:
-                progress.update(task, completed=last["step"], description="pretrain", text=summary(last))
+    def _draw(self) -> None:
+        with Live(console=self._console, refresh_per_second=4, transient=self._transient) as live:
+            for stands, _ in self._looks():
+                say(live.console, stands.news)
+                live.update(stands.live)
 
-    def _lines(self) -> None:
-        pace, printed, shown = _Pace(self.total), 0.0, 0
-        while True:
-            ended = self._done.wait(POLL)
-            self._tell(self.console)
-            last = self._last()
-            if last and last["step"] != shown and (ended or time.monotonic() - printed >= LINE):
-                left = pace.left(last["step"])
-                self.console.print(f"step {last['step']}/{self.total}  {summary(last)}  {left}", highlight=False)
-                printed, shown = time.monotonic(), last["step"]
-            if ended:
-                return
+    def _print(self) -> None:
+        shown, begun = tuple[str, ...](), time.monotonic()
+        printed = begun - self._line if self._ends else begun
+        for stands, last in self._looks():
+            say(self._console, stands.news)
+            due = self._ends if last else time.monotonic() - printed >= self._line
+            if due and not self._quiet and stands.lines not in ((), shown):
+                say(self._console, stands.lines)
+                shown, printed = stands.lines, time.monotonic()
 
-    def _tell(self, console: Console) -> None:
-        """Say when workers that died have been started again."""
-        starts = self._starts()
-        for line in starts[self._told :]:
-            passed_over = "".join(f"; passed over, because it is not whole: {p}" for p in line.get("passed_over", []))
-            console.print(f"workers were started again, from step {line['step']}{passed_over}", highlight=False)
-        self._told = max(self._told, len(starts))
-
-    def _starts(self) -> list[dict[str, Any]]:
-        return [line for line in read_lines(self.folder / "history.jsonl") if line["event"] == "workers"]
-
-    def _last(self) -> dict[str, Any] | None:
-        if self.place.uri and time.monotonic() - self._fetched > FETCH:
-            self._fetched = time.monotonic()
-            with suppress(OSError):
-                self.place.fetch("metrics.jsonl", "history.jsonl", waits=())
-        lines = read_metrics(self.folder)
-        return lines[-1] if lines else None
+    def _looks(self) -> Iterator[tuple[Standing, bool]]:
+        """(how the work stands, whether that is the last look)."""
+        yield self._look(), False
+        while not self._done.wait(self._poll):
+            yield self._look(), False
+        yield self._look(), True
 
 
-def summary(metrics: dict[str, Any]) -> str:
-    return (
-        f"loss {metrics['loss']:.3f}  distance {metrics['crop_distance']:.2f}  IoU {metrics['crop_iou']:.2f}  "
-        f"{metrics['clips_per_s']:.3g} clips/s  waiting for data {metrics['data_wait']:.0%}"
-    )
+def say(console: Console, lines: Sequence[str]) -> None:
+    for line in lines:
+        console.print(line, highlight=False, markup=False)
 
 
-class _Pace:
-    """Time left, from the pace since the first step seen."""
+def bar(title: str, done: int, total: int, text: str) -> Table:
+    """One line: what is done, a bar, how much of how much, and what more there is to say."""
+    table = Table.grid(padding=(0, 1))
+    count = Text(f"{done:>{len(str(total))}}/{total}", "progress.download")
+    table.add_row(title, ProgressBar(total=total, completed=done, width=40), count, Text(text))
+    return table
+
+
+class Pace:
+    """The time left, from the pace since the first count seen."""
 
     def __init__(self, total: int) -> None:
-        self.total, self.first = total, (-1, 0.0)
+        self._total, self._first, self._last = total, (-1, 0.0), (-1, "")
 
-    def left(self, step: int) -> str:
-        if self.first[0] < 0:
-            self.first = (step, time.monotonic())
-        steps, seconds = step - self.first[0], time.monotonic() - self.first[1]
-        if not steps:
-            return ""
-        minutes, rest = divmod(round((self.total - step) * seconds / steps), 60)
-        return f"{minutes}:{rest:02d} left"
+    def left(self, done: int) -> str:
+        """ "1:05 left", as it was when ``done`` was first seen; empty before there is a pace."""
+        if self._first[0] < 0:
+            self._first = (done, time.monotonic())
+        if done != self._last[0]:
+            count, seconds = done - self._first[0], time.monotonic() - self._first[1]
+            self._last = done, f"{clock((self._total - done) * seconds / count)} left" if count else ""
+        return self._last[1]
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, with hours where there are any."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

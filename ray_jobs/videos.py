@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from paramcrop.data.manifest import Manifest, read_manifest
 from paramcrop.settings.config import Config
 from paramcrop.storage.runs import home
+from ray_jobs.options import resolved
 
 MADE_UP_VIDEOS = 256
 
@@ -24,6 +24,6 @@ def find_videos(config: Config, say: Callable[[str], None] = lambda text: None) 
 
         say(f"data: made-up moving shapes (data.shards names none), kept in {home() / 'data'}")
         data = cached_dataset(home() / "data", config.data.clip_frames, config.data.clip_size, MADE_UP_VIDEOS)
-    elif "://" not in data:
-        data = str(Path(data).expanduser().resolve())
+    else:
+        data = resolved(data)
     return data, read_manifest(data).select(config.data.split)

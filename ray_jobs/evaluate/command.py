@@ -25,7 +25,8 @@ def main(argv: Sequence[str]) -> None:
     from paramcrop.evaluation.results import read_result
     from paramcrop.evaluation.tasks import make_jobs
     from paramcrop.evaluation.weights import read_config
-    from ray_jobs.evaluate.report import JobProgress, describe, print_results
+    from ray_jobs.evaluate.report import Evaluations, describe, print_results
+    from ray_jobs.progress import Progress
 
     config = read_config(runs[0])
     data = find_data(arguments, config)
@@ -48,8 +49,9 @@ def main(argv: Sequence[str]) -> None:
         connect(ray_logs=False)
         plan = plan_evaluations(cluster_nodes(), arguments.evaluators, arguments.device)
         console.print(f"resources: {plan.arithmetic}", highlight=False)
-        with JobProgress(len(left), console) as progress:
-            failed = run_evaluations(left, make_pool(plan, arguments.timeout, len(left)), progress.tell)
+        evaluations = Evaluations(len(left))
+        with Progress(evaluations.look, console):
+            failed = run_evaluations(left, make_pool(plan, arguments.timeout, len(left)), evaluations.tell)
     print_results(jobs, failed, console)
     from paramcrop.report.pictures import draw_results
 

@@ -11,7 +11,7 @@ from paramcrop.data.synthetic import cached_dataset
 from paramcrop.errors import ConfigError, DataError, ParamCropError
 from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.runs import home, is_finished
-from ray_jobs.options import EXIT_CODES, Parser
+from ray_jobs.options import EXIT_CODES, Parser, parse_sets, resolved, whole_numbers
 
 if TYPE_CHECKING:
     from paramcrop.evaluation.tasks import Asked
@@ -135,12 +135,7 @@ def _fetched(uri: str) -> Path:
 
 def find_data(arguments: argparse.Namespace, config: Config) -> dict[str, str]:
     """Name -> folder; "synthetic" is made if it is asked for, or if no other set is."""
-    data: dict[str, str] = {}
-    for text in arguments.data:
-        name, equals, folder = text.partition("=")
-        if not (name and equals and folder) or "/" in name:
-            raise ConfigError(f"--data must be NAME=FOLDER, but is {text!r}")
-        data[name] = folder if "://" in folder else str(Path(folder).expanduser().resolve())
+    data = parse_sets(arguments.data)
     asked = [task.rpartition("/")[0] for task in arguments.task or [] if "/" in task]
     if SYNTHETIC in asked or not (data or asked):
         size = config.data.clip_frames, config.data.clip_size
@@ -160,8 +155,8 @@ def find_asked(arguments: argparse.Namespace, data: Mapping[str, str], config: C
     return Asked(
         tasks=find_tasks(texts, data, arguments.set, view),
         data=data,
-        splits=tuple(str(n) for n in numbers_of("--splits", arguments.splits)) if arguments.splits else (),
-        seeds=tuple(numbers_of("--seeds", arguments.seeds)),
+        splits=tuple(str(n) for n in whole_numbers("--splits", arguments.splits)) if arguments.splits else (),
+        seeds=tuple(whole_numbers("--seeds", arguments.seeds)),
         subjects=("run", *subjects(arguments)),
         weights=weights,
         prefixes=prefixes,
@@ -182,12 +177,5 @@ def foreign(arguments: argparse.Namespace) -> tuple[str, tuple[tuple[str, str], 
     for old, equals, new in pairs:
         if not equals:
             raise ConfigError(f"--prefix must be OLD=NEW, but is {old + equals + new!r}")
-    file = str(Path(arguments.weights).expanduser().resolve()) if arguments.weights else ""
+    file = resolved(arguments.weights) if arguments.weights else ""
     return file, tuple((old, new) for old, _, new in pairs) or (("", ""),)
-
-
-def numbers_of(option: str, text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise ConfigError(f"{option} must be whole numbers with commas between, but is {text!r}") from None

@@ -1,17 +1,14 @@
-"""What evaluate.py says: its progress, its table, what failed."""
+"""What evaluate.py says: how far it is, its table, what failed."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from paramcrop.errors import ParamCropError
@@ -21,38 +18,23 @@ from paramcrop.evaluation.statistics import Mean, difference, means
 from paramcrop.paper.published import published
 from paramcrop.report.text import ERRORS, PAIRED, notes, show_count, show_difference, show_mean
 from paramcrop.storage.runs import label_runs
+from ray_jobs.progress import Standing, bar
 
-LINE = 10.0  # seconds between two lines where there is no terminal
 Found = tuple[Job, Mapping[str, Any]]
 
 
-class JobProgress:
-    """Context manager: ``tell`` it the jobs ended, of ``total``, and what those at work say."""
+class Evaluations:
+    """How many evaluations of ``total`` have ended, and what those at work say."""
 
-    def __init__(self, total: int, console: Console) -> None:
-        self.total, self.console, self._printed = total, console, time.monotonic()
-        columns = (TextColumn("evaluate"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
-        self._bar = Progress(*columns, console=console) if console.is_terminal else None
-        self._task = self._bar.add_task("", total=total, text="") if self._bar else None
-
-    def __enter__(self) -> JobProgress:
-        if self._bar:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar:
-            self._bar.stop()
+    def __init__(self, total: int) -> None:
+        self._total, self._ended, self._said = total, 0, ""
 
     def tell(self, ended: int, said: Sequence[str]) -> None:
-        text = "; ".join(filter(None, said))
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=ended, text=text)
-        elif time.monotonic() - self._printed >= LINE:
-            self.console.print(f"{ended}/{self.total} evaluations  {text}", highlight=False)
-            self._printed = time.monotonic()
+        self._ended, self._said = ended, "; ".join(filter(None, said))
+
+    def look(self) -> Standing:
+        line = f"{self._ended}/{self._total} evaluations  {self._said}"
+        return Standing(bar("evaluate", self._ended, self._total, self._said), (line,))
 
 
 def describe(jobs: Sequence[Job], left: Sequence[Job]) -> str:

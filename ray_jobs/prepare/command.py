@@ -18,9 +18,10 @@ from paramcrop.data.prepare.plan import Part, Plan, make_plan
 from paramcrop.data.prepare.transcode import probe
 from paramcrop.data.shards import check_shards
 from paramcrop.errors import DataError
-from ray_jobs.count_progress import CountProgress
 from ray_jobs.prepare.options import parse_arguments
+from ray_jobs.prepare.progress import Videos
 from ray_jobs.prepare.report import describe_estimate, describe_plan, print_summary
+from ray_jobs.progress import Progress
 
 PROBE_TIMEOUT = 10.0  # seconds a video may take of the few that are tried first
 SYNTHETIC_FRAMES = 72  # a clip of 64 and some room
@@ -97,8 +98,9 @@ def transcode(arguments: argparse.Namespace, plan: Plan, parts: dict[int, Part],
 
     connect(ray_logs=False)
     a, before = arguments, sum(part.done for part in parts.values())
-    with CountProgress(len(plan.sources), before, console) as progress:
-        for part in make_shards(left, a.videos, a.out, a.timeout, progress.tell):
+    videos = Videos(len(plan.sources), before)
+    with Progress(videos.look, console):
+        for part in make_shards(left, a.videos, a.out, a.timeout, videos.tell):
             parts[number[part.piece]] = part
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from paramcrop.data.prepare.datasets import DATASETS, check_name
 from paramcrop.errors import ConfigError
-from ray_jobs.options import EXIT_CODES, Parser
+from ray_jobs.options import EXIT_CODES, Parser, resolved
 
 DEFAULTS = {"crf": 20, "timeout": 60.0, "shard_videos": 256, "count": 2000}
 
@@ -68,8 +67,4 @@ def check_arguments(a: argparse.Namespace) -> None:
             raise ConfigError(f"--{name.replace('_', '-')} must be above 0, but is {getattr(a, name)}")
     if a.seed < 0:
         raise ConfigError(f"--seed must be at least 0, but is {a.seed}")
-    a.videos, a.annotations = resolved(a.videos), resolved(a.annotations)
-
-
-def resolved(path: str | None) -> str | None:
-    return path if path is None or "://" in path else str(Path(path).expanduser().resolve())
+    a.videos, a.annotations = (path and resolved(path) for path in (a.videos, a.annotations))

@@ -11,7 +11,7 @@ from rich.table import Table
 from paramcrop.data.manifest import Manifest
 from paramcrop.data.prepare.plan import Plan
 from paramcrop.data.prepare.transcode import Estimate
-from ray_jobs.count_progress import clock
+from ray_jobs.progress import clock
 
 SHOWN = 5  # rejected files; the rest is in the manifest
 

@@ -19,8 +19,8 @@ from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.runs import begin, ending, hold, is_finished, read_status, run_place, set_aside
 from ray_jobs.engine.plan import Node, Plan, plan_pretraining
 from ray_jobs.options import config_parser, parse_config, uncollected
+from ray_jobs.pretrain.progress import run_progress
 from ray_jobs.pretrain.report import describe, print_ending
-from ray_jobs.progress import RunProgress
 from ray_jobs.videos import MADE_UP_VIDEOS, find_videos
 
 
@@ -127,7 +127,7 @@ def train(
     connect(config.run.ray_logs)
     with planned(config, partial(plan_of, config), lambda text: console.print(text, highlight=False)) as plan:
         console.print(f"resources: {plan.arithmetic}", highlight=False)
-        with RunProgress(place, steps, console):
+        with run_progress(place, steps, console):
             run_pretraining(config, plan, data, manifest, place, lease)
 
 

@@ -15,15 +15,15 @@ from rich.console import Console
 from paramcrop.storage.lease import Lease
 from paramcrop.storage.runs import home
 from paramcrop.sweeps.record import read_record, write_record
-from ray_jobs.options import uncollected
-from ray_jobs.sweep.options import PAPER, find_data, find_sweeps, parse_arguments
+from ray_jobs.options import parse_sets, uncollected
+from ray_jobs.sweep.options import PAPER, find_sweeps, parse_arguments
 from ray_jobs.sweep.plan import Sweep, open_sweep, raise_failures
 
 
 def main(argv: Sequence[str]) -> None:
     console, start = Console(soft_wrap=True), time.monotonic()
     arguments = parse_arguments(argv, __doc__ or "")
-    data = find_data(arguments)
+    data = parse_sets(arguments.data)
     sweeps = [open_sweep(home() / "sweeps" / name, space, data) for name, space in find_sweeps(arguments, data)]
     if arguments.dry_run:
         with uncollected():
@@ -73,7 +73,7 @@ def run(sweep: Sweep, todo: int, concurrent: int | None, timeout: float, quiet: 
     from ray_jobs.engine.plan import Node, SweepPlan, plan_sweep
     from ray_jobs.engine.tuning import run_trials
     from ray_jobs.engine.work import Work
-    from ray_jobs.sweep.progress import SweepProgress
+    from ray_jobs.sweep.progress import sweep_progress
 
     connect(ray_logs=False)
     t = sweep.config.train
@@ -90,7 +90,7 @@ def run(sweep: Sweep, todo: int, concurrent: int | None, timeout: float, quiet: 
         hours = sweep.space.budget.hours
         deadline = None if hours is None else time.monotonic() + 3600 * hours
         try:
-            with SweepProgress(sweep.folder, todo, plan.trials, console, quiet):
+            with sweep_progress(sweep.folder, todo, console, quiet):
                 run_trials(work, todo, plan.trials, t.epochs, deadline)
         except KeyboardInterrupt:
             end_running(sweep, "interrupted")

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from paramcrop.errors import ConfigError
 from paramcrop.paper.spaces import DEMO, paper_space, preset_of, with_stand_in
 from paramcrop.paper.tables import read_paper
 from paramcrop.settings.presets import all_options, parse_override, preset_names
 from paramcrop.sweeps.space import Space, find_space, read_space, space_at
 from ray_jobs.evaluate.options import SYNTHETIC
-from ray_jobs.options import EXIT_CODES, Parser
+from ray_jobs.options import EXIT_CODES, Parser, whole_numbers
 
 PAPER = "paper"  # the name of all that the paper has
 
@@ -76,7 +74,7 @@ def _asked(arguments: argparse.Namespace, space: Space, stem: str, data: Mapping
     changes = dict(parse_override(text, known) for text in arguments.overrides)
     if space.pretrained_on in data:
         changes["data.shards"] = data[space.pretrained_on]
-    seeds = _whole_numbers(arguments.seeds) if arguments.seeds else None
+    seeds = whole_numbers("--seeds", arguments.seeds) if arguments.seeds else None
     paper, preset = read_paper(), arguments.preset
     if space.layout and paper:
         preset = preset_of(paper, space.layout.name, preset)
@@ -85,21 +83,3 @@ def _asked(arguments: argparse.Namespace, space: Space, stem: str, data: Mapping
         asked = with_stand_in(asked, SYNTHETIC)
     other = f"-{asked.preset}" if asked.preset != space.preset else ""
     return arguments.name or stem + other, asked
-
-
-def find_data(arguments: argparse.Namespace) -> dict[str, str]:
-    """The sets named; none: the made-up one will do."""
-    data = {}
-    for text in arguments.data:
-        name, equals, folder = text.partition("=")
-        if not (name and equals and folder) or "/" in name:
-            raise ConfigError(f"--data must be NAME=FOLDER, but is {text!r}")
-        data[name] = folder if "://" in folder else str(Path(folder).expanduser().resolve())
-    return data
-
-
-def _whole_numbers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise ConfigError(f"--seeds must be whole numbers with commas between, but is {text!r}") from None

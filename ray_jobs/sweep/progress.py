@@ -1,93 +1,70 @@
-"""A sweep's progress, read from its trials' records: a live table on a terminal, lines elsewhere."""
+"""A sweep's progress, read from its trials' records."""
 
 from __future__ import annotations
 
-import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 from rich.console import Console, Group
-from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from paramcrop.sweeps.record import UNFINISHED, TrialRecord, read_records
+from ray_jobs.progress import Progress, Standing
 
 POLL = 1.0  # seconds
 LINE = 30.0  # seconds between two lines about trials at work, where there is no terminal
 
 
-class SweepProgress:
-    """Context manager: follows the records in ``folder`` until it is left.
+def sweep_progress(folder: Path, todo: int, console: Console, quiet: bool) -> Progress:
+    """Of the trials whose records lie in ``folder``.
 
     Args:
-        todo: trials of this command. at_once: how many run together. quiet: a line at each trial's end, nothing else.
+        todo: trials of this command. quiet: a line at each trial's end, nothing else.
     """
+    return Progress(_Trials(folder, todo).look, console, poll=POLL, line=LINE, transient=True, quiet=quiet)
 
-    def __init__(self, folder: Path, todo: int, at_once: int, console: Console, quiet: bool) -> None:
-        self.folder, self.todo, self.at_once, self.console, self.quiet = folder, todo, at_once, console, quiet
-        self._begun, self._clock, self._ended = time.monotonic(), time.time(), dict[str, TrialRecord]()
-        self._done, self._lined = threading.Event(), time.monotonic()
-        live = console.is_terminal and not quiet
-        self._thread = threading.Thread(target=self._live if live else self._lines, daemon=True)
 
-    def __enter__(self) -> SweepProgress:
-        self._thread.start()
-        return self
+class _Trials:
+    """Those that were started by this command."""
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._done.set()
-        self._thread.join()
+    def __init__(self, folder: Path, todo: int) -> None:
+        self._folder, self._todo = folder, todo
+        self._begun, self._clock, self._ended = time.monotonic(), time.time(), set[str]()
 
-    def _records(self) -> list[TrialRecord]:
-        """Of trials that were started by this command."""
-        return [record for record in read_records(self.folder) if record.started >= self._clock]
+    def look(self) -> Standing:
+        records = [record for record in read_records(self._folder) if record.started >= self._clock]
+        news = tuple(f"{line(record)}; {self._totals()}" for record in records if self._has_just_ended(record))
+        at_work = [record for record in records if record.state in UNFINISHED]
+        return Standing(Group(table(at_work), Text(self._totals())), tuple(map(doing, at_work)), news)
 
-    def _live(self) -> None:
-        with Live(console=self.console, refresh_per_second=2, transient=True) as live:
-            while not self._done.wait(POLL):
-                records = self._records()
-                self._tell_ended(records, live.console)
-                live.update(Group(self._table(records), Text(self.totals())))
-        self._tell_ended(self._records(), self.console)
+    def _has_just_ended(self, record: TrialRecord) -> bool:
+        ended = record.state not in UNFINISHED and record.id not in self._ended
+        self._ended |= {record.id} if ended else set()
+        return ended
 
-    def _lines(self) -> None:
-        ended = False
-        while not ended:
-            ended = self._done.wait(POLL)
-            records = self._records()
-            self._tell_ended(records, self.console)
-            if not self.quiet and not ended and time.monotonic() - self._lined >= LINE:
-                self._lined = time.monotonic()
-                for record in records:
-                    if record.state in UNFINISHED:
-                        told = ", ".join(filter(None, (record.doing, compared(record))))
-                        self.console.print(f"{record.label}: {told}", highlight=False, markup=False)
-
-    def _tell_ended(self, records: list[TrialRecord], console: Console) -> None:
-        for record in records:
-            if record.state not in UNFINISHED and record.id not in self._ended:
-                self._ended[record.id] = record
-                console.print(f"{line(record)}; {self.totals()}", highlight=False, markup=False)
-
-    def _table(self, records: list[TrialRecord]) -> Table:
-        table = Table("trial", "state", "objective", "now", box=None)
-        for record in records:
-            if record.state in UNFINISHED:
-                table.add_row(escape(record.label), record.state, compared(record), escape(record.doing))
-        return table
-
-    def totals(self) -> str:
+    def _totals(self) -> str:
         """Trials ended of all, and the time left by their mean pace."""
         ended = len(self._ended)
         if not ended:
-            return f"{ended}/{self.todo} trials"
-        seconds = (time.monotonic() - self._begun) / ended * (self.todo - ended)
-        return f"{ended}/{self.todo} trials, {seconds / 60:.0f} min left"
+            return f"{ended}/{self._todo} trials"
+        seconds = (time.monotonic() - self._begun) / ended * (self._todo - ended)
+        return f"{ended}/{self._todo} trials, {seconds / 60:.0f} min left"
+
+
+def table(records: Sequence[TrialRecord]) -> Table:
+    """A line for each trial at work."""
+    found = Table("trial", "state", "objective", "now", box=None)
+    for record in records:
+        found.add_row(escape(record.label), record.state, compared(record), escape(record.doing))
+    return found
+
+
+def doing(record: TrialRecord) -> str:
+    """What a trial does now."""
+    return f"{record.label}: {', '.join(filter(None, (record.doing, compared(record))))}"
 
 
 def compared(record: TrialRecord) -> str:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from paramcrop.sweeps.record import Book, TrialRecord, read_record
 from paramcrop.sweeps.trials import Trial
-from ray_jobs.sweep.progress import SweepProgress, line
+from ray_jobs.sweep.progress import line, sweep_progress
 
 
 def book(folder: Path, label: str) -> Book:
@@ -26,7 +26,7 @@ def watched(folder: Path, monkeypatch: pytest.MonkeyPatch, quiet: bool = False, 
     book(folder, "from before").end("done")
     text = io.StringIO()
     console = Console(file=text, force_terminal=terminal, width=150, soft_wrap=True)
-    with SweepProgress(folder, 2, 1, console, quiet):
+    with sweep_progress(folder, 2, console, quiet):
         first, second = book(folder, "one layer"), book(folder, "two layers")
         second.record.doing = "seed 0: pretraining, epoch 5/9"
         second.compared(4, 0.312)

@@ -1,0 +1,63 @@
+"""A run's progress, read from the metrics that it writes."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import Any
+
+from rich.console import Console
+
+from paramcrop.storage.jsonl import read_lines
+from paramcrop.storage.mirror import Mirror
+from paramcrop.storage.runs import read_metrics
+from ray_jobs.progress import Pace, Progress, Standing, bar
+
+FETCH = 5.0  # seconds between two looks into a bucket
+
+
+def run_progress(place: Mirror, total: int, console: Console) -> Progress:
+    """Of the run at ``place``, which takes ``total`` steps."""
+    return Progress(_Run(place, total).look, console, ends=True)
+
+
+class _Run:
+    def __init__(self, place: Mirror, total: int) -> None:
+        self._place, self._total, self._pace, self._fetched = place, total, Pace(total), 0.0
+        self._starts = len(self._workers()) + 1  # the first start of the workers is no news
+
+    def look(self) -> Standing:
+        self._fetch()
+        news, metrics = tuple(self._restarts()), read_metrics(self._place.folder)
+        if not metrics:
+            return Standing(bar("starting", 0, self._total, "workers and data are coming up"), news=news)
+        step = metrics[-1]["step"]
+        text = f"{summary(metrics[-1])}  {self._pace.left(step)}"
+        return Standing(bar("pretrain", step, self._total, text), (f"step {step}/{self._total}  {text}",), news)
+
+    def _fetch(self) -> None:
+        if self._place.uri and time.monotonic() - self._fetched > FETCH:
+            self._fetched = time.monotonic()
+            with suppress(OSError):
+                self._place.fetch("metrics.jsonl", "history.jsonl", waits=())
+
+    def _restarts(self) -> list[str]:
+        """A line for each time that workers which died have been started again."""
+        starts = self._workers()
+        new, self._starts = starts[self._starts :], max(self._starts, len(starts))
+        return [restart(line) for line in new]
+
+    def _workers(self) -> list[dict[str, Any]]:
+        return [line for line in read_lines(self._place.folder / "history.jsonl") if line["event"] == "workers"]
+
+
+def restart(line: dict[str, Any]) -> str:
+    passed_over = "".join(f"; passed over, because it is not whole: {p}" for p in line.get("passed_over", []))
+    return f"workers were started again, from step {line['step']}{passed_over}"
+
+
+def summary(metrics: dict[str, Any]) -> str:
+    return (
+        f"loss {metrics['loss']:.3f}  distance {metrics['crop_distance']:.2f}  IoU {metrics['crop_iou']:.2f}  "
+        f"{metrics['clips_per_s']:.3g} clips/s  waiting for data {metrics['data_wait']:.0%}"
+    )

@@ -1,0 +1,84 @@
+"""What a user sees while a command works: a display on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from paramcrop.storage.jsonl import append_line
+from paramcrop.storage.mirror import Mirror
+from ray_jobs.evaluate.report import Evaluations
+from ray_jobs.prepare.progress import Videos
+from ray_jobs.pretrain.progress import run_progress
+from ray_jobs.progress import Pace, Progress, Standing
+
+METRICS = {"loss": 3.0, "crop_distance": 0.5, "crop_iou": 0.25, "clips_per_s": 40.0, "data_wait": 0.1}
+SUMMARY = "loss 3.000  distance 0.50  IoU 0.25  40 clips/s  waiting for data 10%"
+
+
+def screen(terminal: bool = False) -> tuple[Console, io.StringIO]:
+    text = io.StringIO()
+    return Console(file=text, force_terminal=terminal, width=150, soft_wrap=True), text
+
+
+def log(folder: Path, *steps: int) -> None:
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.writelines(json.dumps({"step": step} | METRICS) + "\n" for step in steps)
+
+
+def pretrained(folder: Path, terminal: bool) -> str:
+    """Two steps of four are there; then workers die and are started again, and the last step comes."""
+    console, text = screen(terminal)
+    with run_progress(Mirror(folder), 4, console):
+        append_line(folder / "history.jsonl", {"event": "workers", "step": 0})
+        log(folder, 1, 2)
+        time.sleep(1)
+        line = {"event": "workers", "step": 2, "passed_over": ["epoch=0001: torn"]}
+        append_line(folder / "history.jsonl", line)
+        log(folder, 3, 4)
+    return text.getvalue()
+
+
+def test_a_run_has_its_first_line_its_last_and_its_news(tmp_path: Path) -> None:
+    first, news, last = pretrained(tmp_path, terminal=False).splitlines()
+    assert first == f"step 2/4  {SUMMARY}  "
+    again = "workers were started again, from step 2; passed over, because it is not whole: epoch=0001: torn"
+    assert (news, last) == (again, f"step 4/4  {SUMMARY}  0:00 left")
+
+
+def test_a_run_has_a_bar_on_a_terminal(tmp_path: Path) -> None:
+    text = pretrained(tmp_path, terminal=True)
+    for shown in ("pretrain", "2/4", "4/4", SUMMARY, "torn"):
+        assert shown in text
+
+
+def test_lines_come_now_and_then_and_only_when_they_change() -> None:
+    (console, text), said = screen(), iter("aabbcc")
+
+    def look() -> Standing:
+        return Standing(lines=(next(said, "c"),))
+
+    with Progress(look, console, poll=0.01, line=0.0):
+        time.sleep(0.5)
+    assert text.getvalue().split() == ["a", "b", "c"]
+
+
+def test_counts_of_videos_and_of_evaluations() -> None:
+    videos = Videos(20, 5)
+    assert videos.look().lines == ("5/20 videos  0 rejected",)
+    videos.tell(10, 2)
+    (line,) = videos.look().lines
+    assert line.startswith("15/20 videos  2 rejected  ") and line.endswith(" videos/s  0:00 left")
+    evaluations = Evaluations(3)
+    evaluations.tell(1, ["a: epoch 1", "", "b"])
+    assert evaluations.look().lines == ("1/3 evaluations  a: epoch 1; b",)
+
+
+def test_no_pace_before_two_counts() -> None:
+    pace = Pace(100)
+    assert pace.left(10) == pace.left(10) == ""
+    assert pace.left(50) == "0:00 left"
