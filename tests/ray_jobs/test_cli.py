@@ -60,7 +60,7 @@ def test_dry_run_prints_the_figures_and_touches_nothing(tmp_path: Path) -> None:
             ("run.storage=nosuch://x",),
             "error: nosuch://x: a folder must be a local path or a URI that pyarrow can open",
         ),
-        (("policy=hard", "policies.hard=2"), "error: the smallest scales must leave room for the centre distance, 2.0"),
+        (("policy=hard", "policies.hard=2"), "error: the centre distance must be at most 1.5"),
         (("train.global_batch=512",), "error: train.global_batch must be at most the number of videos, 256"),
     ],
 )
