@@ -7,7 +7,7 @@ from typing import Any
 
 from paramcrop.evaluation.protocols import find_protocol, numbers
 from paramcrop.paper.tables import Entry, Paper, Row, cell_of, cells, names_of
-from paramcrop.sweeps.space import Cell, Differs, Evaluate, Layout, Line, Space, find_space, read_space
+from paramcrop.sweeps.space import Cell, Evaluate, Layout, Line, PresetChanges, Space, find_space, read_space
 
 DEMO = "demo"
 
@@ -18,10 +18,10 @@ def paper_space(paper: Paper, name: str) -> Space:
     base = read_space(find_space(entry.space)) if entry.space else Space.model_validate(_fields(paper, entry))
     tasks = _tasks(paper, entry) if entry.columns else base.evaluate.tasks if entry.space else ()
     seeds = entry.seeds or base.seeds
-    demo = base.with_preset.get(DEMO, Differs())
+    demo = base.with_preset.get(DEMO, PresetChanges())
     evaluate = Evaluate(tasks=tasks, as_pretrained=True, set=_used(paper.demo.evaluate, tasks))
     settings, own = demo.set | paper.demo.set, entry.seeds or paper.demo.seeds
-    differs = Differs(set=settings, seeds=own, evaluate=evaluate, epochs=entry.demo_epochs)
+    differs = PresetChanges(set=settings, seeds=own, evaluate=evaluate, epochs=entry.demo_epochs)
     changed: dict[str, Any] = {"seeds": seeds, "evaluate": base.evaluate.model_copy(update={"tasks": tasks})}
     changed |= {"with_preset": base.with_preset | {DEMO: differs}, "layout": _layout(paper, entry, name, base)}
     return base.model_copy(update=changed)

@@ -1,4 +1,4 @@
-"""What a search goes by: one number of a trial, the mean over its seeds."""
+"""The objective of a search: one number per trial, the mean over its seeds."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from paramcrop.evaluation.protocols import find_protocol
 from paramcrop.evaluation.statistics import mean_of
 from paramcrop.sweeps.space import Space
 
-# The first metric of these that a protocol gives is its main one.
+# The main metric of each kind of protocol.
 MAIN = {"finetune": "video@1", "heads": "video@1", "knn": "video@1", "retrieval": "R@1", "validation": "R@1"}
 MAIN |= {"classifier": "video@1"}
 
 
 def objective_parts(space: Space) -> tuple[str, str, str]:
-    """(dataset or "" for all, name of the protocol, metric) of the space's objective; three "" if it has no task.
+    """The objective as (dataset, or "" for all; name of the protocol; metric), or three "" if the space has no task.
 
     Raises:
-        ConfigError: it names no task of the space.
+        ConfigError: the objective names no task of the space.
     """
     if not space.tasks:
         return "", "", ""
@@ -42,16 +42,19 @@ def main_value(result: Mapping[str, Any]) -> float:
 
 
 def objective_of(space: Space, results: Sequence[Mapping[str, Any]]) -> float:
-    """Mean over the pretraining seeds (and, if it names none, over the sets) of the objective's metric.
+    """The objective's metric, averaged over the pretraining seeds and, if it names no dataset, over the datasets.
 
     Args:
-        results: of the trial's runs. NaN: a seed of the space has none.
+        results: the results of the trial's runs.
+
+    Returns:
+        NaN if a seed of the space has no result.
     """
     dataset, protocol, metric = objective_parts(space)
     sets: dict[str, dict[int, list[dict[str, Any]]]] = {}
     for result in results:
-        named = result["protocol"].partition("[")[0] == protocol and dataset in ("", result["dataset"])
-        if named and result["subject"] == "run":
+        matches = result["protocol"].partition("[")[0] == protocol and dataset in ("", result["dataset"])
+        if matches and result["subject"] == "run":
             for row in result["rows"]:
                 if row["metric"] == metric:
                     seeds = sets.setdefault(result["dataset"], {})

@@ -1,4 +1,4 @@
-"""What a sweep leaves of each trial: one file, rewritten whole as the trial goes on; numbers lie with its runs."""
+"""A sweep's record of each trial: one file, rewritten as the trial proceeds. The metrics are stored with its runs."""
 
 from __future__ import annotations
 
@@ -19,19 +19,21 @@ UNFINISHED = ("waiting", "running")
 
 @dataclass
 class TrialRecord:
-    """How one trial stands.
+    """The state of one trial.
 
     Attributes:
-        id, label, values: the trial's.
-        wanted: hash of all that was asked of it; a trial that is done for another is not done for this.
-        state: waiting, running, interrupted, done, pruned (stopped early), diverged (the loss not finite), failed.
-        doing: what it does now, for people.
-        runs: {"seed", "folder", "uri", "state", "error"} of its pretrainings, in the order of the seeds; of one that
-            lies in a bucket, ``folder`` is a copy that one machine has.
-        results: files of its evaluations. failures: one line each, of evaluations that failed.
+        id, label, values: those of the ``Trial``.
+        wanted: hash of everything that the trial has to compute; a record with another hash does not count as done.
+        state: waiting, running, interrupted, done, pruned (stopped early), diverged (non-finite loss), or failed.
+        doing: the current activity, for display.
+        runs: {"seed", "folder", "uri", "state", "error"} of each pretraining, in the order of the seeds; for a run in a
+            bucket, ``folder`` is one machine's local copy.
+        results: files of its evaluations.
+        failures: one line for each evaluation that failed.
         objective: mean over seeds, or None.
-        epoch, proxy: the last at which it was compared (asha), and by what; 0 and None before.
-        started, seconds: when its last start was, by the clock, and how long all its starts took together.
+        epoch, proxy: the epoch of the last comparison by asha, and the value compared; 0 and None before the first.
+        started: time of the last start (seconds since 1970).
+        seconds: duration of all starts together.
     """
 
     id: str
@@ -66,46 +68,46 @@ def read_record(folder: Path, trial: str) -> TrialRecord | None:
         values = json.loads(record_file(folder, trial).read_text())
     except (OSError, ValueError):
         return None
-    return fetched(TrialRecord(**{f.name: values[f.name] for f in fields(TrialRecord) if f.name in values}))
+    return localised(TrialRecord(**{f.name: values[f.name] for f in fields(TrialRecord) if f.name in values}))
 
 
-def fetched(record: TrialRecord) -> TrialRecord:
-    """With this machine's own copies of the runs that lie in a bucket, for who reads them."""
+def localised(record: TrialRecord) -> TrialRecord:
+    """Fetch the runs that are in a bucket, and point the record to this machine's copies of them."""
     for run in record.runs:
         if run.get("uri"):
-            place, there = Mirror.of(run["uri"], "reader"), run["folder"]
+            mirror, theirs = Mirror.of(run["uri"], "reader"), run["folder"]
             with suppress(OSError):
-                place.fetch(waits=())
-            run["folder"] = str(place.folder)
-            record.results = [file.replace(f"{there}/", f"{place.folder}/") for file in record.results]
+                mirror.fetch(waits=())
+            run["folder"] = str(mirror.folder)
+            record.results = [file.replace(f"{theirs}/", f"{mirror.folder}/") for file in record.results]
     return record
 
 
 def read_records(folder: Path) -> list[TrialRecord]:
-    """In the order of their first start."""
+    """All records of a sweep, ordered by the time of their last start."""
     found = (read_record(folder, file.stem) for file in (folder / "trials").glob("[0-9a-f]*.json"))
     return sorted((record for record in found if record is not None), key=lambda record: (record.started, record.id))
 
 
 def is_done(record: TrialRecord | None, wanted: str) -> bool:
-    """It ended as it was to end, for what is wanted now, and all that it left is still there."""
+    """Whether the trial ended as intended, with the hash ``wanted``, and all of its files still exist."""
     if record is None or record.wanted != wanted or record.state not in ("done", "pruned"):
         return False
-    return all_there(record.results) and all_there(f"{run['folder']}/status.json" for run in record.runs)
+    return all_exist(record.results) and all_exist(f"{run['folder']}/status.json" for run in record.runs)
 
 
-def all_there(files: Iterable[str]) -> bool:
+def all_exist(files: Iterable[str]) -> bool:
     return all(Path(file).exists() for file in files)
 
 
-SECONDS = 1.0  # between two writings of what is being done
+SECONDS = 1.0  # minimum time between two writes of the current activity
 
 
-class Book:
-    """A trial's record, started anew (the time that earlier starts took is kept), written at every change.
+class TrialRecorder:
+    """Starts a trial's record anew, except for the duration of earlier starts, and writes it at every change.
 
     Attributes:
-        record: what is written.
+        record: the record that is written.
     """
 
     def __init__(self, folder: Path, trial: Trial, wanted: str) -> None:
@@ -116,29 +118,30 @@ class Book:
         self._write()
 
     def doing(self, text: str) -> None:
-        """For people; written now and then."""
+        """Set the current activity, which is written at most once a second."""
         self.record.doing = text
         if time.monotonic() - self._written >= SECONDS:
             self._write()
 
     def run(self, seed: int, place: Mirror, state: str = "", error: str = "") -> None:
-        """How the pretraining of a seed stands."""
+        """Record the state of one seed's pretraining."""
         others = [run for run in self.record.runs if run["seed"] != seed]
-        told = {"seed": seed, "folder": str(place.folder), "uri": place.uri, "state": state, "error": error}
-        self.record.runs = [*others, told]
+        run = {"seed": seed, "folder": str(place.folder), "uri": place.uri, "state": state, "error": error}
+        self.record.runs = [*others, run]
         self._write()
 
     def failed(self, seed: int, state: str, error: BaseException) -> str:
-        """The pretraining of a seed ended badly -> ``state``."""
+        """Record that one seed's pretraining failed, and return ``state``."""
         text = str(error).strip().partition("\n")[0] or type(error).__name__
         found = [run for run in self.record.runs if run["seed"] == seed]
         if found:
             self.run(seed, Mirror(Path(found[0]["folder"]), found[0]["uri"]), state, text)
-        else:  # it was not even given a folder
+        else:  # it failed before it had a folder
             self.record.failures.append(f"seed {seed}: {text}")
         return state
 
     def compared(self, epoch: int, value: float) -> None:
+        """Record the value by which asha compares the trial at ``epoch``."""
         self.record.epoch, self.record.proxy = epoch, value
         self._write()
 

@@ -1,4 +1,4 @@
-"""The schema of a sweep's question: what is varied, what stays as it is, how it is judged. Imports no torch."""
+"""The schema of a search space: what varies, what is fixed, and how trials are evaluated. Imports no torch."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Cell(BaseModel):
-    """One number.
+    """One number of a table.
 
     Attributes:
-        variant: label of the trial that fills it; none: nothing of ours does. task: DATASET/PROTOCOL. metric: of it.
-        paper: what the paper prints, in %; none: nothing.
+        variant: label of the trial that fills the cell; None for a method that is only cited.
+        task: DATASET/PROTOCOL. metric: a metric of that task.
+        paper: the paper's value, in %; None if it prints none.
     """
 
     model_config = STRICT
@@ -33,7 +34,7 @@ class Cell(BaseModel):
 
 
 class Line(BaseModel):
-    """One row, a cell a column."""
+    """One row of a table, with one cell per column."""
 
     model_config = STRICT
 
@@ -45,10 +46,11 @@ class Layout(BaseModel):
     """A table of the paper.
 
     Attributes:
-        name: such as "table1". preset: at which its cells' settings are the paper's own.
-        columns: headings. lines: in the paper's order. notes: what is odd about it.
-        sizes: line -> the parameters and the arithmetic that the paper prints for it (Table 7).
-        stand_ins: the paper's set -> the set that stands in for it here.
+        name: such as "table1".
+        preset: the preset with which the cells' settings are the paper's own.
+        columns: headings. lines: rows, in the paper's order. notes: remarks about the table.
+        sizes: row -> the parameters and operations that the paper prints for it (Table 7).
+        stand_ins: dataset of the paper -> the dataset used in its place.
     """
 
     model_config = STRICT
@@ -71,15 +73,15 @@ def _field(default: Any, text: str, **limits: Any) -> Any:
 
 
 class Swept(BaseModel):
-    """One swept setting: a list (of a grid, or of choices), or one range that is sampled from."""
+    """One swept setting: a list of values for a grid or a choice, or a range to sample from."""
 
     model_config = STRICT | ConfigDict(serialize_by_alias=True)
 
-    values: tuple[Any, ...] | None = _field(None, "these, in this order", min_length=1)
+    values: tuple[Any, ...] | None = _field(None, "these values, in this order", min_length=1)
     uniform: tuple[float, float] | None = _field(None, "low and high")
-    loguniform: tuple[float, float] | None = _field(None, "low and high, even in the logarithm")
-    whole: tuple[int, int] | None = _field(None, "whole numbers, low and high", alias="int")
-    choice: tuple[Any, ...] | None = _field(None, "one of these", min_length=1)
+    loguniform: tuple[float, float] | None = _field(None, "low and high, uniform in the logarithm")
+    integers: tuple[int, int] | None = _field(None, "low and high, integers", alias="int")
+    choice: tuple[Any, ...] | None = _field(None, "one of these values", min_length=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -94,17 +96,17 @@ class Swept(BaseModel):
         low, high = self.bounds or (0, 1)
         if low >= high or (self.loguniform and low <= 0):
             raise ValueError(
-                f"{given[0]} must be low < high{', both above 0' * (given[0] == 'loguniform')}, but is {[low, high]}"
+                f"{given[0]} must have low < high{', both above 0' * (given[0] == 'loguniform')}, but is {[low, high]}"
             )
         return self
 
     @property
     def bounds(self) -> tuple[float, float] | None:
-        return self.uniform or self.loguniform or self.whole
+        return self.uniform or self.loguniform or self.integers
 
     @property
     def listed(self) -> tuple[Any, ...] | None:
-        """The values of a list or a choice; None of a range."""
+        """The values of a list or a choice; None for a range."""
         return self.values or self.choice
 
 
@@ -112,103 +114,103 @@ RANGES = ("uniform", "loguniform", "int", "choice")
 
 
 class Variant(BaseModel):
-    """One row of a table: settings that belong together."""
+    """One row of a table: a set of settings with a label."""
 
     model_config = STRICT
 
     label: str = Field(min_length=1)
-    set: dict[str, Any] = _field({}, "dotted key -> value; epochs: times the preset's")
-    tasks: tuple[str, ...] = _field((), "instead of the space's evaluate.tasks")
+    set: dict[str, Any] = _field({}, "dotted key -> value; epochs is a multiple of the preset's epochs")
+    tasks: tuple[str, ...] = _field((), "tasks of this variant, instead of the space's evaluate.tasks")
     paper: dict[str, float] = _field({}, "'DATASET/PROTOCOL METRIC' -> the paper's value, in %")
 
 
 class Evaluate(BaseModel):
-    """What each pretraining is worth: evaluate.py's tasks."""
+    """How each pretraining is evaluated: the tasks of `paramcrop evaluate`."""
 
     model_config = STRICT
 
     tasks: tuple[str, ...] = _field(
-        ("validation",), "PROTOCOL (on every set given) or DATASET/PROTOCOL; none: nothing is evaluated"
+        ("validation",), "PROTOCOL (on every given dataset) or DATASET/PROTOCOL; empty: no evaluation"
     )
-    set: dict[str, Any] = _field({}, "numbers of the protocols that differ from the named ones'")
-    splits: tuple[int, ...] = _field((), "of sets that have several; none: all")
-    seeds: tuple[int, ...] = _field((0,), "of the evaluation", min_length=1)
-    as_pretrained: bool = _field(False, "clips of the size, length and pace of the run's views")
+    set: dict[str, Any] = _field({}, "protocol parameters that differ from those of the named protocols")
+    splits: tuple[int, ...] = _field((), "split numbers, for datasets with several; empty: all")
+    seeds: tuple[int, ...] = _field((0,), "seeds of the evaluation", min_length=1)
+    as_pretrained: bool = _field(False, "test on clips with the size, length and frame rate of the run's views")
 
 
 class Objective(BaseModel):
-    """What the search looks at, and what the page shows first."""
+    """What the search optimises, and what the report shows first."""
 
     model_config = STRICT
 
-    metric: str = _field("", "'TASK METRIC' as in 'validation R@1'; none: the first task's main metric")
+    metric: str = _field("", "'TASK METRIC' as in 'validation R@1'; empty: the first task's main metric")
     mode: Literal["max", "min"] = "max"
 
 
 class Budget(BaseModel):
-    """When a command starts no more trials; those at work are brought to their end."""
+    """Limits after which a command starts no more trials; running trials are finished."""
 
     model_config = STRICT
 
-    trials: int | None = _field(None, "new ones in one command", ge=1)
-    hours: float | None = _field(None, "of one command", gt=0)
+    trials: int | None = _field(None, "new trials per command", ge=1)
+    hours: float | None = _field(None, "duration of one command", gt=0)
 
 
 class Proxy(BaseModel):
-    """What asha compares trials by while they train."""
+    """How asha compares trials while they train."""
 
     model_config = STRICT
 
     task: str = _field("validation", "a cheap protocol on training videos")
-    every: int = _field(5, "epochs", ge=1)
+    every: int = _field(5, "epochs between two comparisons", ge=1)
     grace: int = _field(5, "epochs before which no trial is stopped", ge=1)
-    reduction: float = _field(3.0, "of those that reach a rung, one in so many goes on", gt=1)
+    reduction: float = _field(3.0, "of the trials that reach a rung, one in this many continues", gt=1)
 
 
-class Differs(BaseModel):
-    """What is different with one preset: laptop sizes, say."""
+class PresetChanges(BaseModel):
+    """What a space changes with one preset, for example smaller sizes on a laptop."""
 
     model_config = STRICT
 
     set: dict[str, Any] = {}
     evaluate: Evaluate | None = None
     seeds: tuple[int, ...] | None = None
-    epochs: float = _field(1.0, "times the space's", gt=0)
+    epochs: float = _field(1.0, "multiple of the space's epochs", gt=0)
 
 
 class Space(BaseModel):
-    """A question, and all that is needed to answer it."""
+    """A question, and everything needed to answer it."""
 
     model_config = STRICT
 
     question: str = Field(description="one sentence", min_length=1)
-    preset: str = _field("demo", "pretrain.py's")
+    preset: str = _field("demo", "preset of `paramcrop pretrain`")
     set: dict[str, Any] = _field({}, "dotted key -> value, for every trial")
-    epochs: float = _field(1.0, "times the preset's epochs", gt=0)
-    params: dict[str, Swept] = _field({}, "dotted key (or epochs: times the preset's) -> list or range")
-    derived: dict[str, str] = _field({}, "dotted key -> KEY or NUMBER - KEY of a swept one")
+    epochs: float = _field(1.0, "multiple of the preset's epochs", gt=0)
+    params: dict[str, Swept] = _field({}, "dotted key, or epochs (a multiple of the preset's) -> list or range")
+    derived: dict[str, str] = _field({}, "dotted key -> KEY or NUMBER - KEY, where KEY is one of params")
     variants: tuple[Variant, ...] = _field((), "instead of params: the rows of a table")
-    seeds: tuple[int, ...] = _field((0, 1, 2), "of the pretraining, each trial's", min_length=1)
+    seeds: tuple[int, ...] = _field((0, 1, 2), "seeds of the pretraining, for each trial", min_length=1)
     evaluate: Evaluate = Evaluate()
     objective: Objective = Objective()
-    show: Literal["table", "curve", "crops"] = _field("table", "what the page shows of it")
+    show: Literal["table", "curve", "crops"] = _field("table", "how the report shows the sweep")
     frame: Literal["crop", "video"] = _field(
-        "crop", "where centre distance and IoU are drawn: the croppers' clip, or the video that R1, R2 cut it from"
+        "crop", "frame of centre distance and IoU: the croppers' clip, or the video from which R1, R2 cut it"
     )
-    videos: tuple[int, ...] = _field((0,), "which of a run's four kept clips crops are drawn on", min_length=1)
-    pretrained_on: str = _field("", "one of the sets evaluated on, instead of data.shards")
-    layout: Layout | None = _field(None, "a table of the paper, of which each cell is filled")
+    videos: tuple[int, ...] = _field((0,), "which of a run's four kept clips to draw crops on", min_length=1)
+    pretrained_on: str = _field("", "name of an evaluation dataset to pretrain on, instead of data.shards")
+    layout: Layout | None = _field(None, "the table of the paper whose cells this space fills")
     search: Literal["grid", "random", "tpe"] = _field("grid", "how values are chosen")
-    samples: int | None = _field(None, "trials of random and tpe", ge=1)
-    sampler_seed: int = _field(0, "of random and tpe", ge=0)
+    samples: int | None = _field(None, "number of trials of random and tpe", ge=1)
+    sampler_seed: int = _field(0, "seed of random and tpe", ge=0)
     budget: Budget = Budget()
-    scheduler: Literal["none", "asha"] = _field("none", "asha: stop early what does not look good")
+    scheduler: Literal["none", "asha"] = _field("none", "asha: stop unpromising trials early")
     proxy: Proxy = Proxy()
-    with_preset: dict[str, Differs] = _field({}, "preset -> what differs with it")
+    with_preset: dict[str, PresetChanges] = _field({}, "preset -> what it changes")
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """All that some trial is evaluated by, each once."""
+        """The tasks of all trials, each once."""
         return tuple(dict.fromkeys((*self.evaluate.tasks, *(task for v in self.variants for task in v.tasks))))
 
     @model_validator(mode="after")
@@ -217,16 +219,16 @@ class Space(BaseModel):
             raise ValueError("a space must have either params or variants")
         ranges = [key for key, swept in self.params.items() if swept.listed is None]
         if self.search == "grid" and ranges:
-            raise ValueError(f"search=grid must have lists alone, but {ranges[0]} is a range; search=random or tpe")
+            raise ValueError(f"search=grid needs lists only, but {ranges[0]} is a range; use search=random or tpe")
         if self.search != "grid" and (self.variants or self.samples is None):
-            raise ValueError(f"search={self.search} must have params and a number of samples")
+            raise ValueError(f"search={self.search} needs params and a number of samples")
         labels = [variant.label for variant in self.variants]
         if len(set(labels)) < len(labels):
             raise ValueError(f"labels must differ, but are {labels}")
         for key, text in self.derived.items():
             match = DERIVED.fullmatch(text.strip())
             if match is None or match["key"] not in self.params:
-                raise ValueError(f"derived.{key} must be KEY or NUMBER - KEY of params, but is {text!r}")
+                raise ValueError(f"derived.{key} must be KEY or NUMBER - KEY, with KEY from params, but is {text!r}")
         return self
 
 
@@ -234,20 +236,20 @@ FOLDER = shipped("search_spaces")
 
 
 def find_space(name: str, also: Iterable[str] = ()) -> Path:
-    """A path, or the name of a shipped one.
+    """The file of a space, given by its path or by the name of a shipped one.
 
     Args:
-        also: other names that would have been right, for the error.
+        also: other names that the caller accepts; the error lists them.
 
     Raises:
-        ConfigError: neither.
+        ConfigError: there is no such file or name.
     """
     for path in (Path(name).expanduser(), FOLDER / f"{name}.yaml"):
         if path.is_file():
             return path.resolve()
     known = sorted({*also, *(path.stem for path in FOLDER.glob("*.yaml"))})
-    told = f"a file, or one of {', '.join(known)}" if known else "a file"
-    raise ConfigError(f"--space must be {told}, but is {name!r}{nearest(name, known)}")
+    choices = f"a file, or one of {', '.join(known)}" if known else "a file"
+    raise ConfigError(f"--space must be {choices}, but is {name!r}{nearest(name, known)}")
 
 
 def read_space(path: Path) -> Space:
@@ -261,7 +263,7 @@ def read_space(path: Path) -> Space:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"a space must be YAML: {path}: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
-        raise ConfigError(f"a space must hold 'key: value' lines, but {path} holds a {type(values).__name__}")
+        raise ConfigError(f"a space must contain 'key: value' lines, but {path} contains a {type(values).__name__}")
     return _validated(values, path.name)
 
 
@@ -272,18 +274,18 @@ def space_at(
     tasks: Sequence[str] | None = None,
     **fields: Any,
 ) -> Space:
-    """The same question with a preset (and what differs with it), fixed settings, tasks, fields; None ones stay.
+    """The same question with another preset (and its changes), fixed settings, tasks or fields; None keeps a value.
 
     Raises:
-        ConfigError: it no longer fits together.
+        ConfigError: the result is not a valid space.
     """
     preset = preset or space.preset
-    differs = space.with_preset.get(preset, Differs())
-    evaluate = differs.evaluate or space.evaluate
+    differences = space.with_preset.get(preset, PresetChanges())
+    evaluate = differences.evaluate or space.evaluate
     values = space.model_dump(exclude_none=True) | {"preset": preset, "with_preset": {}}
-    values["set"] = space.set | differs.set | (changes or {})
-    values["seeds"] = differs.seeds or space.seeds
-    values["epochs"] = space.epochs * differs.epochs
+    values["set"] = space.set | differences.set | (changes or {})
+    values["seeds"] = differences.seeds or space.seeds
+    values["epochs"] = space.epochs * differences.epochs
     values["evaluate"] = evaluate.model_dump() | ({"tasks": tasks} if tasks else {})
     if tasks:
         values["variants"] = [variant | {"tasks": ()} for variant in values["variants"]]
@@ -297,8 +299,10 @@ def _validated(values: dict[str, Any], name: str) -> Space:
         raise ConfigError(f"{name}: {_explain(error)}") from None
     for preset in (space.preset, *space.with_preset):
         if preset not in preset_names():
-            told = f"one of {', '.join(preset_names())}, but is {preset!r}{nearest(preset, preset_names())}"
-            raise ConfigError(f"{name}: preset must be {told}")
+            known = preset_names()
+            raise ConfigError(
+                f"{name}: preset must be one of {', '.join(known)}, but is {preset!r}{nearest(preset, known)}"
+            )
     return space
 
 

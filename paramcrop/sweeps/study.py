@@ -1,7 +1,8 @@
-"""The Optuna study of a sweep, on disk, so that optuna-dashboard opens it. It knows no Ray.
+"""The Optuna study of a sweep, in a file that optuna-dashboard can open. It does not depend on Ray.
 
-The study remembers what was suggested and how it ended; results themselves lie with the runs. So a trial that a kill
-left unfinished is told FAIL and its values are enqueued again, once, and nothing that is finished is computed twice.
+The study stores what was suggested and how each trial ended; the results are stored with the runs. So when a kill
+leaves a trial unfinished, the study marks it FAIL and enqueues its values again, once. Nothing that has finished is
+computed twice.
 """
 
 from __future__ import annotations
@@ -36,15 +37,15 @@ ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:
-    """Of each swept key; numbers of a grid are a range, so that one can be added later."""
+    """The distribution of each swept key. Numbers in a grid become a range, so that values can be added later."""
     if space.variants:
         return {VARIANT: CategoricalDistribution([variant.label for variant in space.variants])}
     return {key: _distribution(swept, space.search == "grid") for key, swept in space.params.items()}
 
 
 def _distribution(swept: Swept, grid: bool) -> BaseDistribution:
-    if swept.whole is not None:
-        return IntDistribution(*swept.whole)
+    if swept.integers is not None:
+        return IntDistribution(*swept.integers)
     if swept.bounds is not None:
         return FloatDistribution(*swept.bounds, log=swept.loguniform is not None)
     values = swept.listed or ()
@@ -55,7 +56,10 @@ def _distribution(swept: Swept, grid: bool) -> BaseDistribution:
 
 
 def make_sampler(space: Space, drawn: int) -> BaseSampler:
-    """For the next draw after ``drawn`` others, so that a search that was cut off goes on as it would have."""
+    """The sampler of the draw that follows ``drawn`` others.
+
+    Its seed depends on that number, so an interrupted search continues as it would have without the interruption.
+    """
     text = hashlib.sha256(f"{space.sampler_seed}/{drawn}".encode()).digest()
     seed = int.from_bytes(text[:4], "little")
     if space.search != "tpe":
@@ -68,13 +72,13 @@ def storage(folder: Path) -> JournalStorage:
 
 
 def study_name(name: str, space: Space) -> str:
-    """Spaces whose values are drawn otherwise have studies of their own in the same file."""
+    """A name that depends on how values are drawn, so that spaces that draw differently get studies of their own."""
     text = json.dumps({k: distribution_to_json(d) for k, d in distributions(space).items()}, sort_keys=True)
     return f"{name}-{text_hash(space.search + text, 8)}"
 
 
 def open_study(folder: Path, name: str, space: Space) -> optuna.Study:
-    """The study, made if it is not there."""
+    """Open the study, and create it if it does not exist."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     direction = StudyDirection.MAXIMIZE if space.objective.mode == "max" else StudyDirection.MINIMIZE
     return optuna.create_study(
@@ -87,7 +91,7 @@ def open_study(folder: Path, name: str, space: Space) -> optuna.Study:
 
 
 def drawn_values(study: optuna.Study, space: Space) -> list[dict[str, Any]]:
-    """All values that were ever suggested, each once, in order."""
+    """All values suggested so far, each once, in order."""
     known: dict[str, dict[str, Any]] = {}
     for trial in study.get_trials(deepcopy=False):
         if set(trial.params) == set(distributions(space)):
@@ -97,26 +101,30 @@ def drawn_values(study: optuna.Study, space: Space) -> list[dict[str, Any]]:
 
 
 def end_unfinished(study: optuna.Study) -> int:
-    """Tell FAIL of what an earlier command left running or waiting -> how many. Only who holds the sweep may."""
+    """Mark the trials that an earlier command left running or waiting as FAIL, and return their number.
+
+    The caller must hold the sweep's lease, or it would end another process's trials.
+    """
     left = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     for trial in left:
         study.tell(trial.number, state=TrialState.FAIL)
     waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-    for _ in waiting:  # asking takes the next that waits
+    for _ in waiting:  # Optuna only ends a trial that runs, and asking starts the next one that waits
         study.tell(study.ask(), state=TrialState.FAIL)
     return len(left) + len(waiting)
 
 
 def enqueue(study: optuna.Study, values: Sequence[Mapping[str, Any]]) -> None:
-    """The next asks give these, in order; call ``end_unfinished`` before."""
-    for one in values:
-        study.enqueue_trial({key: encode(value) for key, value in one.items()})
+    """Make the next asks return these values, in order; call ``end_unfinished`` first."""
+    for cell in values:
+        study.enqueue_trial({key: encode(value) for key, value in cell.items()})
 
 
 def tell(study: optuna.Study, trial: optuna.Trial | int, state: str, value: float) -> None:
-    """How a trial ended: "done" (with a finite value), "pruned" or "diverged" (bad, whatever the value), else FAIL.
+    """Tell the study how a trial ended.
 
-    Optuna ranks a pruned trial below the complete ones; a value that is not finite would leave it running for ever.
+    "done" with a finite value completes it, "pruned" and "diverged" prune it, everything else fails it. Optuna ranks
+    pruned trials below complete ones, and it refuses non-finite values, which would leave the trial running for ever.
     """
     if state == "done" and math.isfinite(value):
         study.tell(trial, value)
@@ -127,5 +135,6 @@ def tell(study: optuna.Study, trial: optuna.Trial | int, state: str, value: floa
 
 
 def best(study: optuna.Study) -> FrozenTrial | None:
+    """The best complete trial, if there is one."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return study.best_trial if complete else None

@@ -1,4 +1,4 @@
-"""A space's trials: their values, the settings that follow from them, and the id that follows from those."""
+"""The trials of a space: their values, the settings derived from them, and their ids."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from paramcrop.settings.identity import flatten, run_id
 from paramcrop.settings.presets import load_config, make_config, show
 from paramcrop.sweeps.space import DERIVED, SCALAR, Space
 
-VARIANT = "variant"  # the key under which a variant's label stands for its settings
-EPOCHS = "epochs"  # the key of a setting that multiplies the preset's epochs
+VARIANT = "variant"  # key whose value is a variant's label, in place of the variant's settings
+EPOCHS = "epochs"  # key of the setting that multiplies the preset's epochs
 ELEMENT = re.compile(r"(?P<key>[\w.]+)\[(?P<index>\d)\]")
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One configuration, of which each seed is a pretraining.
+    """One configuration, pretrained once per seed.
 
     Attributes:
-        values: swept key (or ``VARIANT``) -> value. label: what a table calls it. settings: what it sets.
+        values: swept key (or ``VARIANT``) -> value. label: its name in tables. settings: dotted key -> value.
         paper: "DATASET/PROTOCOL METRIC" -> the paper's value, in %.
-        tasks: its evaluations; none: the space's.
+        tasks: its evaluations; empty: the space's.
     """
 
     values: dict[str, Any]
@@ -51,7 +51,7 @@ def trial_id(values: Mapping[str, Any]) -> str:
 
 
 def grid(space: Space) -> list[dict[str, Any]]:
-    """The values of every cell, in the order of the file; of a space that is sampled, none."""
+    """The values of every cell of the grid, in the order of the file; empty for a space that is sampled."""
     if space.search != "grid":
         return []
     if space.variants:
@@ -61,10 +61,10 @@ def grid(space: Space) -> list[dict[str, Any]]:
 
 
 def make_trial(space: Space, values: Mapping[str, Any]) -> Trial:
-    """Of values as the grid or the search gives them.
+    """The trial with these values, as the grid or the search gives them.
 
     Raises:
-        ConfigError: they name a variant that is not there.
+        ConfigError: the space has no such variant.
     """
     if VARIANT in values:
         variant = next((v for v in space.variants if v.label == values[VARIANT]), None)
@@ -77,15 +77,15 @@ def make_trial(space: Space, values: Mapping[str, Any]) -> Trial:
 
 
 def rounded(value: Any) -> Any:
-    """For display: four significant digits."""
+    """The value with four significant digits, for display."""
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def config_of(space: Space, trial: Trial, seed: int) -> Config:
-    """Preset, then the space's settings, then the trial's.
+    """The preset with the space's settings and then the trial's applied.
 
     Raises:
-        ConfigError: one line that names the trial and the key.
+        ConfigError: one line with the trial and the key.
     """
     flat = flatten(load_config(space.preset).model_dump(mode="json"))
     settings = {**space.set, **trial.settings, "seed": seed}
@@ -101,19 +101,19 @@ def config_of(space: Space, trial: Trial, seed: int) -> Config:
 
 
 def _put(flat: dict[str, Any], key: str, value: Any) -> None:
-    """Set ``key``, or one element of it as in ``cropper.spatial_scale[0]``."""
+    """Set ``key``, or one element of it, as in ``cropper.spatial_scale[0]``."""
     if match := ELEMENT.fullmatch(key):
-        whole, index = flat.get(match["key"]), int(match["index"])
-        if not isinstance(whole, list) or index >= len(whole):
-            raise ConfigError(f"{key} must name an element of a setting that is a list, but does not")
-        flat[match["key"]] = [value if i == index else old for i, old in enumerate(whole)]
+        old, index = flat.get(match["key"]), int(match["index"])
+        if not isinstance(old, list) or index >= len(old):
+            raise ConfigError(f"{key} is not an element of a list setting; an example is cropper.spatial_scale[0]")
+        flat[match["key"]] = [value if i == index else element for i, element in enumerate(old)]
     else:
         flat[key] = list(value) if isinstance(value, tuple) else value
 
 
 def _derive(text: str, values: Mapping[str, Any]) -> float:
     match = DERIVED.fullmatch(text.strip())
-    assert match is not None, "the space was checked"
+    assert match is not None, "Space has validated it"
     value: float = values[match["key"]]
     return value if match["number"] is None else round(float(match["number"]) - value, 10)
 
@@ -124,30 +124,30 @@ def _short(key: str, keys: Mapping[str, Any]) -> str:
 
 
 def encode(value: Any) -> Any:
-    """A value as Optuna's storage keeps it: a list as its JSON text."""
+    """A value in the form that Optuna stores: a list becomes its JSON text."""
     return value if isinstance(value, SCALAR) else json.dumps(value)
 
 
 def decode(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
-    """``encode`` undone, for every value of a suggestion, in the space's order."""
+    """Undo ``encode`` for every value of a suggestion, in the space's order."""
     texts = {key: {encode(v): v for v in swept.listed or ()} for key, swept in space.params.items()}
     order = [VARIANT] if space.variants else list(space.params)
     return {key: texts.get(key, {}).get(values[key], values[key]) for key in order}
 
 
 def wanted_of(space: Space, trial: Trial, content_id: str, tasks: Sequence[tuple[str, Protocol]]) -> str:
-    """12 hex digits over the runs, the evaluations of each, and how trials are stopped.
+    """12 hex digits over everything that a trial computes: its runs, their evaluations, and how trials are stopped.
 
     Args:
-        content_id: of the pretraining's videos. tasks: (content id of the set, protocol).
+        content_id: that of the pretraining videos. tasks: (content id of the dataset, protocol).
     """
     runs = [run_id(config_of(space, trial, seed), content_id) for seed in space.seeds]
     evaluations = [(content, protocol.digest) for content, protocol in tasks]
-    stopped = space.proxy.model_dump() if space.scheduler == "asha" else None
-    how = [space.evaluate.splits, space.evaluate.seeds, space.objective.metric, space.objective.mode, stopped]
+    proxy = space.proxy.model_dump() if space.scheduler == "asha" else None
+    how = [space.evaluate.splits, space.evaluate.seeds, space.objective.metric, space.objective.mode, proxy]
     return short_hash([runs, evaluations, how], sort_keys=False)
 
 
 def content_ids(data: dict[str, str]) -> dict[str, str]:
-    """Of each named set."""
+    """The content id of each named dataset."""
     return {name: read_manifest(folder).content_id for name, folder in data.items()}

@@ -20,7 +20,7 @@ from paramcrop.evaluation.results import read_result
 from paramcrop.evaluation.tasks import Asked, make_jobs
 from paramcrop.storage.runs import is_finished
 from paramcrop.sweeps.objective import objective_of
-from paramcrop.sweeps.record import Book
+from paramcrop.sweeps.record import TrialRecorder
 from paramcrop.sweeps.trials import config_of, decode, make_trial
 from ray_jobs.engine.connect import QUIET
 from ray_jobs.engine.evaluators import run_evaluations
@@ -33,45 +33,45 @@ def run_trial(values: dict[str, Any], work: Work) -> None:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     trial = make_trial(work.space, decode(work.space, values))
-    book = Book(work.folder, trial, work.wanted(trial))
+    recorder = TrialRecorder(work.folder, trial, work.wanted(trial))
     state, done = "done", list[Path]()
     for seed in work.space.seeds:
         try:
-            place = pretrain(config_of(work.space, trial, seed), seed == work.space.seeds[0], book, work)
+            place = pretrain(config_of(work.space, trial, seed), seed == work.space.seeds[0], recorder, work)
         except NonFiniteLossError as error:
-            state = book.failed(seed, "diverged", error)
+            state = recorder.failed(seed, "diverged", error)
             break
         except (ParamCropError, ray.train.TrainingFailedError) as error:
-            state = book.failed(seed, "failed", error)
+            state = recorder.failed(seed, "failed", error)
             break
         if not is_finished(place.folder):
-            state = "pruned" if work.proxy else book.failed(seed, "failed", ParamCropError("stopped, as asked"))
+            state = "pruned" if work.proxy else recorder.failed(seed, "failed", ParamCropError("stopped, as asked"))
             break
         done.append(place.folder)
     if state != "pruned":
-        results = _evaluate(done, work.asked_of(trial), book, work)
-        state = "failed" if state == "done" and book.record.failures else state
-        book.record.objective = _finite(objective_of(work.space, results))
-    book.end(state)
-    report(book, "", state)
+        results = _evaluate(done, work.asked_of(trial), recorder, work)
+        state = "failed" if state == "done" and recorder.record.failures else state
+        recorder.record.objective = _finite(objective_of(work.space, results))
+    recorder.end(state)
+    report(recorder, "", state)
 
 
-def _evaluate(runs: Sequence[Path], asked: Asked, book: Book, work: Work) -> list[dict[str, Any]]:
+def _evaluate(runs: Sequence[Path], asked: Asked, recorder: TrialRecorder, work: Work) -> list[dict[str, Any]]:
     """Every evaluation of the runs -> the results there are; those that fail are noted, and lose nothing else."""
     try:
         jobs = make_jobs(asked, runs)
     except ParamCropError as error:
-        book.record.failures.append(str(error))
+        recorder.record.failures.append(str(error))
         return []
 
     def tell(ended: int, texts: list[str]) -> None:
-        book.doing(f"evaluating, {ended} of {len(left)}: {'; '.join(text for text in texts if text)}")
+        recorder.doing(f"evaluating, {ended} of {len(left)}: {'; '.join(text for text in texts if text)}")
 
     left = [job for job in jobs if read_result(job.result_file) is None]
     failed = run_evaluations(left, work.pool, tell)
-    book.record.failures += [f"{_name(job)}: {failed[job.eval_id]}" for job in left if job.eval_id in failed]
+    recorder.record.failures += [f"{_name(job)}: {failed[job.eval_id]}" for job in left if job.eval_id in failed]
     found = [(job, result) for job in jobs if (result := read_result(job.result_file)) is not None]
-    book.record.results = [str(job.result_file) for job, _ in found]
+    recorder.record.results = [str(job.result_file) for job, _ in found]
     return [result for _, result in found]
 
 

@@ -17,7 +17,7 @@ from paramcrop.storage.checkpoint import NAME, newest_checkpoint, steps_done
 from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.runs import begin, ending, hold, is_finished, read_metrics, read_status, run_place
 from paramcrop.sweeps.objective import main_value
-from paramcrop.sweeps.record import Book
+from paramcrop.sweeps.record import TrialRecorder
 from ray_jobs.engine.evaluators import run_evaluations
 from ray_jobs.engine.train import run_pretraining
 from ray_jobs.engine.work import Work, report
@@ -27,7 +27,7 @@ POLL = 1.0  # seconds between two looks at a run at work
 WAIT = 2.0  # seconds between two looks at a run that another process has at work
 
 
-def pretrain(config: Config, compared: bool, book: Book, work: Work) -> Mirror:
+def pretrain(config: Config, compared: bool, recorder: TrialRecorder, work: Work) -> Mirror:
     """Bring one run to its end, or to where it is stopped -> where it lies.
 
     Args:
@@ -39,24 +39,24 @@ def pretrain(config: Config, compared: bool, book: Book, work: Work) -> Mirror:
     data, manifest = find_videos(config)
     place = run_place(config, manifest.content_id, f"trial-{os.getpid()}")
     steps = config.total_steps(steps_per_epoch(manifest.videos, config.train.global_batch, config.labelled_rows))
-    book.run(config.seed, place)
+    recorder.run(config.seed, place)
     while not finished(place):
         try:
-            with hold(place, book.doing) as lease:
+            with hold(place, recorder.doing) as lease:
                 if finished(place):
                     break
                 begin(place, config, manifest.content_id, manifest.about, lambda text: None)
                 with ending(place, steps):
                     if steps_done(newest_checkpoint(place.folder, place.fetch)[0])[1] < steps:
                         job = (config, work.plan, data, manifest, place, lease.path)
-                        _watched(job, steps, compared, book, work)
+                        _watched(job, steps, compared, recorder, work)
         except LeaseError as held:
-            book.doing(f"seed {config.seed}: waiting: {held}")
+            recorder.doing(f"seed {config.seed}: waiting: {held}")
             time.sleep(WAIT)
             continue
         if not finished(place):
             break
-    book.run(config.seed, place, str(read_status(place.folder)["state"]))
+    recorder.run(config.seed, place, str(read_status(place.folder)["state"]))
     return place
 
 
@@ -65,7 +65,7 @@ def finished(place: Mirror) -> bool:
     return is_finished(place.folder)
 
 
-def _watched(job: tuple[Any, ...], steps: int, compared: bool, book: Book, work: Work) -> None:
+def _watched(job: tuple[Any, ...], steps: int, compared: bool, recorder: TrialRecorder, work: Work) -> None:
     """Train in a thread, and meanwhile say how far it is, and compare; raises what the training raises."""
     config, place, raised = job[0], job[4], list[BaseException]()
 
@@ -79,9 +79,9 @@ def _watched(job: tuple[Any, ...], steps: int, compared: bool, book: Book, work:
     thread.start()
     while thread.is_alive():
         thread.join(POLL)
-        book.doing(f"seed {config.seed}: pretraining{_done(place, config.train.epochs, steps)}")
+        recorder.doing(f"seed {config.seed}: pretraining{_done(place, config.train.epochs, steps)}")
         if compared and work.proxy and thread.is_alive():
-            _compare(place, config, book, work)
+            _compare(place, config, recorder, work)
     if raised:
         raise raised[0]
 
@@ -96,12 +96,12 @@ def _done(place: Mirror, epochs: int, steps: int) -> str:
     return f", epoch {last['epoch'] + 1}/{epochs}, step {last['step']}/{steps}, loss {last['loss']:.3f}"
 
 
-def _compare(place: Mirror, config: Config, book: Book, work: Work) -> None:
+def _compare(place: Mirror, config: Config, recorder: TrialRecorder, work: Work) -> None:
     """Report the newest checkpoint's proxy, if it was not yet and is not the last; a scheduler may then ask to stop."""
     place.fetch("checkpoints/", light=True)
     newest, _ = newest_checkpoint(place.folder, place.fetch)
     epoch, _ = steps_done(newest)
-    if newest is None or epoch <= book.record.epoch or epoch >= config.train.epochs or work.proxy is None:
+    if newest is None or epoch <= recorder.record.epoch or epoch >= config.train.epochs or work.proxy is None:
         return
     if newest.name != NAME.format(epoch):  # taken within an epoch
         return
@@ -109,7 +109,7 @@ def _compare(place: Mirror, config: Config, book: Book, work: Work) -> None:
     failed = run_evaluations(jobs, work.pool, lambda ended, texts: None)
     results = [result for job in jobs if (result := read_result(job.result_file)) is not None]
     if failed or not results:
-        book.record.failures += [f"proxy at epoch {epoch}: {error}" for error in failed.values()]
+        recorder.record.failures += [f"proxy at epoch {epoch}: {error}" for error in failed.values()]
         return
-    book.compared(epoch, sum(map(main_value, results)) / len(results))
-    report(book, str(place), "running")
+    recorder.compared(epoch, sum(map(main_value, results)) / len(results))
+    report(recorder, str(place), "running")

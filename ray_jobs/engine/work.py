@@ -11,7 +11,7 @@ from typing import Any
 import ray.tune
 
 from paramcrop.evaluation.tasks import Asked, only
-from paramcrop.sweeps.record import Book
+from paramcrop.sweeps.record import TrialRecorder
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import Trial, wanted_of
 from ray_jobs.engine.plan import Plan
@@ -46,9 +46,9 @@ class Work:
         return wanted_of(self.space, trial, self.content_id, tasks)
 
 
-def report(book: Book, run: str, state: str) -> None:
+def report(recorder: TrialRecorder, run: str, state: str) -> None:
     """To Tune; every report has the same keys, for both its searcher and its scheduler insist on theirs."""
-    record = book.record
+    record = recorder.record
     values = {"objective": record.objective, "proxy": record.proxy}
     numbers = {name: math.nan if value is None else value for name, value in values.items()}
     ray.tune.report(numbers | {"epoch": record.epoch, "run": run, "state": state})

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.runs import write_status
-from paramcrop.sweeps.record import Book
+from paramcrop.sweeps.record import TrialRecorder
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import make_trial
 from ray_jobs.engine.tuning import StudySearch
@@ -38,12 +38,12 @@ def carry_out(sweep: Sweep, state: str = "done") -> list[dict[str, Any]]:
     for i in range(todo):
         assert search is not None
         trial = make_trial(sweep.space, search.suggest(str(i)))
-        book = Book(sweep.folder, trial, sweep.wanted(trial))
+        recorder = TrialRecorder(sweep.folder, trial, sweep.wanted(trial))
         folder = sweep.folder.parent / f"run-{trial.id}"
         folder.mkdir(exist_ok=True)
         write_status(folder, "finished")
-        book.run(0, Mirror(folder), "finished")
-        book.end(state)
+        recorder.run(0, Mirror(folder), "finished")
+        recorder.end(state)
         search.on_trial_complete(str(i), {"state": state, "objective": 0.5})
         asked.append(trial.values)
     return asked

@@ -10,24 +10,24 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from paramcrop.sweeps.record import Book, TrialRecord, read_record
+from paramcrop.sweeps.record import TrialRecord, TrialRecorder, read_record
 from paramcrop.sweeps.trials import Trial
 from ray_jobs.sweep.progress import line, sweep_progress
 
 
-def book(folder: Path, label: str) -> Book:
-    return Book(folder, Trial({"cropper.layers": label}, label, {}, {}), "wanted")
+def recorder(folder: Path, label: str) -> TrialRecorder:
+    return TrialRecorder(folder, Trial({"cropper.layers": label}, label, {}, {}), "wanted")
 
 
 def watched(folder: Path, monkeypatch: pytest.MonkeyPatch, quiet: bool = False, terminal: bool = False) -> str:
     """One trial of two ends while it is looked at, another is at work, a third was there before."""
     monkeypatch.setattr("ray_jobs.sweep.progress.POLL", 0.05)
     monkeypatch.setattr("ray_jobs.sweep.progress.LINE", 0.1)
-    book(folder, "from before").end("done")
+    recorder(folder, "from before").end("done")
     text = io.StringIO()
     console = Console(file=text, force_terminal=terminal, width=150, soft_wrap=True)
     with sweep_progress(folder, 2, console, quiet):
-        first, second = book(folder, "one layer"), book(folder, "two layers")
+        first, second = recorder(folder, "one layer"), recorder(folder, "two layers")
         second.record.doing = "seed 0: pretraining, epoch 5/9"
         second.compared(4, 0.312)
         first.record.objective = 0.25
@@ -68,7 +68,7 @@ def test_how_a_trial_ended(fields: dict[str, Any], told: str) -> None:
 
 
 def test_a_seed_that_fails_before_it_has_a_folder_is_a_failure_and_no_run(tmp_path: Path) -> None:
-    broken = book(tmp_path, "no data")
+    broken = recorder(tmp_path, "no data")
     broken.end(broken.failed(3, "failed", ValueError("no such folder\nand more")))
     record = read_record(tmp_path, broken.record.id)
     assert record is not None

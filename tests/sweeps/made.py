@@ -1,4 +1,4 @@
-"""A sweep's folder with made-up numbers: small real files, by the functions that write the real ones."""
+"""Sweep folders with made-up numbers, written by the functions that write real ones."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ def made_result(
     classes: int = CLASSES,
     source: str = "",
 ) -> str:
-    """An evaluation of one split, of a score a video and metric, as it is kept -> its file.
+    """Write an evaluation of one split, with one score per video and metric -> its file.
 
     Args:
-        unread: videos of the split that could not be read.
+        unread: number of videos of the split that could not be read.
     """
     dataset, _, name = task.partition("/")
     how = find_protocol(name, numbers)
@@ -105,13 +105,13 @@ def made_trial(
     space: Space,
     values: Mapping[str, Any],
     scores: Mapping[int, Mapping[str, Sequence[float]]],
-    **told: Any,
+    **fields: Any,
 ) -> TrialRecord:
     """A trial with a finished run and one evaluation for each seed.
 
     Args:
-        scores: seed -> metric -> a score a video.
-        told: fields of the record.
+        scores: seed -> metric -> one score per video.
+        fields: fields of the record.
     """
     trial = make_trial(space, values)
     runs, results = [], []
@@ -119,7 +119,7 @@ def made_trial(
         run = made_run(folder.parent / "runs" / f"{folder.name}-{trial.id}-{seed}", space, values, seed)
         runs.append({"seed": seed, "folder": str(run), "state": "finished", "error": ""})
         results.append(made_result(run, seed, of))
-    fields = {"state": "done", "runs": runs, "results": results} | told
+    fields = {"state": "done", "runs": runs, "results": results} | fields
     record = TrialRecord(trial.id, trial.label, trial.values, "wanted", **fields)
     write_record(folder, record)
     return record

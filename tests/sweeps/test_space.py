@@ -1,4 +1,4 @@
-"""Space files: what they may say, and the settings that follow."""
+"""Space files: valid and invalid ones, and the settings that they give."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def space(**fields: object) -> Space:
         ({"params": {"cropper.lower": {"unform": [0, 1]}}}, "params.cropper.lower.unform is not a key; the nearest is"),
         (
             {"params": {"cropper.lower": {"uniform": [1, 0]}}},
-            "params.cropper.lower: uniform must be low < high",
+            "params.cropper.lower: uniform must have low < high",
         ),
-        ({"params": {"cropper.lr": {"loguniform": [0, 1]}}}, "must be low < high, both above 0, but is [0.0, 1.0]"),
+        ({"params": {"cropper.lr": {"loguniform": [0, 1]}}}, "must have low < high, both above 0, but is [0.0, 1.0]"),
         (
             {"params": {"cropper.lower": {"uniform": [0, 1]}}},
-            "search=grid must have lists alone, but cropper",
+            "search=grid needs lists only, but cropper",
         ),
         ({"params": {"cropper.lower": {"uniform": [0, 1], "int": [0, 1]}}}, "must be a list or one of uniform,"),
         ({"params": {}}, "a space must have either params or variants"),
         ({"variants": [{"label": "a"}]}, "a space must have either params or variants"),
-        ({"search": "tpe"}, "search=tpe must have params and a number of samples"),
+        ({"search": "tpe"}, "search=tpe needs params and a number of samples"),
         ({"seeds": []}, "seeds"),
         ({"search": "gird"}, "search"),
         ({"preset": "dem"}, "preset must be one of"),
@@ -48,7 +48,7 @@ def space(**fields: object) -> Space:
         ({"question": ""}, "question"),
     ],
 )
-def test_a_mistake_is_one_line_that_names_the_file_and_the_key(
+def test_a_mistake_is_one_line_with_the_file_and_the_key(
     tmp_path: Path, fields: dict[str, object], message: str
 ) -> None:
     file = tmp_path / "mine.yaml"
@@ -59,10 +59,10 @@ def test_a_mistake_is_one_line_that_names_the_file_and_the_key(
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_not_there_or_no_mapping_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_file_or_one_without_a_mapping_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("- 1")
     (tmp_path / "bad.yaml").write_text("a: [")
-    for name, message in (("list.yaml", "must hold 'key: value' lines"), ("bad.yaml", "a space must be YAML")):
+    for name, message in (("list.yaml", "must contain 'key: value' lines"), ("bad.yaml", "a space must be YAML")):
         with pytest.raises(ConfigError, match=message):
             read_space(tmp_path / name)
     with pytest.raises(ConfigError, match="'es_bound'; the nearest is es_bounds"):
@@ -76,59 +76,59 @@ def test_a_grid_is_the_product_in_the_files_order() -> None:
 
 
 def test_settings_reach_the_config_in_their_order_of_precedence() -> None:
-    asked = space(
+    sweep = space(
         set={"optim.lr": 0.5, "cropper.lower": 0.9, "cropper.hidden": 8},
         derived={"cropper.upper": "1 - cropper.lower"},
         epochs=0.5,
     )
-    config = config_of(asked, make_trial(asked, {"cropper.lower": 0.1}), seed=7)
+    config = config_of(sweep, make_trial(sweep, {"cropper.lower": 0.1}), seed=7)
     assert (config.cropper.lower, config.cropper.upper, config.cropper.hidden) == (0.1, 0.9, 8)
     assert (config.optim.lr, config.train.epochs, config.seed) == (0.5, 15, 7)  # the demo has 30 epochs
 
 
 def test_one_element_of_a_list_can_be_swept() -> None:
-    asked = space(params={"cropper.spatial_scale[0]": [0.3]})
-    config = config_of(asked, make_trial(asked, {"cropper.spatial_scale[0]": 0.3}), seed=0)
+    sweep = space(params={"cropper.spatial_scale[0]": [0.3]})
+    config = config_of(sweep, make_trial(sweep, {"cropper.spatial_scale[0]": 0.3}), seed=0)
     assert config.cropper.spatial_scale == (0.3, 1.0)
     for key in ("cropper.lower[0]", "cropper.spatial_scale[2]"):
-        with pytest.raises(ConfigError, match="must name an element of a setting that is a list"):
+        with pytest.raises(ConfigError, match="is not an element of a list setting"):
             config_of(space(params={key: [0.3]}), Trial({}, "it", {key: 0.3}, {}), seed=0)
 
 
 def test_a_trials_mistake_names_the_trial_and_the_nearest_key() -> None:
-    asked = space(params={"cropper.lowr": [0.1]})
+    sweep = space(params={"cropper.lowr": [0.1]})
     with pytest.raises(ConfigError, match=r"^lowr=0.1: cropper.lowr is not a setting; the nearest is cropper.lower"):
-        config_of(asked, make_trial(asked, {"cropper.lowr": 0.1}), seed=0)
+        config_of(sweep, make_trial(sweep, {"cropper.lowr": 0.1}), seed=0)
 
 
 def test_equal_values_have_one_id_whatever_their_type() -> None:
     assert trial_id({"a": 1, "b": 2.0}) == trial_id({"b": 2, "a": 1.0}) != trial_id({"a": True, "b": 2})
 
 
-def test_a_preset_brings_what_differs_with_it_and_the_command_line_wins() -> None:
-    asked = space(
+def test_a_presets_changes_apply_and_the_command_line_wins() -> None:
+    sweep = space(
         evaluate={"tasks": ["finetune"]},
         with_preset={"demo": {"seeds": [5], "set": {"optim.lr": 1.0}, "evaluate": {"tasks": ["knn"]}}},
     )
-    here = space_at(asked)
+    here = space_at(sweep)
     assert (here.seeds, here.set, here.evaluate.tasks) == ((5,), {"optim.lr": 1.0}, ("knn",))
-    there = space_at(asked, "k400_simclr_s3dg", {"optim.lr": 2.0}, ["linear"], seeds=[1, 2])
+    there = space_at(sweep, "k400_simclr_s3dg", {"optim.lr": 2.0}, ["linear"], seeds=[1, 2])
     assert (there.seeds, there.set, there.evaluate.tasks) == ((1, 2), {"optim.lr": 2.0}, ("linear",))
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 @pytest.mark.parametrize("preset", [None, *(name for name in preset_names() if name.startswith("k400"))])
 def test_every_shipped_space_makes_configs_with_every_preset(path: Path, preset: str | None) -> None:
-    asked = space_at(read_space(path), preset)
-    assert yaml.safe_load(yaml.safe_dump(asked.model_dump(mode="json", exclude_none=True)))["question"]
-    cells = grid(asked)
+    sweep = space_at(read_space(path), preset)
+    assert yaml.safe_load(yaml.safe_dump(sweep.model_dump(mode="json", exclude_none=True)))["question"]
+    cells = grid(sweep)
     for values in cells:
-        config_of(asked, make_trial(asked, values), seed=0)
+        config_of(sweep, make_trial(sweep, values), seed=0)
     ids = {trial_id(values) for values in cells}
-    assert len(ids) == len(cells) and (cells or asked.samples)
+    assert len(ids) == len(cells) and (cells or sweep.samples)
 
 
-def test_the_spaces_that_the_readme_names_are_there() -> None:
+def test_the_spaces_that_the_readme_names_exist() -> None:
     assert {"es_bounds", "scale_ranges", "mlp_depth", "crop_search"} <= {path.stem for path in SHIPPED}
     lower = [values["cropper.lower"] for values in grid(space_at(read_space(find_space("es_bounds"))))]
     assert lower == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]

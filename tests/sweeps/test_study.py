@@ -1,4 +1,4 @@
-"""The Optuna study: what is asked, told and left over; and whether its search is worth its name."""
+"""The Optuna study: suggestions, results, interruptions, and whether its search beats random search."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def ask(study: optuna.Study, space: Space) -> tuple[optuna.Trial, dict[str, Any]
     return trial, decode(space, trial.params)
 
 
-def test_enqueued_cells_come_back_as_they_are_and_in_order(tmp_path: Path) -> None:
+def test_enqueued_cells_come_back_unchanged_and_in_order(tmp_path: Path) -> None:
     lists = GRID.model_validate(
         {"question": "?", "params": {"cropper.spatial_scale": [[0.3, 1.0], [0.5, 0.9]], "seed": [1, 2]}}
     )
@@ -43,12 +43,12 @@ def test_enqueued_cells_come_back_as_they_are_and_in_order(tmp_path: Path) -> No
         assert [ask(study, space)[1] for _ in grid(space)] == grid(space)
 
 
-def test_after_a_cut_every_unfinished_cell_comes_once(tmp_path: Path) -> None:
+def test_after_a_kill_every_unfinished_cell_comes_once(tmp_path: Path) -> None:
     study = open_study(tmp_path, "a", GRID)
     enqueue(study, grid(GRID))
     first, _ = ask(study, GRID)
     tell(study, first, "done", 0.5)
-    ask(study, GRID)  # and then the process is killed: one runs, two wait
+    ask(study, GRID)  # then the process is killed: one trial is running, two are waiting
     study = open_study(tmp_path, "a", GRID)
     assert end_unfinished(study) == 3
     enqueue(study, grid(GRID)[1:])
@@ -58,7 +58,7 @@ def test_after_a_cut_every_unfinished_cell_comes_once(tmp_path: Path) -> None:
     assert drawn_values(study, GRID) == grid(GRID)
 
 
-def test_no_end_leaves_a_trial_running(tmp_path: Path) -> None:
+def test_every_way_to_end_ends_the_trial(tmp_path: Path) -> None:
     study = open_study(tmp_path, "a", GRID)
     ends = [("done", 0.5), ("done", math.nan), ("diverged", math.nan), ("pruned", math.nan), ("failed", math.nan)]
     for state, value in ends:
@@ -70,14 +70,14 @@ def test_no_end_leaves_a_trial_running(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("search", ["random", "tpe"])
-def test_a_search_that_was_cut_off_draws_what_it_would_have_drawn(tmp_path: Path, search: str) -> None:
+def test_an_interrupted_search_draws_what_it_would_have_drawn(tmp_path: Path, search: str) -> None:
     space = space_at(read_space(find_space("crop_search")), search=search)
 
     def draw(name: str, cuts: tuple[int, ...]) -> list[dict[str, Any]]:
         found = []
         for i in range(14):
             study = open_study(tmp_path, name, space)
-            if i in cuts:  # asked, killed, and the same values again
+            if i in cuts:  # the process is killed after asking, and enqueues the same values again
                 _, values = ask(study, space)
                 study = open_study(tmp_path, name, space)
                 end_unfinished(study)
