@@ -6,6 +6,7 @@ It imports neither torch nor ray, so that `--help` and wrong arguments are answe
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -54,8 +55,10 @@ def run(name: str) -> None:
 
 
 def find(name: str) -> Callable[[Sequence[str]], None]:
-    """The main(argv) of a command."""
+    """The main(argv) of a command; from then on, modules in the current folder import: a user's own classes."""
     main_of: Callable[[Sequence[str]], None] = import_module(COMMANDS[name][0]).main
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # after the command's import, so that no folder shadows its modules
     return main_of
 
 

@@ -6,7 +6,8 @@ the samples. ``uniform`` turns noise of either distribution into uniform numbers
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,37 @@ from paramcrop.crops.paramcrop import Ranges, keep_axes, to_ranges
 
 NUMBERS = 9  # noise values per view that these policies use; ``noise_size`` must be at least this
 AXES = {"both": (0, 1, 2), "spatial": (0, 1), "temporal": (2,)}  # indices into (x, y, t)
+
+
+class Policy(typing.Protocol):
+    """Who chooses the crops: what ``policy`` names. One of your own is an ``nn.Module`` with these."""
+
+    training: bool
+
+    def __call__(self, noise: Tensor, progress: float) -> tuple[CropParams, CropParams]:
+        """Draw the crops of both views of each clip: ``forward``.
+
+        Args:
+            noise: float32 (B, 2, m), m = ``cropper.noise_size``: a row per view, drawn per sample. Crops that are
+                functions of it alone depend neither on the worker nor on the order of the samples.
+            progress: share of training done, in [0, 1].
+
+        Returns:
+            Each view's ``CropParams``, float32 (B,) each, ``theta`` or None; their gradient reaches ``parameters``.
+        """
+        ...
+
+    def telemetry(self, noise: Tensor) -> dict[str, Tensor]:
+        """What to log besides the crops: name -> scalar, the same names at every step."""
+        ...
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """``nn.Module``'s; trained by the croppers' optimizer."""
+        ...
+
+    def train(self, mode: bool = True) -> nn.Module:
+        """``nn.Module``'s."""
+        ...
 
 
 def uniform(noise: Tensor, distribution: str) -> Tensor:

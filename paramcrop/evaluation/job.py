@@ -17,6 +17,7 @@ from paramcrop.evaluation.weights import Pixels, foreign_state, load_backbone, l
 from paramcrop.settings.config import Config
 from paramcrop.settings.digest import short_hash
 from paramcrop.settings.identity import run_id
+from paramcrop.settings.sections import Backbone
 from paramcrop.storage.files import digest
 from paramcrop.training.build import build_backbone
 
@@ -71,7 +72,7 @@ class Job:
         if self.subject == "run":
             return {"run": run_id(config, self.run_data), "epoch": self.epoch}
         if self.subject == "random-init":
-            return {"random-init": config.backbone.model_dump(mode="json"), "seed": self.seed} | pixels
+            return {"random-init": _described(config.backbone), "seed": self.seed} | pixels
         if self.subject == "weights":
             return {"weights": sha256_of(self.weights), "prefixes": self.prefixes} | pixels
         return {"pixels": Pixels().grid} | pixels
@@ -121,6 +122,12 @@ class Job:
             load_strictly(backbone, foreign_state(Path(self.weights), dict(self.prefixes)), self.weights)
             return backbone
         return random_backbone(config, self.seed) if self.subject == "random-init" else Pixels()
+
+
+def _described(backbone: Backbone) -> dict[str, Any]:
+    """A backbone's settings; those of the user's own classes only where there are any, so that older ids stay."""
+    empty = {name for name in ("kwargs", "source") if not getattr(backbone, name)}
+    return backbone.model_dump(mode="json", exclude=empty)
 
 
 @cache

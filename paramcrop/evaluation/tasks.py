@@ -12,6 +12,7 @@ from paramcrop.data.manifest import Manifest, read_manifest
 from paramcrop.errors import ConfigError
 from paramcrop.evaluation.protocols import Protocol, find_protocol, numbers
 from paramcrop.settings.config import Config
+from paramcrop.settings.custom import is_custom
 from paramcrop.settings.presets import nearest
 from paramcrop.storage.mirror import mirror_at
 
@@ -103,8 +104,11 @@ def _of_run(asked: Asked, run: Path, manifests: Mapping[str, Manifest], epoch: i
     from paramcrop.evaluation.job import Job  # these import torch; reading what is asked does not
     from paramcrop.evaluation.videos import split_pairs
     from paramcrop.evaluation.weights import pick_checkpoint, read_config
+    from paramcrop.training.build import build_backbone
 
     config, (checkpoint, epoch) = read_config(run), pick_checkpoint(run, epoch)
+    if is_custom(config.backbone.name):
+        build_backbone(config)  # the user's class must be there, as the run had it: said before Ray starts
     pretraining = json.loads((run / "provenance.json").read_text())["data"]
     for subject in asked.subjects:
         for name, protocol in asked.tasks:

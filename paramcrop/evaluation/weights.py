@@ -18,7 +18,7 @@ from paramcrop.settings.identity import flatten
 from paramcrop.settings.presets import make_config
 from paramcrop.storage.checkpoint import load_checkpoint, newest_checkpoint
 from paramcrop.storage.mirror import mirror_at
-from paramcrop.training.build import Backbone, build_backbone
+from paramcrop.training.build import build_backbone, features_of
 
 SHOWN = 3  # names in an error
 PREFIX = "method.backbone."  # of a run's checkpoint
@@ -69,7 +69,7 @@ def pick_checkpoint(run: Path, epoch: int | None = None) -> tuple[Path, int]:
     return folder, epoch
 
 
-def load_backbone(config: Config, checkpoint: Path) -> Backbone:
+def load_backbone(config: Config, checkpoint: Path) -> nn.Module:
     """The backbone of a run's checkpoint, alone.
 
     Raises:
@@ -95,7 +95,7 @@ def trained_classifier(config: Config, checkpoint: Path, network: str, classes: 
         missing, other = sorted(set(classes) - set(learned))[:SHOWN], sorted(set(learned) - set(classes))[:SHOWN]
         raise CheckpointError(f"a run must know the classes of the videos, but it lacks {missing}, has {other}")
     backbone = build_backbone(config)
-    head = nn.Linear(backbone.features, len(classes))
+    head = nn.Linear(features_of(backbone), len(classes))
     which = "teacher_" if network == "teacher" else ""
     load_strictly(backbone, strip(state["model"], {f"method.{which}backbone.": ""}), str(checkpoint))
     rows = [learned.index(name) for name in classes]
@@ -104,7 +104,7 @@ def trained_classifier(config: Config, checkpoint: Path, network: str, classes: 
     return nn.Sequential(backbone, head)
 
 
-def random_backbone(config: Config, seed: int) -> Backbone:
+def random_backbone(config: Config, seed: int) -> nn.Module:
     """The same architecture as it is before any training."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -5,13 +5,14 @@ GPU-seconds = FLOP / rate, FLOP = 2 x multiply-accumulates of a forward pass, th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cache
 from typing import NamedTuple
 
 from paramcrop.evaluation.protocols import Protocol, find_protocol
 from paramcrop.settings.config import Config
 from paramcrop.settings.identity import run_id
+from paramcrop.settings.sections import Backbone
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import config_of, grid, make_trial
 from paramcrop.training.build import build_backbone, view_size
@@ -81,10 +82,13 @@ def _passes(how: Protocol, train: int, test: int) -> float:
 
 
 def _macs(config: Config, size: tuple[int, int, int]) -> int:
-    return _macs_of(tuple(sorted(config.backbone.model_dump().items())), size)
+    return _macs_of(config.backbone.model_dump_json(), size)
 
 
 @cache
-def _macs_of(backbone: tuple[tuple[str, object], ...], size: tuple[int, int, int]) -> int:
-    made: Mapping[str, object] = dict(backbone)
-    return macs(build_backbone(Config.model_validate({"backbone": made})), size)
+def _macs_of(backbone: str, size: tuple[int, int, int]) -> int:
+    """Args:
+    backbone: its section as JSON.
+    """
+    made = Backbone.model_validate_json(backbone)
+    return macs(build_backbone(Config(backbone=made)), size)

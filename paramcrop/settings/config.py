@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from pydantic import BaseModel, model_validator
+from pydantic import BaseModel, JsonValue, ValidationInfo, field_validator, model_validator
 
+from paramcrop.settings.custom import is_custom, source_of
 from paramcrop.settings.sections import (
+    POLICIES,
     STRICT,
     Augment,
     Backbone,
@@ -17,11 +19,13 @@ from paramcrop.settings.sections import (
     MoCo,
     Optim,
     Policies,
-    PolicyName,
     Projector,
     Run,
     SimCLR,
     Train,
+    check_kwargs,
+    check_name,
+    named,
     option,
 )
 
@@ -34,7 +38,17 @@ class Config(BaseModel):
     method: Literal["simclr", "moco", "mean_teacher"] = option(
         "simclr", "contrastive framework (Table 5), or the semi-supervised one (Table 6)"
     )
-    policy: PolicyName = option("paramcrop", "who chooses the crops (Table 1); none: the whole clip")
+    policy: str = named(
+        "paramcrop",
+        "who chooses the crops (Table 1); none: the whole clip; module:Class: a class of your own",
+        POLICIES,
+    )
+    policy_kwargs: dict[str, JsonValue] = option(
+        {}, "keyword arguments of a policy of your own, as in policy_kwargs.share=0.5"
+    )
+    policy_source: str | None = option(
+        None, "hash of the file of your own policy; filled in, part of the run's id", validate_default=True
+    )
     seed: int = option(0, "of weights, order, windows and every draw", ge=0)
     data: Data = Data()
     augment: Augment = Augment()
@@ -49,8 +63,20 @@ class Config(BaseModel):
     train: Train = Train()
     run: Run = Run()
 
+    @field_validator("policy")
+    @classmethod
+    def _check_policy(cls, policy: str) -> str:
+        return check_name(policy, POLICIES)
+
+    @field_validator("policy_source")
+    @classmethod
+    def _fill_source(cls, source: str | None, info: ValidationInfo) -> str | None:
+        name = info.data.get("policy", "")  # missing if it is wrong
+        return (source or source_of("policy", name)) if is_custom(name) else None
+
     @model_validator(mode="after")
     def _check(self) -> Config:
+        check_kwargs("policy", self.policy, self.policy_kwargs, "policy_")
         if self.train.global_batch % self.train.workers:
             raise ValueError(
                 f"train.global_batch must be a multiple of train.workers, "

@@ -9,14 +9,16 @@ from pydantic import BaseModel
 from paramcrop.settings.config import Config
 from paramcrop.settings.digest import short_hash
 
+MAPPINGS = ("backbone.kwargs", "policy_kwargs")  # settings whose value is a mapping: one value, not a section
 METHOD_VERSION = 1  # raise this when equal settings no longer mean the same computation
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turn a nested mapping into {dotted key: value}."""
+    """Turn a nested mapping into {dotted key: value}; a value of ``MAPPINGS`` stays whole."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        section = isinstance(value, dict) and f"{prefix}{key}" not in MAPPINGS
+        flat |= flatten(value, f"{prefix}{key}.") if section else {f"{prefix}{key}": value}
     return flat
 
 

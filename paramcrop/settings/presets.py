@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -15,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from paramcrop.errors import ConfigError
 from paramcrop.settings.config import Config
-from paramcrop.settings.identity import flatten
+from paramcrop.settings.identity import MAPPINGS, flatten
 
 
 def shipped(folder: str) -> Path:
@@ -51,19 +52,33 @@ def make_config(values: Mapping[str, Any]) -> Config:
     options = dict(all_options())
     nested: dict[str, Any] = {}
     for key, value in values.items():
-        if key not in options:
-            raise ConfigError(_unknown(key, options))
-        if isinstance(value, bool) and bool not in (options[key].annotation, *get_args(options[key].annotation)):
-            raise ConfigError(_expectation(key, options[key], "bool", "must not be true or false", value))
-        section = nested
-        *parents, name = key.split(".")
-        for parent in parents:
-            section = section.setdefault(parent, {})
-        section[name] = value
+        if not any(key.startswith(f"{mapping}.") for mapping in MAPPINGS):  # an entry of one may be anything
+            _check_key(key, value, options)
+        _put(nested, key, value)
     try:
         return Config.model_validate(nested)
     except ValidationError as error:
         raise ConfigError(explain(error, options)) from None
+
+
+def _check_key(key: str, value: Any, options: Mapping[str, FieldInfo]) -> None:
+    """Raises:
+    ConfigError: it is no setting, or not one that can be true or false.
+    """
+    if key not in options:
+        raise ConfigError(_unknown(key, options))
+    if isinstance(value, bool) and bool not in (options[key].annotation, *get_args(options[key].annotation)):
+        raise ConfigError(_expectation(key, options[key], "bool", "must not be true or false", value))
+
+
+def _put(nested: dict[str, Any], key: str, value: Any) -> None:
+    section = nested
+    *parents, name = key.split(".")
+    for parent in parents:
+        if not isinstance(section.get(parent), dict):
+            section[parent] = {}
+        section = section[parent]
+    section[name] = deepcopy(value)  # a later key may be an entry of it
 
 
 def all_options(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -98,6 +113,8 @@ def show(value: Any) -> str:
 
 
 def _choices(field: FieldInfo) -> str:
+    if isinstance(field.json_schema_extra, dict) and "names" in field.json_schema_extra:
+        return " | ".join(map(str, cast(list[str], field.json_schema_extra["names"])))
     values = [a for a in get_args(field.annotation) if isinstance(a, str | int) and not isinstance(a, type)]
     return " | ".join(str(v) for v in values)
 
@@ -162,7 +179,7 @@ def explain(error: ValidationError, options: Mapping[str, FieldInfo]) -> str:
     key = next((k for k in options if path == k or path.startswith(f"{k}.")), path)
     message = str(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "value_error":  # from our own validators, whose messages name the fields and values
-        return f"{key}.{message}" if key else message
+        return f"{key}.{message}" if key and key not in options else message
     return _expectation(key, options[key], first["type"], message, first["input"])
 
 

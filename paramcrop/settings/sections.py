@@ -6,34 +6,15 @@ Models are frozen and reject unknown keys.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticKnownError
 
-# backbone.name -> module:maker, called with those of the settings under `backbone` that it takes.
-BACKBONES = {
-    "r2d3d": "paramcrop.models.r2d3d:R2D3D",
-    "s3dg": "paramcrop.models.s3d:S3D",
-    "s3d": "paramcrop.models.s3d:s3d",
-}
-# policy -> module:maker, called with those of the values of build_policy that it takes.
-POLICIES = {
-    "paramcrop": "paramcrop.crops.paramcrop:ParamCrop",
-    "random": "paramcrop.crops.policies:RandomCrops",
-    "simple": "paramcrop.crops.policies:simple_crops",
-    "hard": "paramcrop.crops.policies:hard_crops",
-    "manual": "paramcrop.crops.policies:manual_crops",
-    "autoaugment": "paramcrop.crops.policies:RandomCrops",  # its operations are drawn with the clips
-    "none": "paramcrop.crops.policies:WholeClip",
-}
+from paramcrop.settings.custom import FORM, NAME, is_custom, source_of
 
-
-if TYPE_CHECKING:
-    BackboneName: TypeAlias = str
-    PolicyName: TypeAlias = str
-else:  # the choices that errors and --help show
-    BackboneName, PolicyName = Literal[tuple(BACKBONES)], Literal[tuple(POLICIES)]
-
+BACKBONES = ("r2d3d", "s3dg", "s3d")  # backbone.name; built in paramcrop/training/build.py
+POLICIES = ("paramcrop", "random", "simple", "hard", "manual", "autoaugment", "none")  # policy; built there as well
 
 STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -41,6 +22,28 @@ STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 def option(default: Any, text: str, *, where: bool = False, **limits: Any) -> Any:
     """A field with its help text; ``where`` marks one that says where or how fast, never what, is computed."""
     return Field(default=default, description=text, json_schema_extra={"where": where}, **limits)
+
+
+def named(default: str, text: str, names: tuple[str, ...]) -> Any:
+    """A field whose value is one of ``names``, or ``module:Class``; ``check_name`` checks it."""
+    return Field(default=default, description=text, json_schema_extra={"names": [*names, FORM]})
+
+
+def check_name(name: str, names: tuple[str, ...]) -> str:
+    """Raises:
+    PydanticKnownError: it is neither one of ``names`` nor of the form ``module:Class``.
+    """
+    if name not in names and not NAME.fullmatch(name):
+        raise PydanticKnownError("literal_error", {"expected": " | ".join([*names, FORM])})
+    return name
+
+
+def check_kwargs(setting: str, name: str, kwargs: dict[str, Any], prefix: str) -> None:
+    """Raises:
+    ValueError: a built-in class is given keyword arguments, which only a class of the user's own takes.
+    """
+    if kwargs and not is_custom(name):
+        raise ValueError(f"{prefix}kwargs needs {setting}={FORM}, a class of your own, but {setting} is {name}")
 
 
 def _share(default: float, text: str) -> Any:
@@ -137,15 +140,35 @@ class Cropper(BaseModel):
 
 
 class Backbone(BaseModel):
-    """The video network."""
+    """The video network: a built-in one takes depth to final_relu, a class of your own takes kwargs alone."""
 
     model_config = STRICT
 
-    name: BackboneName = option("r2d3d", "architecture")
+    name: str = named("r2d3d", "architecture; module:Class: your own, as in my_net:Net", BACKBONES)
     depth: Literal[10, 18, 34, 50] = option(18, "layers of r2d3d (Table 8)")
     width: int = option(64, "channels of its first stage; less makes a small network", ge=1)
     norm: Literal["batch", "group"] = option("batch", "group: does not depend on the batch or on the worker count")
     final_relu: bool = option(True, "of r2d3d: keep the last block's ReLU (not in the paper)")
+    kwargs: dict[str, JsonValue] = option({}, "keyword arguments of a class of your own, as in backbone.kwargs.width=8")
+    source: str | None = option(
+        None, "hash of the file of your own class; filled in, part of the run's id", validate_default=True
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        return check_name(name, BACKBONES)
+
+    @field_validator("source")
+    @classmethod
+    def _fill_source(cls, source: str | None, info: ValidationInfo) -> str | None:
+        name = info.data.get("name", "")  # missing if it is wrong
+        return (source or source_of("backbone.name", name)) if is_custom(name) else None
+
+    @model_validator(mode="after")
+    def _check(self) -> Backbone:
+        check_kwargs("backbone.name", self.name, self.kwargs, "")
+        return self
 
 
 class Projector(BaseModel):

@@ -142,7 +142,7 @@ def _write_json(path: Path, fields: dict[str, Any]) -> None:
 
 def changes(folder: Path, config: Config) -> list[str]:
     """What differs from the run's first start: settings outside its identity, commit, versions; one line each."""
-    then = flatten(yaml.safe_load((folder / "config.yaml").read_text()))
+    then = _defaults() | flatten(yaml.safe_load((folder / "config.yaml").read_text()))
     now = flatten(config.model_dump(mode="json"))
     facts = json.loads((folder / "provenance.json").read_text())
     then |= {"commit": facts["commit"]} | facts["versions"]
@@ -176,7 +176,7 @@ def _short(name: str, names: Sequence[str]) -> str:
 def _settings_and_data(folder: Path) -> dict[str, Any]:
     """A run's settings that can change its result, its name, and the content id of its data."""
     try:
-        settings = flatten(yaml.safe_load((folder / "config.yaml").read_text()))
+        settings = _defaults() | flatten(yaml.safe_load((folder / "config.yaml").read_text()))
         data = json.loads((folder / "provenance.json").read_text())["data"]
     except (OSError, ValueError, KeyError, AttributeError, yaml.YAMLError):
         raise DataError(
@@ -184,6 +184,11 @@ def _settings_and_data(folder: Path) -> dict[str, Any]:
         ) from None
     left_out = (where_fields() | {"seed"}) - {"run.name"}
     return {name: value for name, value in settings.items() if name not in left_out} | {"data": data}
+
+
+def _defaults() -> dict[str, Any]:
+    """Of every setting, for a run that began before there was a setting."""
+    return flatten(Config().model_dump(mode="json"))
 
 
 def versions() -> dict[str, str]:

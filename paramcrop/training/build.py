@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from importlib import import_module
-from inspect import signature
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from paramcrop.crops.paramcrop import ParamCrop, Ranges
-from paramcrop.crops.policies import DistanceCrops, RandomCrops, WholeClip
+from paramcrop.crops.policies import Policy, RandomCrops, WholeClip, hard_crops, manual_crops, simple_crops
 from paramcrop.data.clips import ClipSpec
 from paramcrop.errors import ConfigError
 from paramcrop.models.contrastive import MoCo, SimCLR, projector
+from paramcrop.models.interfaces import Backbone, Method
 from paramcrop.models.mean_teacher import MeanTeacher
 from paramcrop.models.r2d3d import R2D3D
-from paramcrop.models.s3d import S3D
+from paramcrop.models.s3d import S3D, s3d
 from paramcrop.settings.config import Config
-from paramcrop.settings.sections import BACKBONES, POLICIES
+from paramcrop.settings.custom import is_custom
+from paramcrop.training.custom import custom_backbone, custom_policy
 from paramcrop.training.optim import cropper_group, make_optimizer, network_groups
 
-# Every policy: (noise, progress) -> both views' CropParams, and telemetry(noise) -> scalars of its own.
-Policy: TypeAlias = ParamCrop | RandomCrops | DistanceCrops | WholeClip
-# Every backbone: (B, 3, T, H, W) -> (B, features), and trunk, the same before its mean over time and space.
-Backbone: TypeAlias = R2D3D | S3D
+BACKBONES: Mapping[str, Callable[..., Backbone]] = {"r2d3d": R2D3D, "s3dg": S3D, "s3d": s3d}
 
 
 def build_clip_spec(config: Config) -> ClipSpec:
@@ -52,69 +49,115 @@ def build_clip_spec(config: Config) -> ClipSpec:
 
 
 def build_policy(config: Config) -> Policy:
+    """The crop policy; a class of the user's own takes ``policy_kwargs``, the built-in ones what stands here.
+
+    Raises:
+        ConfigError: a class of the user's own does not fit.
+    """
+    if is_custom(config.policy):
+        given = config.policy_source, config.policy_kwargs, config.cropper.noise_size
+        return custom_policy(config.policy, *given)
     c, p = config.cropper, config.policies
-    values = {
-        "ranges": Ranges(c.spatial_scale, c.temporal_scale, math.radians(c.rotation)),
-        "bounds": (c.lower, c.upper) if c.early_stopping else None,
-        "size": view_size(config),
-        **{name: getattr(c, name) for name in ("reversal", "axes", "layers", "noise_size", "hidden", "batch_norm")},
-        **{name: getattr(c, name) for name in ("noise", "rounding")},
-        **{name: getattr(p, name) for name in ("simple", "hard", "manual")},
+    ranges = Ranges(c.spatial_scale, c.temporal_scale, math.radians(c.rotation))
+    makers: dict[str, Callable[[], Policy]] = {
+        "paramcrop": lambda: build_croppers(config, ranges),
+        "random": lambda: RandomCrops(ranges, axes=c.axes, noise=c.noise),
+        "simple": lambda: simple_crops(p.simple, ranges, axes=c.axes, noise=c.noise),
+        "hard": lambda: hard_crops(p.hard, ranges, axes=c.axes, noise=c.noise),
+        "manual": lambda: manual_crops(p.manual, ranges, axes=c.axes, noise=c.noise),
+        # Its operations are drawn with the clips.
+        "autoaugment": lambda: RandomCrops(ranges, axes=c.axes, noise=c.noise),
+        "none": WholeClip,
     }
-    policy: Policy = make(POLICIES[config.policy], values)
-    return policy
+    return makers[config.policy]()
 
 
-def build_backbone(config: Config) -> Backbone:
-    backbone: Backbone = make(BACKBONES[config.backbone.name], backbone_settings(config))
-    return backbone
+def build_croppers(config: Config, ranges: Ranges) -> ParamCrop:
+    c = config.cropper
+    return ParamCrop(
+        ranges,
+        bounds=(c.lower, c.upper) if c.early_stopping else None,
+        reversal=c.reversal,
+        axes=c.axes,
+        layers=c.layers,
+        noise_size=c.noise_size,
+        hidden=c.hidden,
+        batch_norm=c.batch_norm,
+        noise=c.noise,
+        size=view_size(config),
+        rounding=c.rounding,
+    )
+
+
+def build_backbone(config: Config) -> nn.Module:
+    """The video network, a ``Backbone``, of ``backbone_settings``.
+
+    Raises:
+        ConfigError: a class of the user's own does not fit.
+    """
+    b, settings = config.backbone, backbone_settings(config)
+    if is_custom(b.name):
+        return custom_backbone(b.name, b.source, settings, view_size(config))
+    backbone: Any = BACKBONES[b.name](**settings)  # a protocol cannot say that it is an nn.Module as well
+    network: nn.Module = backbone
+    return network
+
+
+def features_of(backbone: nn.Module) -> int:
+    """Values per clip of a ``Backbone``."""
+    features: Any = backbone.features
+    return int(features)
 
 
 def backbone_settings(config: Config) -> dict[str, Any]:
-    """The settings under ``backbone`` that the named one has parameters for."""
-    return taken(BACKBONES[config.backbone.name], config.backbone.model_dump(exclude={"name"}))
+    """What the named backbone is made with."""
+    b = config.backbone
+    if is_custom(b.name):
+        return dict(b.kwargs)
+    if b.name == "r2d3d":
+        return {"depth": b.depth, "width": b.width, "norm": b.norm, "final_relu": b.final_relu}
+    return {"width": b.width, "norm": b.norm}
 
 
-def make(place: str, values: dict[str, Any]) -> Any:
-    """Call ``place`` (module:maker) with those of ``values`` that it has parameters for."""
-    return maker(place)(**taken(place, values))
-
-
-def taken(place: str, values: dict[str, Any]) -> dict[str, Any]:
-    parameters = signature(maker(place)).parameters
-    return {name: value for name, value in values.items() if name in parameters}
-
-
-def maker(place: str) -> Callable[..., Any]:
-    module, _, name = place.partition(":")
-    found: Callable[..., Any] = getattr(import_module(module), name)
-    return found
-
-
-def build_method(config: Config, dtype: torch.dtype, classes: Sequence[str] = ()) -> nn.Module:
+def build_method(config: Config, dtype: torch.dtype, classes: Sequence[str] = ()) -> Method:
     """Args:
     classes: names of the videos' classes; only method=mean_teacher learns them.
     """
     p, m, backbone = config.projector, config.moco, build_backbone(config)
     if config.method == "mean_teacher":
         return build_mean_teacher(config, backbone, classes, dtype)
-    head = projector(backbone.features, p.hidden, p.size, p.layers, p.batch_norm)
-    makers: dict[str, Callable[[], nn.Module]] = {
-        "simclr": lambda: SimCLR(backbone, head, config.simclr.temperature, dtype),
-        "moco": lambda: MoCo(backbone, head, m.queue, p.size, m.momentum, m.temperature, m.key_crop_grad, dtype),
-    }
-    return makers[config.method]()
+    head = projector(features_of(backbone), p.hidden, p.size, p.layers, p.batch_norm)
+    if config.method == "simclr":
+        return SimCLR(backbone, head, temperature=config.simclr.temperature, dtype=dtype)
+    return MoCo(
+        backbone,
+        head,
+        queue=m.queue,
+        size=p.size,
+        momentum=m.momentum,
+        temperature=m.temperature,
+        key_crop_grad=m.key_crop_grad,
+        dtype=dtype,
+    )
 
 
-def build_mean_teacher(config: Config, backbone: Backbone, classes: Sequence[str], dtype: torch.dtype) -> MeanTeacher:
-    m, ramp = config.mean_teacher, config.mean_teacher.ramp_up_epochs / config.train.epochs
+def build_mean_teacher(config: Config, backbone: nn.Module, classes: Sequence[str], dtype: torch.dtype) -> MeanTeacher:
+    m = config.mean_teacher
     if len(classes) < 2:
         raise ConfigError(f"method=mean_teacher needs videos of two classes or more, but there are {len(classes)}")
-    head = nn.Linear(backbone.features, len(classes))
-    return MeanTeacher(backbone, head, classes, m.momentum, m.weight, ramp, m.consistency, dtype)
+    return MeanTeacher(
+        backbone,
+        nn.Linear(features_of(backbone), len(classes)),
+        classes,
+        momentum=m.momentum,
+        weight=m.weight,
+        ramp=m.ramp_up_epochs / config.train.epochs,
+        consistency=m.consistency,
+        dtype=dtype,
+    )
 
 
-def build_optimizer(config: Config, policy: Policy, method: nn.Module) -> Optimizer:
+def build_optimizer(config: Config, policy: Policy, method: Method) -> Optimizer:
     o, c = config.optim, config.cropper
     groups = network_groups([method], config.effective_lr, o.momentum, o.weight_decay)
     groups += cropper_group(policy, c.lr, c.momentum, c.weight_decay, c.schedule, c.optimizer == "lars")

@@ -11,9 +11,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from paramcrop.crops.policies import Policy
 from paramcrop.errors import ConfigError
+from paramcrop.models.interfaces import Method
 from paramcrop.settings.config import Config
 from paramcrop.training.build import build_clip_spec, build_method, build_policy, network_dtype, view_size
+from paramcrop.training.optim import Trained
 
 
 class ModelSize(NamedTuple):
@@ -48,9 +51,8 @@ def model_size(config: Config, classes: Sequence[str] = ()) -> ModelSize:
     state = sum(t.nbytes for t in [*method.parameters(), *method.buffers()])  # the weights, MoCo's copy and queue too
     clips = config.batch_per_worker * clip_bytes(config)
     memory = state + 2 * 4 * trained + clips + step.kept
-    backbone, head = (method.get_submodule(name) for name in ("backbone", "head"))
     name = str(dtype).removeprefix("torch.")
-    return ModelSize(count(backbone), count(head), count(policy), step.macs, memory, name)
+    return ModelSize(count(method.backbone), count(method.head), count(policy), step.macs, memory, name)
 
 
 def learned(config: Config, classes: Sequence[str] = ()) -> int:
@@ -59,17 +61,17 @@ def learned(config: Config, classes: Sequence[str] = ()) -> int:
     Raises:
         ConfigError: the settings do not make a model.
     """
-    return sum(map(count, build_parts(config, classes)))
+    return sum(count(part) for part in build_parts(config, classes))
 
 
-def build_parts(config: Config, classes: Sequence[str]) -> tuple[nn.Module, nn.Module]:
+def build_parts(config: Config, classes: Sequence[str]) -> tuple[Policy, Method]:
     try:
         return build_policy(config), build_method(config, network_dtype(config, torch.device("cuda")), classes)
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
 
-def count(module: nn.Module) -> int:
+def count(module: Trained) -> int:
     """Trainable parameters."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
@@ -123,7 +125,7 @@ class Step(NamedTuple):
     macs: int
 
 
-def trace(method: nn.Module, batch: int, size: tuple[int, int, int]) -> Step:
+def trace(method: Method, batch: int, size: tuple[int, int, int]) -> Step:
     """A forward pass of two views (batch, 3, *size), once for both figures: a trace is most of a dry run's own time."""
     own = {p.untyped_storage()._cdata for p in method.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
@@ -141,11 +143,11 @@ def trace(method: nn.Module, batch: int, size: tuple[int, int, int]) -> Step:
     def after(*_: Any) -> None:
         seen.append((0, counted.macs))
 
-    counted, backbone = Arithmetic(), method.get_submodule("backbone")
+    counted, backbone = Arithmetic(), method.backbone
     hooks = backbone.register_forward_pre_hook(before), backbone.register_forward_hook(after)
     with hooks[0], hooks[1], FakeTensorMode(allow_non_fake_inputs=True), counted:
-        views = [torch.empty(batch, 3, *size, requires_grad=True) for _ in range(2)]
+        view_1, view_2 = (torch.empty(batch, 3, *size, requires_grad=True) for _ in range(2))
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-            method(*views, torch.zeros(batch, dtype=torch.int64), 1.0)
+            method(view_1, view_2, torch.zeros(batch, dtype=torch.int64), 1.0)
     views_seen, arithmetic = map(sum, zip(*seen, strict=True))
     return Step(sum(storage.nbytes() for storage in kept.values()), arithmetic // views_seen)

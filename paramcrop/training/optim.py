@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import typing
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -13,7 +14,13 @@ from torch.optim import SGD, Optimizer
 Group = dict[str, Any]
 
 
-def network_groups(modules: Iterable[nn.Module], lr: float, momentum: float, weight_decay: float) -> list[Group]:
+class Trained(typing.Protocol):
+    """What an optimizer needs of an ``nn.Module``."""
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...
+
+
+def network_groups(modules: Iterable[Trained], lr: float, momentum: float, weight_decay: float) -> list[Group]:
     """Two groups: tensors of two or more dimensions, and the rest (biases, norms), which LARS does not scale nor decay.
 
     LARS's step is lr x trust x |w| / |g|: a tensor that starts at zero would stay there for ever.
@@ -27,7 +34,7 @@ def network_groups(modules: Iterable[nn.Module], lr: float, momentum: float, wei
 
 
 def cropper_group(
-    module: nn.Module, lr: float, momentum: float, weight_decay: float, schedule: str, adapt: bool
+    module: Trained, lr: float, momentum: float, weight_decay: float, schedule: str, adapt: bool
 ) -> list[Group]:
     """The croppers' group; none for a policy that has nothing to learn."""
     parameters = [p for p in module.parameters() if p.requires_grad]

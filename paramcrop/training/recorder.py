@@ -150,7 +150,8 @@ class Recorder:
             if where is not None:
                 probe = self._probe = self._probe or _first_probe(where / "crops") or _make_probe(batch)
                 training = model.policy.training
-                crops = model.policy.eval()(torch.from_numpy(probe["noise"]).to(batch.noise), step / total)
+                model.policy.train(False)
+                crops = model.policy(torch.from_numpy(probe["noise"]).to(batch.noise), step / total)
                 many = draw_noise(DRAWS, batch.noise.shape[-1], model.noise, torch.Generator().manual_seed(0))
                 drawn = model.policy(many.to(batch.noise), step / total)
                 model.policy.train(training)

@@ -11,18 +11,19 @@ from torch.nn.parallel import DistributedDataParallel
 from paramcrop import dist
 from paramcrop.crops.augment import augment
 from paramcrop.crops.geometry import CropParams, box_in_video, centre_distance, crop_box, iou
+from paramcrop.crops.policies import Policy
 from paramcrop.crops.resample import crop_cube
 from paramcrop.data.batch import Batch
+from paramcrop.models.interfaces import Method
 from paramcrop.settings.config import Config
-from paramcrop.training.build import Policy, build_method, build_policy, network_dtype, view_size
+from paramcrop.training.build import build_method, build_policy, network_dtype, view_size
 
 
 class TwoViews(nn.Module):
     """Everything that is differentiated, in one module for DDP: crops -> views -> loss.
 
     Args:
-        policy: (noise (B, 2, m), progress) -> the CropParams of both views.
-        method: (view_1, view_2, label, progress) -> (loss, scalars).
+        policy: draws the crops. method: the loss of two views. Their protocols give the shapes.
         size: (frames, height, width) of a view; rounding: Eq. 8's.
         mean, std: applied to the views' pixels in [0, 1].
         noise: the distribution of the policy's noise, "normal" or "uniform" over [-1, 1].
@@ -31,7 +32,7 @@ class TwoViews(nn.Module):
     def __init__(
         self,
         policy: Policy,
-        method: nn.Module,
+        method: Method,
         size: tuple[int, int, int],
         rounding: str,
         mean: float,
@@ -45,8 +46,8 @@ class TwoViews(nn.Module):
     def forward(self, batch: Batch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """-> this rank's loss, and scalars of the loss and of the crops."""
         crops = self.policy(batch.noise, progress)
-        views = (self.view(batch, i, params) for i, params in enumerate(crops))
-        loss, scalars = self.method(*views, batch.label, progress)
+        view_1, view_2 = (self.view(batch, i, params) for i, params in enumerate(crops))
+        loss, scalars = self.method(view_1, view_2, batch.label, progress)
         return loss, scalars | crop_scalars(crops, batch) | self.policy.telemetry(batch.noise)
 
     def view(self, batch: Batch, i: int, params: CropParams) -> Tensor:

@@ -59,12 +59,15 @@ def connect(ray_logs: bool) -> None:
 
 
 def own_path() -> list[str]:
-    """Where workers find this code: the clone it runs from, whatever directory the command was started in.
+    """Where workers find what this process imports, besides installed packages: last in the list is searched first.
 
-    Ray gives them the command's own folder and the current directory; where the package is installed, it is found.
+    The clone that this code runs from; PYTHONPATH, of which workers of a Ray that runs already know nothing; and the
+    current folder, where the user's own backbone or policy lies (trials and workers of Ray Train run in other folders).
     """
     root = Path(paramcrop.__file__).resolve().parents[1]
-    return [str(root)] if (root / "pyproject.toml").exists() else []
+    clone = [str(root)] if (root / "pyproject.toml").exists() else []
+    named = [str(Path(p).absolute()) for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
+    return [*clone, *reversed(named), str(Path.cwd())]
 
 
 def cluster_nodes() -> list[Node]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from paramcrop.data.synthetic import cached_dataset
 from paramcrop.errors import ParamCropError
 from paramcrop.evaluation.tasks import Asked, as_pretrained, find_tasks, only
 from paramcrop.settings.config import Config
+from paramcrop.settings.custom import is_custom
 from paramcrop.settings.presets import show
 from paramcrop.storage.files import whole
 from paramcrop.storage.runs import home
@@ -112,8 +114,8 @@ def open_sweep(folder: Path, space: Space, data: dict[str, str]) -> Sweep:
     ConfigError, DataError: a setting of some trial, a task or a set is wrong.
     """
     objective_parts(space)
-    for values in grid(space) or [corner(space)]:  # mistakes come first
-        config_of(space, make_trial(space, values), space.seeds[0])
+    cells = grid(space) or corners(space)
+    check_classes([config_of(space, make_trial(space, values), space.seeds[0]) for values in cells])  # mistakes first
     config = config_of(space, Trial({}, space.preset, {}, {}), space.seeds[0])
     named = [task.rpartition("/")[0] for task in space.tasks if "/" in task]
     if SYNTHETIC in named or (space.tasks and not (data or named)):
@@ -123,6 +125,30 @@ def open_sweep(folder: Path, space: Space, data: dict[str, str]) -> Sweep:
     proxy = _asked(space, config, data, [space.proxy.task], checked=False) if space.scheduler == "asha" else None
     _, videos = find_videos(config)
     return Sweep(folder, space, config, videos, data, content_ids(data), asked, proxy)
+
+
+def check_classes(configs: Sequence[Config]) -> None:
+    """Make each backbone and policy of the user's own once.
+
+    Raises:
+        ConfigError: one cannot be imported, made or used.
+    """
+    backbones = {c.backbone.model_dump_json(): c for c in configs if is_custom(c.backbone.name)}
+    policies = {json.dumps([c.policy, c.policy_kwargs]): c for c in configs if is_custom(c.policy)}
+    if backbones or policies:
+        from paramcrop.training.build import build_backbone, build_policy  # imports torch
+
+        for config in backbones.values():
+            build_backbone(config)
+        for config in policies.values():
+            build_policy(config)
+
+
+def corners(space: Space) -> list[dict[str, Any]]:
+    """Of a space that is sampled: its corner, and there each other backbone and policy that it lists."""
+    first = corner(space)
+    listed = {key: space.params[key].listed or () for key in ("backbone.name", "policy") if key in space.params}
+    return [first, *(first | {key: value} for key, values in listed.items() for value in values[1:])]
 
 
 def corner(space: Space) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def test_overrides_win_over_file_over_preset(tmp_path: Path) -> None:
         ("cropper", "an override must be key=value, but is 'cropper'"),
         ("cropper.layers=two", "cropper.layers: must be a valid integer.* but is 'two'"),
         ("backbone.depth=11", r"backbone.depth must be one of 10 \| 18 \| 34 \| 50, but is 11"),
-        ("backbone.name=c3d", r"backbone.name must be one of r2d3d \| s3dg \| s3d, but is 'c3d'"),
+        ("backbone.name=c3d", r"backbone.name must be one of r2d3d \| s3dg \| s3d \| module:Class, but is 'c3d'"),
         ("policy=clever", r"policy must be one of paramcrop \| random \| simple .*, but is 'clever'"),
         ("cropper.lower=0.9", "cropper.lower <= upper must hold, but lower is 0.9 and upper 0.8"),
         ("data.random_box=[0.5]", "data.random_box: must be 2 values"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -31,7 +33,7 @@ def size_of_head(features: int) -> int:
 @pytest.mark.parametrize("backbone", ["r2d3d", "s3dg"])
 def test_what_a_pass_keeps_is_what_a_real_one_keeps(method: str, backbone: str) -> None:
     config = tiny_config(f"method={method}", "moco.queue=16", f"backbone.name={backbone}")
-    model = build_method(config, torch.float32)
+    model: Any = build_method(config, torch.float32)
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, torch.Tensor] = {}
 
@@ -58,7 +60,7 @@ def test_the_estimate_is_the_one_that_was_compared_with_a_gpu() -> None:
 def test_every_pair_has_a_size(method: str, backbone: str) -> None:
     config = tiny_config(f"method={method}", "moco.queue=16", f"backbone.name={backbone}", "data.labels=0.5")
     size = model_size(config, ["left", "right"])
-    model = build_method(config, torch.float32, ["left", "right"])
+    model: Any = build_method(config, torch.float32, ["left", "right"])
     assert size.backbone + size.head == count(model)
     assert learned(config, ["left", "right"]) == size.backbone + size.head + size.croppers
     assert size.macs == macs(model.get_submodule("backbone"), view_size(config)) > 0
@@ -72,7 +74,7 @@ def test_memory_grows_with_the_batch_and_shrinks_with_the_workers() -> None:
 
 def test_neither_weights_nor_queue_change() -> None:
     config = tiny_config("method=moco", "moco.queue=16")
-    model = build_method(config, torch.float32)
+    model: Any = build_method(config, torch.float32)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     trace(model, 8, view_size(config))
     changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
