@@ -51,4 +51,4 @@ def source_of(setting: str, name: str) -> str:
 
 def hash_file(path: Path) -> str:
     """12 hex digits of a file's text; line endings do not count."""
-    return text_hash(path.read_text(encoding="utf-8", errors="surrogateescape"), DIGITS)
+    return text_hash(path.read_text(encoding="latin-1"), DIGITS)  # any byte is a character
