@@ -1,4 +1,4 @@
-"""Batches without files or decoding, and two processes in one test."""
+"""Batches without files or decoding, and tests with several processes."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ TINY = (
 
 
 def tiny_config(*overrides: str) -> Config:
-    """The demo's settings, smaller still."""
+    """The settings of the demo, reduced further."""
     return load_config("demo", None, (*TINY, *overrides))
 
 
 def made_clips(n: int, frames: int, size: int, seed: int = 0) -> np.ndarray:
-    """uint8 (n, frames, size, size, 3), classes in turn."""
+    """Clips, uint8 (n, frames, size, size, 3), with all classes in turn."""
     return np.stack([render(CLASSES[i % 8], frames, size, size, np.random.default_rng([seed, i])) for i in range(n)])
 
 
 def memory_batches(clips: np.ndarray, spec: ClipSpec, seed: int, batch: int) -> Callable[[int], Iterator[Batch]]:
-    """epoch -> its batches, both views from one clip; flips, jitter and noise as a decode task draws them."""
+    """A function epoch -> batches. Both views share a clip; flip, jitter and noise are drawn as for decoded videos."""
 
     def epoch_batches(epoch: int) -> Iterator[Batch]:
         order = np.random.default_rng([seed, epoch]).permutation(len(clips))
@@ -73,7 +73,7 @@ def on_two_ranks(function: Callable[..., Any], folder: Path, *arguments: Any) ->
 
 
 def on_ranks(ranks: int, function: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:
-    """Run ``function(*arguments)`` (a module's own) on so many gloo processes -> what each returned."""
+    """Run ``function(*arguments)``, a module-level function, in ``ranks`` gloo processes -> the value of each."""
     spawn(_rank, (ranks, function, str(folder), arguments), nprocs=ranks)
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(ranks)]
 
@@ -84,4 +84,4 @@ def _rank(rank: int, ranks: int, function: Callable[..., Any], folder: str, argu
     td.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
     torch.save(function(*arguments), f"{folder}/rank{rank}.pt")
     td.destroy_process_group()
-    os._exit(0)  # gloo's threads outlive the group, and now and then one aborts the process at the interpreter's end
+    os._exit(0)  # gloo's threads outlive the group and sometimes abort the process when the interpreter exits

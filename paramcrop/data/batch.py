@@ -1,4 +1,4 @@
-"""The samples of one step, as tensors."""
+"""The samples of one step as tensors."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from paramcrop.crops.augment import Augmentation
 
 
 class Batch(NamedTuple):
-    """B videos, each with everything drawn for its two views (``paramcrop.data.clips``)."""
+    """B videos, each with the random numbers of its two views (``paramcrop.data.clips``)."""
 
-    video: Tensor  # uint8 (B, V, T, H, W, 3), V = 1: one clip for both views, 2: one each
-    cube: Tensor  # float32 (B, 2, 3, 2): where each view's clip lies in the video, in [0, 1]
+    video: Tensor  # uint8 (B, V, T, H, W, 3); V = 1: one clip for both views, V = 2: one clip per view
+    cube: Tensor  # float32 (B, 2, 3, 2): position of each view's clip in the video, in [0, 1]
     flip: Tensor  # bool (B, 2)
     order: Tensor  # int64 (B, 2, 4)
     factors: Tensor  # float32 (B, 2, 4)
     noise: Tensor  # float32 (B, 2, m)
     label: Tensor  # int64 (B,)
     epoch: Tensor  # int64 (B,)
-    position: Tensor  # int64 (B,): place in the epoch
+    position: Tensor  # int64 (B,): position in the epoch
     id: list[str]
-    error: list[str]  # why another video stands here; empty: none does
-    substitute: list[str]  # the video that does
+    error: list[str]  # why the video could not be decoded; empty: it was decoded
+    substitute: list[str]  # id of the video shown instead
 
     def to(self, device: torch.device) -> Batch:
-        """What the step computes with, on ``device``; jitter stays on the CPU, where it decides which rows to touch."""
+        """The batch with its tensors on ``device``; ``color_jitter`` needs ``order`` and ``factors`` on the CPU."""
         moved = {n: getattr(self, n).to(device, non_blocking=True) for n in ("video", "cube", "flip", "noise", "label")}
         return self._replace(**moved)
 
@@ -38,7 +38,7 @@ class Batch(NamedTuple):
         return Batch(**{name: value[which] for name, value in fields.items()})
 
     def clip(self, view: int) -> Tensor:
-        """The clip that ``view`` (0 or 1) is cropped from: uint8 (B, 3, T, H, W)."""
+        """The clip of ``view`` (0 or 1): uint8 (B, 3, T, H, W)."""
         return self.video[:, min(view, self.video.shape[1] - 1)].permute(0, 4, 1, 2, 3)
 
     def augmentation(self, view: int) -> Augmentation:
@@ -46,7 +46,7 @@ class Batch(NamedTuple):
 
 
 def to_batch(columns: Mapping[str, Any]) -> Batch:
-    """``cut_batch``'s columns (numpy) -> Batch, without a copy where the memory may be written to."""
+    """Columns of ``cut_batch`` (numpy) -> Batch; only read-only arrays are copied."""
     values = {name: columns[name] for name in Batch._fields}
     for name, column in values.items():
         if name in ("id", "error", "substitute"):
@@ -57,6 +57,6 @@ def to_batch(columns: Mapping[str, Any]) -> Batch:
 
 
 def shard_batch(batch: Batch, rank: int, world: int) -> Batch:
-    """Rank's equal share of a global batch, a run of its rows."""
+    """The rows of a global batch that belong to ``rank``: equal, consecutive shares."""
     n = len(batch.id) // world
     return batch.rows(slice(rank * n, (rank + 1) * n))

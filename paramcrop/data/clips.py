@@ -1,7 +1,7 @@
-"""One video -> the clips two views are cropped from: a pure function of (row, spec, seed, epoch).
+"""One video -> the clips that its two views are cropped from: a pure function of (row, spec, seed, epoch).
 
-Every random number of a sample is drawn here, from (seed, epoch, video id) alone, and travels with it, so that a sample
-does not depend on which worker made it, in which order, or among how many.
+All random numbers of a sample are drawn here, from (seed, epoch, video id) only, and are part of the sample. So a
+sample depends neither on the worker that makes it, nor on the order of samples, nor on the number of workers.
 """
 
 from __future__ import annotations
@@ -20,18 +20,22 @@ Sample = dict[str, Any]
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """What is cut from each video and what is drawn with it.
+    """How clips are cut from each video and which random numbers are drawn.
 
     Attributes:
-        frames: of a clip; stride: source frames from one to the next; size: side of the square clip, pixels.
-        random_cube: R_1 and R_2: each view has its own window and box. Off: one window and the centre square for both.
-        random_box: side of R's square box, as a share of the short side, drawn uniformly between the two.
-        share_window: both views have one window in time even under R (the spatial crop alone: the same frames twice).
-        flip: probability. jitter: probability. brightness, contrast, saturation: factors are drawn from 1 +- these;
-        hue: the shift from +- this, in turns.
-        noise_size, noise: what the croppers get, "normal" or "uniform" over [-1, 1].
-        views: clips cut of each video; 1 leaves out the second view's, its draws stay the same.
-        autoaugment: one of torchvision's policies, an operation of which each view's clip goes through; None: none.
+        frames: frames in a clip.
+        stride: source frames from one frame of a clip to the next.
+        size: side of the square clip, pixels.
+        random_cube: R_1 and R_2: each view has its own window in time and its own box. False: both views have the same
+            window and the centre square.
+        random_box: range of the side of R's square box, as a fraction of the short side; the side is uniform.
+        share_window: both views have the same window in time even with R (for purely spatial crops).
+        flip, jitter: probabilities.
+        brightness, contrast, saturation: half-widths of the ranges around 1 that factors are drawn from.
+        hue: half-width of the range around 0 that the shift is drawn from, in turns.
+        noise_size, noise: the croppers' input, "normal" or "uniform" over [-1, 1].
+        views: 2, or 1 to leave out the second view's clip without changing the random numbers.
+        autoaugment: a policy of torchvision's AutoAugment that is applied to each view's clip; None: none.
     """
 
     frames: int = 64
@@ -53,25 +57,25 @@ class ClipSpec:
 
     @property
     def span(self) -> int:
-        """Source frames from a clip's first to its last."""
+        """Source frames from the first to the last frame of a clip."""
         return (self.frames - 1) * self.stride + 1
 
     @property
     def clips(self) -> int:
-        """Clips sent per sample: one that both views share, or one each."""
+        """Clips per sample: one that both views share, or one per view."""
         return self.views if self.random_cube or self.autoaugment else 1
 
 
 def generator(seed: int, epoch: int, video_id: str, attempt: int = 0) -> np.random.Generator:
-    """The random stream of one sample."""
+    """The random generator of one sample."""
     digest = hashlib.sha256(f"{seed}/{epoch}/{video_id}/{attempt}".encode()).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
 
 
 def draw_cubes(rng: np.random.Generator, spec: ClipSpec) -> np.ndarray:
-    """Where each view's cube lies, as shares of the room there is: float64 (2, 4), start, top, left, side.
+    """The cube of each view, in units of its range: float64 (2, 4) in [0, 1), start, top, left, side.
 
-    The same number of draws is taken whatever the spec, so that a switch changes nothing else of a sample.
+    The number of draws is the same for every spec, so that a setting does not change the other numbers of a sample.
     """
     u = rng.random((2, 4))
     if not spec.random_cube:  # one window, the centre square
@@ -82,13 +86,13 @@ def draw_cubes(rng: np.random.Generator, spec: ClipSpec) -> np.ndarray:
 
 
 def window_starts(u: np.ndarray, spec: ClipSpec, frames: int) -> np.ndarray:
-    """First frames of both views' windows in a video of ``frames``: int64 (2,); 0 where the video is the shorter."""
+    """First frames of both views' windows in a video of ``frames``: int64 (2,); 0 if it is shorter than a window."""
     starts: np.ndarray = np.floor(u[:, 0] * (max(frames - spec.span, 0) + 1)).astype(np.int64)
     return starts
 
 
 def square_boxes(u: np.ndarray, spec: ClipSpec, height: int, width: int) -> np.ndarray:
-    """Both views' boxes in a frame: int64 (2, 3), top, left and side, pixels."""
+    """Boxes of both views in a frame: int64 (2, 3), top, left and side, pixels."""
     short = min(height, width)
     low, high = spec.random_box if spec.random_cube else (1.0, 1.0)
     side = np.clip(np.rint((low + u[:, 3] * (high - low)) * short), 1, short)
@@ -121,11 +125,11 @@ def cut_sample(row: Mapping[str, Any], spec: ClipSpec, seed: int, epoch: int, at
 
     Args:
         row: ``id`` and ``video`` (encoded bytes) of a shard row.
-        attempt: another stream of random numbers for the same video (a substitute's).
+        attempt: selects another random stream for the same video, when it is a substitute.
 
     Returns:
-        ``video`` uint8 (V, frames, size, size, 3) with V = 1 (shared) or 2; ``cube`` float32 (2, 3, 2), where each
-        view's clip lies in the video: axes (x, y, t), [low, high], in [0, 1]; and ``draw_augmentation``'s entries.
+        ``video`` uint8 (V, frames, size, size, 3) with V = 1 (shared) or 2; ``cube`` float32 (2, 3, 2), the position of
+        each view's clip in the video: axes (x, y, t), [low, high], in [0, 1]; and the entries of ``draw_augmentation``.
 
     Raises:
         VideoError: the video cannot be decoded.
@@ -135,9 +139,9 @@ def cut_sample(row: Mapping[str, Any], spec: ClipSpec, seed: int, epoch: int, at
     reader = VideoReader(row["video"])
     starts = window_starts(u, spec, reader.frames)
     steps = np.arange(spec.frames) * spec.stride
-    indices = [(start + steps) % reader.frames for start in starts[: spec.clips]]  # short videos are looped
+    indices = [(start + steps) % reader.frames for start in starts[: spec.clips]]  # short videos loop
     union = np.unique(np.concatenate(indices))
-    frames = reader.read(union)  # both views from one pass
+    frames = reader.read(union)  # one pass for both views
     height, width = frames.shape[1:3]
     boxes = square_boxes(u, spec, height, width)
     clips = [
@@ -157,11 +161,11 @@ def cut_sample(row: Mapping[str, Any], spec: ClipSpec, seed: int, epoch: int, at
 
 
 def autoaugment(clip: np.ndarray, policy: str, rng: np.random.Generator) -> np.ndarray:
-    """One sub-policy of torchvision's AutoAugment, the same for all frames: uint8 (n, H, W, 3) -> the same shape.
+    """One sub-policy of torchvision's AutoAugment for all frames: uint8 (n, H, W, 3) -> the same shape.
 
-    What an operation reads off the picture (equalize, autocontrast) is each frame's own.
+    Operations that depend on the image (equalize, autocontrast) use each frame's own statistics.
     """
-    import torch  # 2 s in a process that may never need it
+    import torch  # takes 2 s, and many processes never need it
     from torchvision.transforms import AutoAugment, AutoAugmentPolicy
 
     with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's own generator
@@ -172,18 +176,18 @@ def autoaugment(clip: np.ndarray, policy: str, rng: np.random.Generator) -> np.n
 
 
 def _take(frames: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """``frames[place]``, without a copy where ``place`` is a run."""
+    """``frames[place]``, without a copy if the places are consecutive."""
     run = slice(place[0], place[0] + len(place))
     return frames[run] if np.array_equal(place, np.arange(run.start, run.stop)) else frames[place]
 
 
 def resize(frames: np.ndarray, size: int) -> np.ndarray:
-    """uint8 (n, H, W, 3) -> (n, size, size, 3), bilinear, antialiased when it shrinks."""
+    """uint8 (n, H, W, 3) -> (n, size, size, 3), bilinear, with antialiasing when shrinking."""
     if frames.shape[1:3] == (size, size):
         return frames
-    import torch.nn.functional as F  # 2 s in a process that may never need it
+    import torch.nn.functional as F  # takes 2 s, and many processes never need it
     from torch import from_numpy
 
-    planes = from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)  # channels last: torch's fast uint8 path
+    planes = from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)  # channels last takes torch's fast uint8 path
     scaled = F.interpolate(planes, size=(size, size), mode="bilinear", antialias=True)
     return np.ascontiguousarray(scaled.permute(0, 2, 3, 1).numpy())

@@ -1,4 +1,4 @@
-"""Calling a function that may hang or crash: in a child process that is killed when it does."""
+"""Call a function that may hang or crash in a child process, which can be killed."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from paramcrop.errors import ParamCropError, VideoError
 
-# By itself it gives large arrays back at once, and the kernel zeroes each page again for the next video or step. By the
-# environment of a new process: to a thread that is there already, ``mallopt`` comes too late.
+# By default, malloc returns large arrays to the kernel at once, and the kernel zeroes their pages again for the next
+# video or step. These variables must be in the environment of a new process: ``mallopt`` does not reach threads that
+# already exist.
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_ARENA_MAX": "1"}
 P = ParamSpec("P")
 R = TypeVar("R")
-WATCH = 0.5  # seconds between a child's looks at whether its parent is still there
+WATCH = 0.5  # seconds between two checks of a child whether its parent is alive
 
 
 class Killable(Generic[P, R]):
-    """``function`` (a module's own, of a module that can be imported) in a child process, kept from call to call.
+    """Calls ``function``, a module-level function, in a child process that serves many calls.
 
-    The child is a new interpreter, so the caller may have threads and any ``__main__``. It ends when its parent does,
-    even in the middle of a call. Arrays in a result lie in memory shared with it: they hold until the next call.
+    The child is a new interpreter and not a fork, so the caller may have threads and any ``__main__``. It ends with its
+    parent, even in the middle of a call. Arrays in a result lie in shared memory and are valid until the next call.
 
     Args:
-        timeout: seconds a call may take.
+        timeout: seconds that a call may take.
     """
 
     def __init__(self, function: Callable[P, R], timeout: float) -> None:
@@ -47,18 +48,18 @@ class Killable(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Raises:
-        VideoError: the call took too long, its process died (twice), or it raised an error that is not ours.
-        ParamCropError: whatever of this family the function raised.
+        VideoError: the call took too long, its process died twice, or it raised any other error.
+        ParamCropError: the function raised this error.
         """
         request = pickle.dumps((self._function, args, kwargs))
         try:
             result, error = self._ask(request)
         except (EOFError, ConnectionError):
             self._end()
-            try:  # once more: it may have been killed for someone else's memory
+            try:  # once more: the kernel may have killed the child because of another process's memory
                 result, error = self._ask(request)
             except (EOFError, ConnectionError):
-                raise VideoError(f"the process that read it {self._end()}") from None
+                raise VideoError(f"the decoder process {self._end()}") from None
         if error is not None:
             raise error
         value: R = result
@@ -69,16 +70,16 @@ class Killable(Generic[P, R]):
         try:
             connection.send_bytes(request)
             if not connection.poll(self.timeout):
-                raise VideoError(f"must be read within {self.timeout:g} s, but was not")
+                raise VideoError(f"reading took longer than {self.timeout:g} s")
             return self._read(connection.recv_bytes())
         except (EOFError, ConnectionError):
             raise
-        except BaseException:  # an answer that comes late must not be taken for the next call's
+        except BaseException:  # a late answer must not be taken for the answer to the next call
             self.close()
             raise
 
     def close(self) -> None:
-        """Kill the child, if there is one; the next call starts another."""
+        """Kill the child if there is one; the next call starts a new one."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -106,16 +107,16 @@ class Killable(Generic[P, R]):
                     pass_fds=descriptors,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,  # decoders write there what the error says again
+                    stderr=subprocess.DEVNULL,  # decoders only repeat there what the error says
                     env=KEEP_MEMORY | os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
                 )
             self._connection = Connection(ours.detach())
         return self._connection
 
     def _read(self, answer: bytes) -> Any:
-        """The child's answer: the sizes of its arrays, which lie end to end in the shared memory, and the rest."""
+        """Unpickle an answer of ``_answer``, whose arrays lie one after another in the shared memory."""
         sizes, pickled = pickle.loads(answer)
-        if not sum(sizes):  # nothing that could be mapped
+        if not sum(sizes):  # mmap rejects a length of 0
             return pickle.loads(pickled, buffers=[b"" for _ in sizes])
         if self._mapped is None or len(self._mapped) < sum(sizes):
             self._mapped = mmap.mmap(self._memory, sum(sizes))
@@ -124,15 +125,15 @@ class Killable(Generic[P, R]):
         return pickle.loads(pickled, buffers=[memory[end - n : end] for n, end in zip(sizes, ends, strict=True)])
 
     def _end(self) -> str:
-        """How the child ended, in words."""
+        """Wait for the end of the child -> what happened to it, as a phrase."""
         code = self._process.wait() if self._process is not None else 0
         self.close()
-        return f"died of signal {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
 
 
 def serve(descriptor: int, memory: int) -> None:
-    """The child's side: calls until the parent closes the connection or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    """The child: answer calls until the parent closes the connection or ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
     connection = Connection(descriptor)
     while True:
@@ -144,7 +145,10 @@ def serve(descriptor: int, memory: int) -> None:
 
 
 def _answer(request: bytes, memory: int) -> bytes:
-    """Pickled (sizes of the arrays in the shared memory, pickled (result, error)); result or error is None."""
+    """Pickled (sizes of the arrays in the shared memory, pickled (result, error)); result or error is None.
+
+    Protocol 5 pickles arrays out of band: their bytes go to the shared memory instead of through the socket.
+    """
     result, error = None, None
     try:
         function, args, kwargs = pickle.loads(request)
@@ -152,7 +156,7 @@ def _answer(request: bytes, memory: int) -> bytes:
     except ParamCropError as ours:
         error = ours
     except Exception as other:
-        text = f"must be readable, but {type(other).__name__}: {str(other).strip().partition(os.linesep)[0][:200]}"
+        text = f"cannot be read: {type(other).__name__}: {str(other).strip().partition(os.linesep)[0][:200]}"
         error = VideoError(text)
     arrays: list[pickle.PickleBuffer] = []
     pickled = pickle.dumps((result, error), protocol=5, buffer_callback=arrays.append)
@@ -166,7 +170,7 @@ def _answer(request: bytes, memory: int) -> bytes:
 
 
 def _memory_file() -> int:
-    """A file without a name: in memory where the system can (not below /dev/shm, which is small in containers)."""
+    """An unnamed file, in memory if the system supports it. (/dev/shm is no option, it is small in containers.)"""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("paramcrop")
     with tempfile.TemporaryFile() as file:
@@ -174,6 +178,7 @@ def _memory_file() -> int:
 
 
 def _watch(parent: int) -> None:
+    # A separate thread, because a decoder that hangs never returns to the loop that would see the closed connection.
     while os.getppid() == parent:
         time.sleep(WATCH)
     os._exit(1)

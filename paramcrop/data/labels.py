@@ -1,4 +1,4 @@
-"""Labels of a set, and parts of it that hold the same share of each class: seeded, nested, the same everywhere."""
+"""Labels of a dataset, and stratified subsets of it: seeded, nested, and equal on every machine."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from paramcrop.storage.files import open_folder
 
 
 def ranked_by_class(ids: Sequence[str], labels: Sequence[int], seed: int) -> list[float]:
-    """Each video's place among its class, in [0, 1): below a share lie that share of every class, rounded up.
+    """The rank of each video within its class, in [0, 1).
 
-    The order is by a hash of (seed, id), so a smaller share is part of a larger one.
+    The videos whose rank is below a share are that share of every class, rounded up. The order follows a hash of
+    (seed, id), so a smaller share is a subset of a larger one.
     """
     members: dict[int, list[int]] = defaultdict(list)
     for i, label in enumerate(labels):
@@ -32,13 +33,13 @@ def ranked_by_class(ids: Sequence[str], labels: Sequence[int], seed: int) -> lis
 
 
 def labelled_share(ids: Sequence[str], labels: Sequence[int], share: float, seed: int) -> set[str]:
-    """The ids of ``share`` of each class's videos, at least one of each."""
+    """The ids of ``share`` of the videos of each class, at least one per class."""
     rank = ranked_by_class(ids, labels, seed)
     return {video for video, place in zip(ids, rank, strict=True) if place < share}
 
 
 def read_labels(folder: str, manifest: Manifest) -> dict[str, int]:
-    """Video id -> class number, -1 where it has none, in the order stored.
+    """Video id -> class number (-1: none), in stored order.
 
     Raises:
         DataError: a shard cannot be read.
@@ -50,21 +51,21 @@ def read_labels(folder: str, manifest: Manifest) -> dict[str, int]:
             with fs.open_input_file(f"{root}/{shard.file}") as source:
                 table = pq.ParquetFile(source).read(["id", "label"])
         except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{folder}/{shard.file} must be readable: {error}") from None
+            raise DataError(f"cannot read {folder}/{shard.file}: {error}") from None
         labels |= dict(zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True))
     return labels
 
 
 def labelled_rows(folder: str, manifest: Manifest, share: float, seed: int) -> dict[tuple[str, int], tuple[int, ...]]:
-    """(file, row group) -> the rows in it that are of ``labelled_share``; row groups without one are left out.
+    """(file, row group) -> its rows that belong to ``labelled_share``; row groups without such a row are left out.
 
     Raises:
-        DataError: a shard cannot be read, or no video has a class.
+        DataError: a shard cannot be read, or no video has a label.
     """
     labels = read_labels(folder, manifest)
     known = {video: label for video, label in labels.items() if label >= 0}
     if not known:
-        raise DataError(f"{folder}: videos must have classes to learn from labels, but none has")
+        raise DataError(f"the method learns from labels, but no video in {folder} has one")
     chosen = labelled_share(list(known), list(known.values()), share, seed)
     ids, found = iter(labels), dict[tuple[str, int], tuple[int, ...]]()
     for shard in manifest.shards:

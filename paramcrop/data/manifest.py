@@ -1,4 +1,4 @@
-"""The manifest of a folder of shards: what it holds. It is written last, so its presence means a complete folder."""
+"""The manifest lists the content of a folder of shards. It is written last, so a folder that has one is complete."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ MANIFEST = "manifest.json"
 class Shard:
     """One Parquet file.
 
-    ``row_groups`` are the rows in each of its row groups, in order; every row is in exactly the splits ``splits``.
+    Attributes:
+        row_groups: number of rows in each row group, in order.
+        splits: splits of every row in the file.
     """
 
     file: str
@@ -35,15 +37,14 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a folder of shards holds.
-
-    ``content_id`` is a hash of the sorted (video id, source sha256) and of the settings they were prepared with: equal
-    ids mean equal data, wherever the folder lies and however it is cut into files.
+    """The content of a folder of shards.
 
     Attributes:
-        rejected: what was left out, as {"id", "path", "splits" (with commas between), "reason"}.
-        warnings: what was kept but is not whole, as {"id", "path", "text"}.
-        plan: a hash of what was to be prepared; empty where that is not known.
+        content_id: a hash of the sorted (video id, source sha256) and of the settings of the preparation. Equal ids
+            mean equal data, whatever the location of the folder and its division into files.
+        rejected: videos left out, as {"id", "path", "splits" (separated by commas), "reason"}.
+        warnings: incomplete videos that were kept, as {"id", "path", "text"}.
+        plan: a hash of what was to be prepared; empty: unknown.
     """
 
     content_id: str
@@ -60,21 +61,21 @@ class Manifest:
 
     @property
     def splits(self) -> dict[str, int]:
-        """Every split and its number of videos, sorted by name."""
+        """The number of videos in each split, sorted by name."""
         names = sorted({name for shard in self.shards for name in shard.splits})
         return {name: sum(shard.videos for shard in self.shards if name in shard.splits) for name in names}
 
     @property
     def about(self) -> dict[str, Any]:
-        """What a reader of results must know of these videos: which dataset, how many, of how many classes."""
+        """The facts that results are reported with: dataset, number of videos and of classes."""
         return {"dataset": self.settings.get("dataset", ""), "videos": self.videos, "classes": len(self.classes)}
 
     def rejected_of(self, split: str) -> list[dict[str, str]]:
-        """What was left out of one split."""
+        """The videos left out of one split."""
         return [row for row in self.rejected if split in row.get("splits", "").split(",")]
 
     def select(self, split: str | None) -> Manifest:
-        """The shards of one split (None: all); the content id stays the folder's.
+        """A manifest of the shards of one split (None: all), with the content id of the whole folder.
 
         Raises:
             DataError: there is no such split.
@@ -82,12 +83,12 @@ class Manifest:
         if split is None:
             return self
         if split not in self.splits:
-            raise DataError(f"a split must be one of {', '.join(self.splits)}, but is {split!r}")
+            raise DataError(f"the split must be one of {', '.join(self.splits)}, but is {split!r}")
         return replace(self, shards=tuple(shard for shard in self.shards if split in shard.splits))
 
 
 def content_id(sources: Iterable[tuple[str, str]], settings: dict[str, Any]) -> str:
-    """16 hex digits over the sorted (id, source sha256) pairs and the prepare settings."""
+    """A hash of the sorted (id, source sha256) pairs and the settings of the preparation; 16 hex digits."""
     return short_hash([sorted(sources), settings], 16)
 
 
@@ -100,7 +101,7 @@ def write_manifest(manifest: Manifest, folder: str) -> None:
 
 def read_manifest(folder: str) -> Manifest:
     """Raises:
-    DataError: there is no manifest (the folder is missing or unfinished), or it is not one of ours.
+    DataError: the folder has no manifest (it is missing or unfinished), or one that this version cannot read.
     """
     fs, root = open_folder(folder)
     try:
@@ -108,13 +109,13 @@ def read_manifest(folder: str) -> Manifest:
             fields = json.loads(source.read())
     except FileNotFoundError:
         raise DataError(
-            f"{folder}: a data folder must hold a {MANIFEST}, but it does not (missing, or not finished)"
+            f"{folder} has no {MANIFEST}: the path is wrong, or `paramcrop prepare` has not finished"
         ) from None
     except (OSError, ValueError) as error:
-        raise DataError(f"{folder}/{MANIFEST} must be readable JSON: {error}") from error
+        raise DataError(f"cannot read {folder}/{MANIFEST}: {error}") from error
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         found = fields.get("format") if isinstance(fields, dict) else type(fields).__name__
-        raise DataError(f"{folder}/{MANIFEST} must be of format {FORMAT!r}, but says {found!r}")
+        raise DataError(f"the format of {folder}/{MANIFEST} must be {FORMAT!r}, but is {found!r}; prepare it again")
     shards = tuple(shard_from_json(shard) for shard in fields["shards"])
     settings, rejected, warnings = fields["settings"], tuple(fields["rejected"]), tuple(fields["warnings"])
     return Manifest(

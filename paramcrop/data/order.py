@@ -1,4 +1,4 @@
-"""Which videos an epoch shows, and in what order: a pure function of (manifest, seed, epoch)."""
+"""The videos of an epoch and their order: a pure function of (manifest, seed, epoch)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from paramcrop.data.manifest import Manifest
 from paramcrop.errors import ConfigError
 
 Place: TypeAlias = tuple[str, int]  # file, row group
-Group: TypeAlias = tuple[str, int, int]  # file, row group, rows in it
+Group: TypeAlias = tuple[str, int, int]  # file, row group, number of rows
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A run of an epoch's positions that is read at once.
+    """Consecutive positions of an epoch that are read together.
 
     Attributes:
-        epoch, position: of its first row.
+        epoch, position: of the first row.
         groups: (file, row group) to read and concatenate.
-        take: rows of the concatenation, in the order shown.
-        shown: whether each of them shows its label; empty: all do.
+        take: rows of the concatenation, in the order of the epoch.
+        shown: whether each row keeps its label; empty: all keep it.
     """
 
     epoch: int
@@ -36,11 +36,12 @@ class Segment:
 
 @dataclass(frozen=True)
 class Labelled:
-    """A fixed number of labelled rows in each global batch, besides the epoch's pass over all videos without labels.
+    """A fixed number of labelled rows in each global batch; the other rows are one pass over all videos without labels.
 
     Attributes:
-        batch: rows of a global batch; quota: of them labelled.
-        rows: (file, row group) -> the rows in it whose labels may be shown.
+        batch: rows in a global batch.
+        quota: labelled rows in a global batch.
+        rows: (file, row group) -> rows whose labels may be shown.
     """
 
     batch: int
@@ -48,17 +49,20 @@ class Labelled:
     rows: Mapping[Place, tuple[int, ...]]
 
     def slots(self, positions: np.ndarray) -> np.ndarray:
-        """Which positions of an epoch are for labelled rows, spread evenly over a batch: bool, of the same shape."""
+        """Which positions of an epoch hold labelled rows: bool, of the same shape.
+
+        They are spread evenly over a batch, so that every rank gets its share.
+        """
         slot = positions % self.batch
         spread: np.ndarray = (slot + 1) * self.quota // self.batch > slot * self.quota // self.batch
         return spread
 
 
 def steps_per_epoch(videos: int, global_batch: int, labelled: int = 0) -> int:
-    """Whole global batches in an epoch; of each batch, ``labelled`` rows are not counted (see ``Labelled``).
+    """Complete global batches in an epoch, of which ``labelled`` rows each are not part of the pass (see ``Labelled``).
 
     Raises:
-        ConfigError: there are fewer videos than one batch needs.
+        ConfigError: there are fewer videos than a batch needs.
     """
     counted = global_batch - labelled
     if videos < counted:
@@ -69,10 +73,13 @@ def steps_per_epoch(videos: int, global_batch: int, labelled: int = 0) -> int:
 def epoch_segments(
     manifest: Manifest, seed: int, epoch: int, rows: int, window: int = 8, labelled: Labelled | None = None
 ) -> list[Segment]:
-    """Cover exactly ``rows`` positions: row groups in random order, rows shuffled within each ``window`` of them.
+    """The segments of an epoch of exactly ``rows`` positions.
 
-    The few rows beyond ``rows`` are left out, other ones each epoch.
+    Row groups come in random order, and rows are shuffled within each ``window`` of row groups. The few rows beyond
+    ``rows`` are left out; they differ from epoch to epoch.
     """
+    # A full shuffle would read a row group for every row. Reading ``window`` groups at once and shuffling those keeps
+    # reads sequential, and the random order of groups changes from epoch to epoch which videos meet in a batch.
     rng = np.random.default_rng([seed, epoch])
     groups = [(s.file, g, n) for s in manifest.shards for g, n in enumerate(s.row_groups)]
     order = rng.permutation(len(groups))
@@ -100,17 +107,18 @@ def _with_labelled(
     take: np.ndarray,
     left: np.ndarray,
 ) -> tuple[list[Place], np.ndarray, np.ndarray]:
-    """Put labelled rows, of the same row groups, between those of ``take`` -> places, rows, whether each is labelled.
+    """Insert labelled rows between the rows of ``take`` -> places, rows, whether each row is labelled.
 
-    Where the groups ``chosen`` have fewer labelled rows than one batch needs, those of others are read besides. Rows
-    are shown again, in another order, when all have been.
+    The labelled rows come from the row groups ``chosen``. If these have fewer than a batch needs, other row groups are
+    read as well. When all labelled rows have been used, they repeat in another order.
 
     Args:
         left: positions of the epoch that are not covered yet.
     """
     labels = labelled.slots(left)
     plain = np.cumsum(~labels)
-    if len(take) < (plain[-1] if len(plain) else 0):  # not the last segment: it ends with its last row without a label
+    # Positions may be left for later segments. This one then ends with the last row of ``take``.
+    if len(take) < (plain[-1] if len(plain) else 0):
         labels = labels[: int(np.searchsorted(plain, len(take))) + 1]
     read = list(chosen)
     others = (groups[i] for i in rng.permutation(len(groups)))
@@ -126,7 +134,7 @@ def _with_labelled(
 
 
 def _pool(labelled: Labelled, read: list[Group]) -> np.ndarray:
-    """The labelled rows of row groups that are read one after the other."""
+    """The labelled rows of the concatenated row groups ``read``."""
     starts = np.cumsum([0, *(n for _, _, n in read)])
     rows = [
         start + row
@@ -145,7 +153,7 @@ def place_of(
     window: int = 8,
     labelled: Labelled | None = None,
 ) -> tuple[str, int, int]:
-    """Where the row shown at ``position`` of an epoch lies: (file, row group, row in it)."""
+    """The stored place of the row at ``position`` of an epoch: (file, row group, row in the group)."""
     sizes = {(shard.file, g): n for shard in manifest.shards for g, n in enumerate(shard.row_groups)}
     segments = epoch_segments(manifest, seed, epoch, rows, window, labelled)
     segment = [s for s in segments if s.position <= position][-1]
@@ -154,4 +162,4 @@ def place_of(
         if row < sizes[file, group]:
             return file, group, row
         row -= sizes[file, group]
-    raise AssertionError(f"position {position} must lie in its segment, but that has {len(segment.take)} rows")
+    raise AssertionError(f"row {row} is beyond the row groups of the segment at position {segment.position}")

@@ -1,4 +1,4 @@
-"""A few rows -> the columns of a batch, in which no row is ever missing."""
+"""Rows -> the columns of a batch. A row that cannot be decoded gets a substitute, so no row is ever missing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from paramcrop.storage.files import open_folder
 
 Row = Mapping[str, Any]
 Cut = Callable[[Row, ClipSpec, int, int, int], Sample]  # row, spec, seed, epoch, attempt
-Following = Callable[[int, int], Iterable[Row]]  # epoch, position -> the rows that may stand in, in order
+Following = Callable[[int, int], Iterable[Row]]  # epoch, position -> candidates for a substitute, in order
 
 
 def cut_batch(
@@ -32,14 +32,15 @@ def cut_batch(
     following: Following = lambda epoch, position: (),
     cut: Cut = cut_sample,
 ) -> dict[str, Any]:
-    """Cut a few rows (each with ``epoch`` and ``position``) -> columns, one entry per row, order kept.
+    """Cut rows (each with ``epoch`` and ``position``) -> columns with one entry per row, in the same order.
 
-    A row never vanishes: one that cannot be decoded is filled with the first of ``following`` that can, drawn anew, or
-    with a black clip if none can; ``error`` says why (empty for a good row), ``substitute`` names the video shown
-    (empty: none, or black), and ``label`` is that one's (-1: not known). How many are too many is the loop's to say.
+    A row that cannot be decoded is replaced by the first row of ``following`` that can, with new random numbers, or by
+    a black clip if there is none. ``error`` holds the reason (empty for a good row), ``substitute`` the id of the video
+    shown instead (empty for a good row or a black clip), and ``label`` the label of the video shown (-1: unknown). The
+    training loop decides how many failures are too many.
 
     Args:
-        cut: ``cut_sample``, or what does the same under a time limit. Its arrays are copied before it is called again.
+        cut: ``cut_sample``, or the same with a time limit. Its arrays are copied before it is called again.
     """
     slots = _Slots(rows, spec, seed, following)
     for i in range(len(rows)):
@@ -50,9 +51,9 @@ def cut_batch(
 def cut_batches(
     rows: Sequence[Row], size: int, spec: ClipSpec, seed: int, following: Following, cuts: Sequence[Cut]
 ) -> Generator[dict[str, Any], None, None]:
-    """``cut_batch`` of each ``size`` rows in turn, by all ``cuts`` at once, each in a thread of its own.
+    """``cut_batch`` of every ``size`` rows, with each of ``cuts`` in its own thread.
 
-    They are at work on a batch while the one before is with who asked for it.
+    The next batch is cut while the caller uses the current one.
     """
     free: SimpleQueue[Cut] = SimpleQueue()
     for cut in cuts:
@@ -80,7 +81,7 @@ def cut_batches(
 
 
 class _Slots:
-    """A batch while it is filled, each slot by one thread."""
+    """A batch that is being filled; each slot is filled by one thread."""
 
     def __init__(self, rows: Sequence[Row], spec: ClipSpec, seed: int, following: Following) -> None:
         self.rows, self._drawing, self._following = rows, (spec, seed), following
@@ -96,8 +97,8 @@ class _Slots:
         except VideoError as failure:
             self._errors[i] = str(failure)
             others = self._following(row["epoch"], row["position"])
-            sample, self._substitutes[i], self._labels[i] = stand_in(row, *self._drawing, others, cut)
-        with self._lock:  # the first sample shows what there is to keep
+            sample, self._substitutes[i], self._labels[i] = substitute(row, *self._drawing, others, cut)
+        with self._lock:  # the first sample determines the shapes and types of the columns
             if not self._arrays:
                 self._arrays = {name: np.empty((len(self.rows), *v.shape), v.dtype) for name, v in sample.items()}
         for name, value in sample.items():
@@ -116,10 +117,10 @@ def _filled(slots: _Slots, work: list[Future[None]]) -> dict[str, Any]:
     return slots.columns()
 
 
-def stand_in(row: Row, spec: ClipSpec, seed: int, others: Iterable[Row], cut: Cut) -> tuple[Sample, str, int]:
-    """What fills the slot of a row that cannot be decoded; the id and the label (-1: none) of the video it shows.
+def substitute(row: Row, spec: ClipSpec, seed: int, others: Iterable[Row], cut: Cut) -> tuple[Sample, str, int]:
+    """A sample in place of a row that cannot be decoded -> the sample, and the id and label (-1: none) of its video.
 
-    Its draws depend on the slot alone, so that it is the same wherever it is made.
+    Its random numbers depend only on the position in the epoch, so every worker makes the same substitute.
     """
     for other in others:
         try:
@@ -132,15 +133,15 @@ def stand_in(row: Row, spec: ClipSpec, seed: int, others: Iterable[Row], cut: Cu
     return {"video": black, "cube": whole, **drawn}, "", -1
 
 
-STAND_INS = 4  # rows tried for one that cannot be decoded; each is read from storage again
+SUBSTITUTES = 4  # candidates to replace a row; each is read from storage again
 
 
 def read_segment(folder: str, segment: Segment) -> pa.Table:
-    """A segment's rows in the order shown: ``id``, ``video``, ``label``, ``epoch`` and ``position`` (in the epoch)."""
+    """The rows of a segment in order: ``id``, ``video``, ``label``, ``epoch`` and ``position`` (in the epoch)."""
     fs, root = open_folder(folder)
     table = pa.concat_tables([read_row_group(fs, f"{root}/{file}", group) for file, group in segment.groups])
     table = table.select(["id", "video", "label"]).take(pa.array(segment.take))
-    if segment.shown:  # else all labels are
+    if segment.shown:  # if empty, all labels are shown
         label = np.where(segment.shown, table["label"].to_numpy(), -1).astype(np.int32)
         table = table.set_column(table.schema.get_field_index("label"), "label", pa.array(label))
     table = table.append_column("epoch", pa.array(np.full(len(table), segment.epoch)))
@@ -158,13 +159,14 @@ def following_rows(
     epoch: int,
     position: int,
 ) -> Iterator[dict[str, Any]]:
-    """At most ``STAND_INS`` next rows of a row's global batch, around its end; read when asked for, without labels.
+    """The next rows after a row, at most ``SUBSTITUTES``, without labels; each is read when it is requested.
 
-    They do not depend on how a batch is divided into tasks and workers.
+    They wrap around the end of the row's global batch, so they do not depend on how it is divided into tasks and
+    workers.
     """
     fs, root = open_folder(folder)
     first = position // global_batch * global_batch
-    for i in range(1, min(STAND_INS, global_batch - 1) + 1):
+    for i in range(1, min(SUBSTITUTES, global_batch - 1) + 1):
         next_position = first + (position - first + i) % global_batch
         file, group, row = place_of(manifest, seed, epoch, rows, next_position, window, labelled)
         yield read_row_group(fs, f"{root}/{file}", group).select(["id", "video"]).slice(row, 1).to_pylist()[0]
@@ -180,7 +182,7 @@ def epoch_batches(
     window: int = 8,
     labelled: Labelled | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """One epoch's global batches (``cut_batch``'s columns), read and decoded here: the samples Ray Data gives."""
+    """The global batches of an epoch (columns of ``cut_batch``), decoded in this process; the same samples as Ray's."""
     rows: list[dict[str, Any]] = []
     total = steps_per_epoch(manifest.videos, global_batch, labelled.quota if labelled else 0) * global_batch
     following = partial(following_rows, folder, manifest, seed, total, global_batch, window, labelled)

@@ -1,7 +1,7 @@
-"""Shards: encoded videos in Parquet files, and the manifest that is written last and says what is in them.
+"""Shards: encoded videos in Parquet files, with a manifest that lists them.
 
-A folder (local path or any URI that pyarrow.fs knows) holds ``shard-00000.parquet`` ... and ``manifest.json``. The
-manifest's presence means that the folder is complete.
+A folder (a local path or a URI that pyarrow.fs supports) holds ``shard-00000.parquet`` ... and ``manifest.json``. The
+manifest is written last, so a folder that has one is complete.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from paramcrop.data.manifest import Manifest, Shard, content_id, read_manifest, 
 from paramcrop.errors import DataError
 from paramcrop.storage.files import digest, open_folder
 
-VIDEO = "video"  # the column that does not compress
+VIDEO = "video"  # the column of encoded videos
 
 
 class HashedParquet:
-    """One Parquet file while it is written: ``write`` row groups, ``close``, then read its attributes.
+    """Writer of one Parquet file that hashes it on the way: ``write`` row groups, ``close``, then read the attributes.
 
     Attributes:
-        bytes, sha256: of the file, once closed.
-        payload: bytes of video so far.
-        row_groups: rows in each row group so far.
+        bytes, sha256: size and hash of the file; valid after ``close``.
+        payload: bytes of video written so far.
+        row_groups: number of rows in each row group so far.
     """
 
     def __init__(self, fs: pa.fs.FileSystem, path: str, schema: pa.Schema) -> None:
         self.bytes, self.sha256, self.payload, self.row_groups = 0, "", 0, list[int]()
         self._schema, self._sink = schema, _HashingSink(fs.open_output_stream(path))
-        # Encoded video does not compress, and statistics or dictionaries over it are waste.
+        # Encoded video does not compress further, and statistics or dictionaries of it are useless.
         small = [column for column in _leaves(schema) if column != VIDEO]
         self._writer = pq.ParquetWriter(
             pa.PythonFile(self._sink, mode="w"),
@@ -58,7 +58,7 @@ class HashedParquet:
 
 
 def _leaves(schema: pa.Schema) -> list[str]:
-    """Parquet's names of the columns: those of a list are its elements'."""
+    """The column names in Parquet; a list column has the name of its elements."""
     return [f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name for field in schema]
 
 
@@ -85,7 +85,7 @@ class _HashingSink:
             self.closed = True
 
 
-# `video` is large_binary: plain binary has 32-bit offsets and overflows at 2 GB a chunk.
+# `video` is large_binary, because plain binary has 32-bit offsets and overflows at 2 GB per chunk.
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -125,13 +125,13 @@ def write_shards(
     row_group_bytes: int = 16 * 2**20,
     row_group_rows: int = 64,
 ) -> Manifest:
-    """Write ``videos`` in the order given (shuffle them before) and the manifest last.
+    """Write ``videos`` in the given order (shuffle them before) and then the manifest.
 
-    A row group closes at ``row_group_bytes`` or ``row_group_rows``, whichever comes first: it is what a reader holds
-    in memory at once. A shard closes at ``shard_bytes``, and where the splits change.
+    A row group ends at ``row_group_bytes`` or ``row_group_rows``, whichever comes first; a reader holds one row group
+    in memory. A shard ends at ``shard_bytes`` or where the splits change.
 
     Raises:
-        DataError: two videos have the same id, or there is none.
+        DataError: two videos have the same id, or there are no videos.
     """
     fs, root = open_folder(folder)
     fs.create_dir(root, recursive=True)
@@ -142,7 +142,7 @@ def write_shards(
         for rows in row_groups(group, row_group_bytes, row_group_rows):
             for video in rows:
                 if video.id in sources:
-                    raise DataError(f"video ids must be unique, but {video.id!r} comes twice")
+                    raise DataError(f"video ids must be unique, but {video.id!r} occurs twice")
                 sources[video.id] = video.source_sha256
             name = shard_name(len(shards))
             file = file or HashedParquet(fs, f"{root}/{name}", SCHEMA)
@@ -153,7 +153,7 @@ def write_shards(
         if file is not None:
             shards.append(close_shard(file, shard_name(len(shards)), splits))
     if not sources:
-        raise DataError(f"{folder}: a dataset must hold at least one video, but none was given")
+        raise DataError(f"there are no videos to write to {folder}")
     manifest = Manifest(content_id(sources.items(), settings or {}), tuple(classes), tuple(shards), settings or {})
     write_manifest(manifest, folder)
     return manifest
@@ -164,13 +164,13 @@ def shard_name(number: int) -> str:
 
 
 def close_shard(file: HashedParquet, name: str, splits: tuple[str, ...]) -> Shard:
-    """Finish a file -> what the manifest says of it."""
+    """Finish a file -> its entry in the manifest."""
     file.close()
     return Shard(name, file.bytes, file.sha256, tuple(file.row_groups), splits)
 
 
 def row_groups(videos: Iterable[Video], max_bytes: int = 16 * 2**20, max_rows: int = 64) -> Iterator[list[Video]]:
-    """Cut a stream of videos into row groups, each closed at ``max_bytes`` or ``max_rows``, whichever comes first."""
+    """Divide a stream of videos into row groups, which end at ``max_bytes`` or ``max_rows``, whichever comes first."""
     rows: list[Video] = []
     size = 0
     for video in videos:
@@ -193,11 +193,11 @@ def read_row_group(fs: pa.fs.FileSystem, path: str, row_group: int) -> pa.Table:
         with fs.open_input_file(path) as source:
             return pq.ParquetFile(source).read_row_group(row_group)
     except (OSError, pa.ArrowException, IndexError) as error:
-        raise DataError(f"{path}: row group {row_group} must be readable: {error}") from error
+        raise DataError(f"cannot read row group {row_group} of {path}: {error}") from error
 
 
 def read_videos(folder: str) -> Iterator[Video]:
-    """Every video of a folder, in the order it was written."""
+    """All videos of a folder in the order in which they were written."""
     fs, root = open_folder(folder)
     for shard in read_manifest(folder).shards:
         for group in range(len(shard.row_groups)):
@@ -206,7 +206,7 @@ def read_videos(folder: str) -> Iterator[Video]:
 
 
 def check_shards(folder: str) -> list[str]:
-    """Compare every shard with the manifest: size, checksum, rows -> the problems found, one line each."""
+    """Compare the size, checksum and rows of every shard with the manifest -> the problems, one line each."""
     fs, root = open_folder(folder)
     problems = []
     for shard in read_manifest(folder).shards:
@@ -215,17 +215,17 @@ def check_shards(folder: str) -> list[str]:
             with fs.open_input_stream(path) as source:
                 size, sha256 = digest(source)
             if (size, sha256) != (shard.bytes, shard.sha256):
-                told = f"must be {shard.bytes} bytes, sha256 {shard.sha256}, but is {size}, {sha256}"
-                problems.append(f"{shard.file}: {told}")
+                expected = f"{shard.bytes} bytes with sha256 {shard.sha256}"
+                problems.append(f"{shard.file}: must have {expected}, but has {size} bytes with sha256 {sha256}")
             elif (found := stored_row_groups(fs, path)) != shard.row_groups:
-                problems.append(f"{shard.file}: row groups must hold {shard.row_groups} rows, but hold {found}")
+                problems.append(f"{shard.file}: must have row groups of {shard.row_groups} rows, but has {found}")
         except (OSError, pa.ArrowException) as error:
-            problems.append(f"{shard.file}: must be readable: {error}")
+            problems.append(f"{shard.file}: cannot be read: {error}")
     return problems
 
 
 def stored_row_groups(fs: pa.fs.FileSystem, path: str) -> tuple[int, ...]:
-    """Rows in each row group, as the Parquet file itself says."""
+    """The number of rows in each row group according to the Parquet file."""
     with fs.open_input_file(path) as source:
         metadata = pq.ParquetFile(source).metadata
         return tuple(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))

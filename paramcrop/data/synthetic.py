@@ -1,7 +1,7 @@
-"""Labelled moving-shape videos, really encoded: a dataset that needs no download.
+"""Labelled, encoded videos of moving shapes: a dataset that needs no download.
 
-The class is the motion alone. Background, shape, size, colour, texture, start and speed are drawn independently of it,
-and no class turns into another under a horizontal flip, so that flipping stays a legal augmentation.
+Only the motion depends on the class. Background, shape, size, colour, texture, start and speed are independent of it.
+A horizontal flip never changes the class, so it remains a valid augmentation.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from paramcrop.data.video import encode
 
 CLASSES = ("up", "down", "sideways", "circle", "grow", "shrink", "shake", "bounce")
 SHAPES = ("disc", "square", "diamond", "ring")
-VERSION = 1  # raise it when the same settings no longer give the same pixels
+VERSION = 1  # increase it when the same settings no longer give the same pixels
 
 
 class Track(NamedTuple):
@@ -57,7 +57,7 @@ def motion(name: str, t: np.ndarray, rng: np.random.Generator) -> Track:
     elif name == "bounce":
         y = y0 + reach - 1.6 * reach * np.abs(np.sin(3 * np.pi * t + rng.uniform(0, np.pi)))
     else:
-        raise ValueError(f"a motion must be one of {CLASSES}, but got {name!r}")
+        raise ValueError(f"the motion must be one of {CLASSES}, but is {name!r}")
     return Track(x, y, r)
 
 
@@ -69,7 +69,7 @@ def render(name: str, frames: int, height: int, width: int, rng: np.random.Gener
     background = texture(height, width, rng)
     paint = texture(height, width, rng) * 0.3 + rng.uniform(0, 255, 3) * 0.7
     shape = SHAPES[rng.integers(len(SHAPES))]
-    offset = (width / short - 1) / 2  # the path is drawn in the centred square
+    offset = (width / short - 1) / 2  # the path lies in the centre square
     video = np.empty((frames, height, width, 3), np.float32)
     for i in range(frames):
         cover = mask(shape, columns - track.x[i] - offset, rows - track.y[i], track.radius[i], 1 / short)[..., None]
@@ -78,7 +78,7 @@ def render(name: str, frames: int, height: int, width: int, rng: np.random.Gener
 
 
 def mask(shape: str, x: np.ndarray, y: np.ndarray, radius: float, edge: float) -> np.ndarray:
-    """Coverage in [0, 1] of a shape of ``radius`` at the origin, softened over ``edge``; all in the same unit."""
+    """Coverage in [0, 1] of a shape at the origin with a soft ``edge``; all arguments in the same unit."""
     if shape == "square":
         inside = radius - np.maximum(np.abs(x), np.abs(y))
     elif shape == "diamond":
@@ -92,7 +92,7 @@ def mask(shape: str, x: np.ndarray, y: np.ndarray, radius: float, edge: float) -
 
 
 def texture(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """A smooth random colour field with a little grain -> float32 (height, width, 3) in [0, 255]."""
+    """A smooth random colour field with some noise -> float32 (height, width, 3) in [0, 255]."""
     coarse = rng.uniform(30, 225, (5, 6, 3))
     rows, columns = np.linspace(0, 3.999, height), np.linspace(0, 4.999, width)
     r, c = rows.astype(int), columns.astype(int)
@@ -107,8 +107,10 @@ def texture(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
 def videos(
     count: int, frames: int, height: int, width: int, seed: int = 0, fps: float = 12.0, test: int = 0
 ) -> Iterator[Video]:
-    """``count`` encoded videos in shuffled class order, every class equally often (to within one); the last ``test``
-    of them are in split "test"."""
+    """``count`` encoded videos, the last ``test`` of them in split "test".
+
+    The classes are shuffled, and their numbers of videos differ by at most one.
+    """
     labels = np.random.default_rng([seed, 0]).permutation(np.arange(count) % len(CLASSES))
     for i, label in enumerate(labels):
         pixels = render(CLASSES[label], frames, height, width, np.random.default_rng([seed, 1, i]))
@@ -144,16 +146,16 @@ def make_dataset(
 
 
 def dataset_settings(count: int, frames: int, height: int, width: int, seed: int) -> dict[str, Any]:
-    """What a made-up set follows from, as its manifest has it."""
+    """The settings in the manifest of a synthetic dataset; they determine its videos."""
     settings = {"dataset": "synthetic", "version": VERSION, "count": count, "seed": seed}
     return settings | {"frames": frames, "height": height, "width": width}
 
 
 def cached_dataset(parent: Path, clip_frames: int, clip_size: int, count: int, seed: int = 0, test: int = 0) -> str:
-    """The folder, below ``parent``, of a made-up set fit for such clips; made the first time it is asked for.
+    """The folder below ``parent`` of a synthetic dataset that suits these clips; the first call creates it.
 
-    Sets of two seeds share no video; the last ``test`` videos are in split "test". The folder appears whole or not at
-    all: it is written beside its place, then moved there.
+    Datasets of different seeds share no video. The last ``test`` videos are in split "test". The folder is created
+    atomically: it is written under a temporary name and then renamed.
     """
     frames, height, width = clip_frames + 8, 2 * ceil(clip_size / 2), 2 * ceil(clip_size * 2 / 3)
     name = f"synthetic-v{VERSION}-f{FORMAT.rpartition('/')[2]}-{count}x{frames}x{height}x{width}"
@@ -162,8 +164,8 @@ def cached_dataset(parent: Path, clip_frames: int, clip_size: int, count: int, s
         parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=parent, prefix="making-") as making:
             make_dataset(making, count, frames, height, width, seed, test=test)
-            os.chmod(making, 0o755)  # a temporary folder is its maker's alone
-            with contextlib.suppress(OSError):  # another process was faster: its set is the same
+            os.chmod(making, 0o755)  # a temporary folder is private to its owner
+            with contextlib.suppress(OSError):  # another process was faster; its dataset is equal
                 os.rename(making, folder)
-                os.mkdir(making)  # for the context manager to remove
+                os.mkdir(making)  # the context manager wants to remove it
     return str(folder)

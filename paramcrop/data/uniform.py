@@ -1,4 +1,4 @@
-"""Clips at fixed places of a video, for features and for testing: a pure function of (row, spec)."""
+"""Evenly spaced clips of a video, for features and for testing: a pure function of (row, spec)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from paramcrop.errors import VideoError
 
 @dataclass(frozen=True)
 class UniformSpec:
-    """What is cut from each video.
+    """Which clips are cut from each video.
 
     Attributes:
-        clips: from the first window to the last, evenly (one: the middle); None: windows that overlap by half.
-        frames: of a clip; stride: source frames from one to the next; size: side of the square clip, pixels.
-        box: side of the centre square it is cut from, share of the short side.
+        clips: number of clips, evenly spaced from the first window to the last (1: the middle one); None: windows that
+            overlap by half.
+        frames: frames in a clip.
+        stride: source frames from one frame of a clip to the next.
+        size: side of the square clip, pixels.
+        box: side of the centre square that is cut, as a fraction of the short side.
     """
 
     clips: int | None = 10
@@ -31,12 +34,12 @@ class UniformSpec:
 
     @property
     def span(self) -> int:
-        """Source frames from a clip's first to its last."""
+        """Source frames from the first to the last frame of a clip."""
         return (self.frames - 1) * self.stride + 1
 
 
 def uniform_starts(spec: UniformSpec, frames: int) -> np.ndarray:
-    """First frames of the windows in a video of ``frames``: int64 (K,); 0 where the video is the shorter."""
+    """First frame of each window in a video of ``frames``: int64 (K,); 0 if the video is shorter than a window."""
     last = max(frames - spec.span, 0)
     if spec.clips is None:
         return np.arange(0, last + 1, max(spec.span // 2, 1), dtype=np.int64)
@@ -46,7 +49,7 @@ def uniform_starts(spec: UniformSpec, frames: int) -> np.ndarray:
 
 
 def cut_uniform(row: Mapping[str, Any], spec: UniformSpec) -> np.ndarray:
-    """Decode and cut one video (``video``: encoded bytes) -> uint8 (K, frames, size, size, 3). Short videos are looped.
+    """Decode and cut one video (``video``: encoded bytes) -> uint8 (K, frames, size, size, 3). Short videos loop.
 
     Raises:
         VideoError: the video cannot be decoded.
@@ -65,14 +68,14 @@ def cut_uniform(row: Mapping[str, Any], spec: UniformSpec) -> np.ndarray:
 
 
 def direct(function: Callable[..., Any], *args: Any) -> Any:
-    """Call ``function`` here; a ``Killable`` of this does it in a child process, under a time limit."""
+    """Call ``function`` here; ``Killable(direct, timeout)`` calls it in a child process with a time limit."""
     return function(*args)
 
 
-def cut_uniform_or_say(
+def cut_uniform_or_error(
     row: Mapping[str, Any], spec: UniformSpec, guard: Callable[..., Any] = direct
 ) -> tuple[np.ndarray | None, str]:
-    """(clips, "") or (None, why not): what a task returns, so that one bad video does not end it."""
+    """(clips, "") or (None, error text), so that a bad video does not end a task."""
     try:
         return guard(cut_uniform, row, spec), ""
     except VideoError as error:

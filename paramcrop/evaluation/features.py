@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from paramcrop.crops.resample import to_float
-from paramcrop.data.uniform import UniformSpec, cut_uniform_or_say
+from paramcrop.data.uniform import UniformSpec, cut_uniform_or_error
 from paramcrop.evaluation.videos import LabelledSet, Map, rows
 from paramcrop.storage.files import whole
 
@@ -84,7 +84,7 @@ def _decoded(
             kept.append({"id": row["id"], "label": row["label"]})
             yield row
 
-    for clips, error in mapped(partial(cut_uniform_or_say, spec=spec), noted()):
+    for clips, error in mapped(partial(cut_uniform_or_error, spec=spec), noted()):
         yield kept.pop(0), clips, error
 
 

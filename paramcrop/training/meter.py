@@ -1,4 +1,4 @@
-"""Loss, throughput and waiting time, between two lines of metrics and between two checkpoints."""
+"""Loss, throughput and waiting time, since the last line of metrics and since the last checkpoint."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ T = TypeVar("T")
 
 
 class Meter:
-    """Counts steps of ``clips`` views each (over all workers) and the time spent waiting for their data."""
+    """Counts steps of ``clips`` views each (over all workers) and the time spent waiting for data."""
 
     def __init__(self, clips: int) -> None:
         self.clips = clips
         self._line, self._checkpoint = _Span(), _Span()
 
     def timed(self, batches: Iterable[T], steps: int) -> Iterator[T]:
-        """Exactly ``steps`` batches, the wait for each counted.
+        """Yield exactly ``steps`` batches and measure the wait for each.
 
         Raises:
-            RuntimeError: the loader ended early: our own promise, whatever the loader did.
+            RuntimeError: there were fewer batches.
         """
         iterator, count = iter(batches), 0
         while count < steps:
@@ -40,17 +40,17 @@ class Meter:
             span.loss += loss
 
     def read(self) -> dict[str, float]:
-        """Means since the last call; ``data_wait`` is a share of the time, in [0, 1]."""
+        """Means since the last call; ``data_wait`` is the fraction of time spent waiting for data, in [0, 1]."""
         span, self._line = self._line, _Span()
         return span.means(self.clips)
 
     def read_checkpoint(self) -> dict[str, float]:
-        """The same since the last checkpoint."""
+        """The same, since the last call of this method."""
         span, self._checkpoint = self._checkpoint, _Span()
         return span.means(self.clips)
 
     def state(self) -> dict[str, float]:
-        """What the next line's mean loss still needs of the steps before it."""
+        """The part of the next line's mean loss that a resumed run needs."""
         return {"losses": self._line.losses, "loss": self._line.loss}
 
     def load_state(self, state: dict[str, float]) -> None:
@@ -60,7 +60,7 @@ class Meter:
 class _Span:
     def __init__(self) -> None:
         self.start, self.steps, self.waited = time.perf_counter(), 0, 0.0
-        self.losses, self.loss = 0, 0.0  # apart from steps: a resumed run has losses of steps it did not time
+        self.losses, self.loss = 0, 0.0  # not ``steps``: a resumed run has losses of steps that it did not time
 
     def means(self, clips: int) -> dict[str, float]:
         seconds = time.perf_counter() - self.start

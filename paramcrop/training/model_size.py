@@ -1,4 +1,4 @@
-"""How large a config's model is: parameters, multiply-accumulates, memory of a step. Nothing is computed for it."""
+"""Size of a config's model: parameters, multiply-accumulates and memory of a step, found without computing anything."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from paramcrop.errors import ConfigError
 from paramcrop.models.interfaces import Method
 from paramcrop.settings.config import Config
 from paramcrop.training.build import build_clip_spec, build_method, build_policy, network_dtype, view_size
-from paramcrop.training.optim import Trained
+from paramcrop.training.optim import HasParameters
 
 
 class ModelSize(NamedTuple):
-    """Parameters by part; the rest for one worker's share of a step.
+    """Size of a model and of one worker's share of a step.
 
     Attributes:
         backbone, head, croppers: trainable parameters.
-        macs: multiply-accumulates of the backbone, convolutions and linear layers, for one view; FLOPs are twice that.
-        memory: bytes a worker's GPU holds at the end of a forward pass, about: weights, gradients, momentum, the clips,
-            and what the backward pass needs. Workspaces and fragmentation come on top.
-        dtype: the network's on a GPU, "bfloat16" or "float32".
+        macs: multiply-accumulates of the backbone for one view, in convolutions and linear layers; FLOPs are twice as
+            many.
+        memory: estimate of the bytes in a worker's GPU after a forward pass: weights, gradients, momentum, clips and
+            the tensors saved for the backward pass. Workspaces and fragmentation are not included.
+        dtype: type of the network on a GPU, "bfloat16" or "float32".
     """
 
     backbone: int
@@ -39,27 +40,27 @@ class ModelSize(NamedTuple):
 
 
 def model_size(config: Config, classes: Sequence[str] = ()) -> ModelSize:
-    """Build the model, and trace one worker's step with tensors that have shapes and no content.
+    """Build the model and trace one worker's step with fake tensors, which have a shape but no content.
 
     Raises:
-        ConfigError: the settings do not make a model.
+        ConfigError: the settings do not describe a valid model.
     """
     dtype = network_dtype(config, torch.device("cuda"))
     policy, method = build_parts(config, classes)
     step = trace(method, config.batch_per_worker, view_size(config))
     trained = count(method) + count(policy)
-    state = sum(t.nbytes for t in [*method.parameters(), *method.buffers()])  # the weights, MoCo's copy and queue too
+    state = sum(t.nbytes for t in [*method.parameters(), *method.buffers()])  # with MoCo's momentum encoder and queue
     clips = config.batch_per_worker * clip_bytes(config)
-    memory = state + 2 * 4 * trained + clips + step.kept
+    memory = state + 2 * 4 * trained + clips + step.saved  # 2 * 4: gradient and momentum in float32
     name = str(dtype).removeprefix("torch.")
     return ModelSize(count(method.backbone), count(method.head), count(policy), step.macs, memory, name)
 
 
-def learned(config: Config, classes: Sequence[str] = ()) -> int:
-    """All that a run trains, parameters; nothing is traced for it.
+def trainable_parameters(config: Config, classes: Sequence[str] = ()) -> int:
+    """Number of parameters that a run trains, without a trace.
 
     Raises:
-        ConfigError: the settings do not make a model.
+        ConfigError: the settings do not describe a valid model.
     """
     return sum(count(part) for part in build_parts(config, classes))
 
@@ -71,39 +72,41 @@ def build_parts(config: Config, classes: Sequence[str]) -> tuple[Policy, Method]
         raise ConfigError(str(error)) from None
 
 
-def count(module: Trained) -> int:
-    """Trainable parameters."""
+def count(module: HasParameters) -> int:
+    """Number of trainable parameters."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
 def clip_bytes(config: Config) -> int:
-    """uint8 pixels that travel per video."""
+    """Bytes of the clips of one sample."""
     spec = build_clip_spec(config)
     return spec.clips * spec.frames * spec.size**2 * 3
 
 
 def macs(backbone: nn.Module, size: tuple[int, int, int]) -> int:
-    """Multiply-accumulates of one view (3, *size)."""
-    counted = Arithmetic()
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), counted:
-        backbone(torch.empty(2, 3, *size))  # two: batch norm wants more than one value where the output is 1x1x1
-    return counted.macs // 2
+    """Multiply-accumulates for one view (3, *size)."""
+    counter = MacCounter()
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), counter:
+        backbone(torch.empty(2, 3, *size))  # two views: batch norm needs more than one value if the output is 1x1x1
+    return counter.macs // 2
 
 
 def crop_macs(config: Config) -> int:
-    """Multiply-adds of cutting one view: its cropper's MLP, and four for each value that is interpolated."""
+    """Multiply-accumulates of cropping one view: the cropper's MLP, and four per interpolated value."""
     frames, height, width = view_size(config)
-    weights = sum(p.numel() for p in build_policy(config).parameters() if p.ndim > 1) // 2  # of one of the two
+    weights = sum(p.numel() for p in build_policy(config).parameters() if p.ndim > 1) // 2  # of one of two croppers
     return weights + 4 * 3 * frames * height * width
 
 
-class Arithmetic(TorchDispatchMode):
-    """Counts multiply-accumulates as torch's FlopCounterMode does, whose record of modules costs more than counting
-    and does not bear gradients within a forward pass.
+class MacCounter(TorchDispatchMode):
+    """Counts multiply-accumulates like torch's FlopCounterMode.
+
+    FlopCounterMode also tracks modules. That takes longer than the counting itself and fails if a forward pass computes
+    gradients, as Mean Teacher's does.
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch gives it no types
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has no types for it
         self.macs: int = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -113,41 +116,44 @@ class Arithmetic(TorchDispatchMode):
         return out
 
 
-class Step(NamedTuple):
-    """Of one forward pass of a method.
+class ForwardCost(NamedTuple):
+    """Cost of one forward pass of a method.
 
     Attributes:
-        kept: bytes that it keeps for the backward pass, besides the weights.
+        saved: bytes saved for the backward pass, without the weights.
         macs: multiply-accumulates of the backbone for one view.
     """
 
-    kept: int
+    saved: int
     macs: int
 
 
-def trace(method: Method, batch: int, size: tuple[int, int, int]) -> Step:
-    """A forward pass of two views (batch, 3, *size), once for both figures: a trace is most of a dry run's own time."""
-    own = {p.untyped_storage()._cdata for p in method.parameters()}
-    kept: dict[int, torch.UntypedStorage] = {}
-    seen = list[tuple[int, int]]()  # of each pass of the backbone, views and multiply-accumulates
+def trace(method: Method, batch: int, size: tuple[int, int, int]) -> ForwardCost:
+    """Trace a forward pass of two views (batch, 3, *size).
 
-    def keep(x: Tensor) -> Tensor:
+    One trace gives both numbers, because tracing is the slowest part of a dry run.
+    """
+    weights = {p.untyped_storage()._cdata for p in method.parameters()}
+    saved: dict[int, torch.UntypedStorage] = {}
+    passes = list[tuple[int, int]]()  # summed, they give the views and the multiply-accumulates of the backbone
+
+    def save(x: Tensor) -> Tensor:
         storage = x.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = storage  # held, so that its number is not given to another
+        if storage._cdata not in weights:
+            saved[storage._cdata] = storage  # the reference keeps its address from being used again
         return x
 
     def before(_: nn.Module, x: tuple[Tensor]) -> None:
-        seen.append((len(x[0]), -counted.macs))
+        passes.append((len(x[0]), -counter.macs))
 
     def after(*_: Any) -> None:
-        seen.append((0, counted.macs))
+        passes.append((0, counter.macs))
 
-    counted, backbone = Arithmetic(), method.backbone
+    counter, backbone = MacCounter(), method.backbone
     hooks = backbone.register_forward_pre_hook(before), backbone.register_forward_hook(after)
-    with hooks[0], hooks[1], FakeTensorMode(allow_non_fake_inputs=True), counted:
+    with hooks[0], hooks[1], FakeTensorMode(allow_non_fake_inputs=True), counter:
         view_1, view_2 = (torch.empty(batch, 3, *size, requires_grad=True) for _ in range(2))
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        with torch.autograd.graph.saved_tensors_hooks(save, lambda x: x):
             method(view_1, view_2, torch.zeros(batch, dtype=torch.int64), 1.0)
-    views_seen, arithmetic = map(sum, zip(*seen, strict=True))
-    return Step(sum(storage.nbytes() for storage in kept.values()), arithmetic // views_seen)
+    view_count, mac_count = map(sum, zip(*passes, strict=True))
+    return ForwardCost(sum(storage.nbytes() for storage in saved.values()), mac_count // view_count)

@@ -1,4 +1,4 @@
-"""Optimiser, parameter groups and the per-step schedule."""
+"""Optimiser, parameter groups and the learning-rate schedule per step."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from torch.optim import SGD, Optimizer
 Group = dict[str, Any]
 
 
-class Trained(typing.Protocol):
-    """What an optimizer needs of an ``nn.Module``."""
+class HasParameters(typing.Protocol):
+    """The part of ``nn.Module`` that an optimiser needs."""
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...
 
 
-def network_groups(modules: Iterable[Trained], lr: float, momentum: float, weight_decay: float) -> list[Group]:
-    """Two groups: tensors of two or more dimensions, and the rest (biases, norms), which LARS does not scale nor decay.
+def network_groups(modules: Iterable[HasParameters], lr: float, momentum: float, weight_decay: float) -> list[Group]:
+    """Two groups: tensors of two or more dimensions, and the rest (biases, norms), without LARS scaling or decay.
 
-    LARS's step is lr x trust x |w| / |g|: a tensor that starts at zero would stay there for ever.
+    The step of LARS is proportional to |w|, so a scaled tensor that starts at zero, such as a bias, would never move.
     """
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     shared = {"peak_lr": lr, "lr": lr, "momentum": momentum, "schedule": "cosine", "network": True}
@@ -34,26 +34,26 @@ def network_groups(modules: Iterable[Trained], lr: float, momentum: float, weigh
 
 
 def cropper_group(
-    module: Trained, lr: float, momentum: float, weight_decay: float, schedule: str, adapt: bool
+    module: HasParameters, lr: float, momentum: float, weight_decay: float, schedule: str, adapt: bool
 ) -> list[Group]:
-    """The croppers' group; none for a policy that has nothing to learn."""
+    """The group of the croppers; empty for a policy without parameters."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     group = {"params": parameters, "peak_lr": lr, "lr": lr, "momentum": momentum, "weight_decay": weight_decay}
     return [group | {"schedule": schedule, "adapt": adapt, "network": False}] if parameters else []
 
 
 def make_optimizer(groups: list[Group], name: str, trust: float = 0.001) -> Optimizer:
-    """Torch's SGD with momentum ("sgd"), or LARS ("lars"), which scales the groups marked ``adapt`` alone."""
+    """Torch's SGD with momentum ("sgd"), or LARS ("lars"), which scales only the groups with ``adapt``."""
     groups = [group for group in groups if group["params"]]
     return SGD(groups, lr=0.0, momentum=0.9) if name == "sgd" else Lars(groups, trust=trust)
 
 
 class Lars(Optimizer):
-    """SGD with momentum whose gradient, in groups with ``adapt``, is scaled by trust x |w| / (|g| + decay x |w|).
+    """SGD with momentum that scales the gradient by trust x |w| / (|g| + decay x |w|) in groups with ``adapt``.
 
-    You et al. 2017, with the learning rate outside the momentum, as in torch's SGD, which it equals where ``adapt`` is
-    off. A tensor of zero norm (or zero gradient) is not scaled: it would never leave zero. Libraries tie the scaling to
-    weight decay; here a group may decay and not be scaled, or the other way round.
+    Source: You et al. 2017. The learning rate is outside the momentum as in torch's SGD, which it equals without
+    ``adapt``. A tensor whose norm or gradient is zero is not scaled, because it would never leave zero. Other libraries
+    tie the scaling to weight decay; here the two are independent.
     """
 
     def __init__(self, params: list[Group], lr: float = 0.0, trust: float = 0.001) -> None:
@@ -82,14 +82,14 @@ class Lars(Optimizer):
 
 
 def lr_factor(step: int, steps: int, warmup: int) -> float:
-    """Share of the peak rate at ``step`` of ``steps``: linear over ``warmup`` steps, then a cosine to 0."""
+    """Fraction of the peak rate at ``step`` of ``steps``: linear over ``warmup`` steps, then a cosine to 0."""
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
 
 
 def set_lr(optimizer: Optimizer, step: int, steps: int, warmup: int) -> None:
-    """Give every group its rate for ``step``; a "constant" group keeps its peak."""
+    """Set the learning rate of every group for ``step``; a "constant" group keeps its peak."""
     for group in optimizer.param_groups:
         factor = lr_factor(step, steps, warmup) if group["schedule"] == "cosine" else 1.0
         group["lr"] = group["peak_lr"] * factor

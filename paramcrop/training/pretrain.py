@@ -1,4 +1,4 @@
-"""The pretraining loop. It knows neither Ray, nor which framework, backbone or crop policy it runs."""
+"""The pretraining loop. It does not depend on Ray, or on the framework, backbone and crop policy that it trains."""
 
 from __future__ import annotations
 
@@ -29,16 +29,21 @@ Report = Callable[[dict[str, float]], None]
 def train_step(
     model: nn.Module, batch: Batch, optimizer: Optimizer, progress: float, clip_norm: float | None = None
 ) -> tuple[float, dict[str, Tensor]]:
-    """One update: descent for the network and, through the reversal, ascent for the croppers.
+    """One update: gradient descent for the network and, through the reversal, ascent for the croppers.
+
+    Returns:
+        The mean loss over ranks, and this rank's scalars to log.
 
     Raises:
-        NonFiniteLossError: before anything is updated, on every rank.
+        NonFiniteLossError: the loss of a rank is not finite; raised on every rank, before anything is updated.
     """
     loss, scalars = model(batch, progress)
+    # Every rank sees every loss: if only one rank stopped, the others would hang in the next exchange of gradients.
     losses = dist.values_of_ranks(loss)
     bad = (~losses.isfinite()).nonzero()[:, 0].tolist()
     if bad:
-        raise NonFiniteLossError(f"the loss must be finite, but on rank {', '.join(map(str, bad))} it is not")
+        ranks = ", ".join(map(str, bad))
+        raise NonFiniteLossError(f"the loss must be finite, but is {losses[bad[0]].item()} on rank {ranks}")
     optimizer.zero_grad()
     loss.backward()
     if clip_norm is not None:
@@ -57,52 +62,57 @@ def pretrain(
     device: torch.device | None = None,
     resume: Path | None = None,
     classes: Sequence[str] = (),
-    going: Callable[[], bool] = lambda: False,
+    preempted: Callable[[], bool] = lambda: False,
 ) -> TwoViews:
-    """Train for ``config.train.epochs``, or until a file named ``stop`` lies in the run's folder at an epoch's end.
+    """Train for ``config.train.epochs`` epochs, or until an epoch ends with a file named ``stop`` in the run's folder.
 
     Args:
-        batches: epoch -> this rank's share of its global batches, in order; asked from the first epoch to be done, of
-            which only those that are left are to be given.
-        recorder: keeps metrics, ids, crops and checkpoints (rank 0's writes, the others' do nothing).
-        report: called at every checkpoint, on every rank, with the means since the last one (a barrier under Ray).
-        resume: the checkpoint to go on from, of a run with the same settings; on the CPU, with as many ranks (one or
-            two: more may add in another order), the result is that of a run that was never interrupted, bit for bit.
-        classes: names of the videos' classes, for method=mean_teacher.
-        going: whether a machine is about to be taken away; asked with each line of metrics, on every rank. The first
-            time that it is, a checkpoint is taken at once, within the epoch.
+        batches: epoch -> this rank's share of the epoch's global batches, in order. The first call may be for an epoch
+            that was interrupted; it must yield only the remaining batches.
+        recorder: writes metrics, video ids, crops and checkpoints; only the one on rank 0 writes.
+        report: called on every rank at every checkpoint with the means since the last one (a barrier under Ray).
+        resume: a checkpoint of a run with the same settings, to continue from. On CPUs with the same number of ranks,
+            one or two, the result equals that of an uninterrupted run bit for bit. (With more ranks, the order of a sum
+            may differ.)
+        classes: class names of the videos, for method=mean_teacher.
+        preempted: whether a machine is about to be taken away; called on every rank with each line of metrics. The
+            first time it returns True, a checkpoint is written at once, within the epoch.
 
     Raises:
-        NonFiniteLossError: names the step and the ranks.
+        NonFiniteLossError: the loss is not finite; the text names the step and the ranks.
         DecodeFailuresError: more samples than ``data.max_failed`` allows could not be decoded.
-        StorageError: the run's folder cannot be written to.
-        These are raised on every rank at the same step.
+        StorageError: the run's folder is not writable.
+        Each is raised on every rank at the same step.
     """
     device = device or torch.device("cpu")
     model = build_model(config, device, classes)
     optimizer = build_optimizer(config, model.policy, model.method)
     meter = Meter(2 * config.train.global_batch)
-    epoch, step, drawn = load_state(resume, model, optimizer, meter) if resume else (0, 0, None)
-    course = Course(config, steps_per_epoch, recorder, model, distribute(model, device), optimizer, meter, epoch, step)
-    while course.step < course.total:
-        torch.manual_seed(epoch_seed(config.seed, course.epoch))
-        if drawn is not None:
-            torch.set_rng_state(drawn)
-            drawn = None
-        pass_epoch(course, batches(course.epoch), device, going, report)
-        if end_epoch(course, report):
+    epoch, step, rng_state = load_state(resume, model, optimizer, meter) if resume else (0, 0, None)
+    wrapped = distribute(model, device)
+    state = TrainingState(config, steps_per_epoch, recorder, model, wrapped, optimizer, meter, epoch, step)
+    while state.step < state.total:
+        # A seed per epoch makes every epoch independent of how the run got there. Only a checkpoint from within an
+        # epoch has to restore torch's random state as well.
+        torch.manual_seed(epoch_seed(config.seed, state.epoch))
+        if rng_state is not None:
+            torch.set_rng_state(rng_state)
+            rng_state = None
+        run_epoch(state, batches(state.epoch), device, preempted, report)
+        if finish_epoch(state, report):
             break
     return model
 
 
 @dataclass
-class Course:
-    """A training on its way.
+class TrainingState:
+    """A training run in progress.
 
     Attributes:
-        model: what is trained; wrapped: the same, for several processes.
-        epoch, step: done so far. first: the step after which ``seen``, this rank's rows since then, begins.
-        told: that a machine is about to go, and a checkpoint was taken for it.
+        model: the model; wrapped: the same model in DDP if there are several ranks.
+        epoch, step: finished epochs and steps.
+        rows: this rank's rows of each step since ``first_step``, not yet passed to the recorder.
+        saved_for_preemption: whether a preemption was announced and its checkpoint written.
     """
 
     config: Config
@@ -114,9 +124,9 @@ class Course:
     meter: Meter
     epoch: int
     step: int
-    first: int = 0
-    seen: list[list[Row]] = field(default_factory=list)
-    told: bool = False
+    first_step: int = 0
+    rows: list[list[Row]] = field(default_factory=list)
+    saved_for_preemption: bool = False
 
     @property
     def total(self) -> int:
@@ -127,70 +137,70 @@ class Course:
         return min(round(self.config.optim.warmup_epochs * self.steps_per_epoch), self.total)
 
     def check(self) -> None:
-        """What any rank cannot go on with, raised on every rank; see ``check_together``."""
+        """Raise on every rank if any rank cannot continue; see ``check_all_ranks``."""
         rows = self.steps_per_epoch * self.config.train.global_batch
-        check_together(self.seen, self.recorder, self.config.data.max_failed, rows)
+        check_all_ranks(self.rows, self.recorder, self.config.data.max_failed, rows)
 
 
-def pass_epoch(
-    course: Course, batches: Iterable[Batch], device: torch.device, going: Callable[[], bool], report: Report
+def run_epoch(
+    state: TrainingState, batches: Iterable[Batch], device: torch.device, preempted: Callable[[], bool], report: Report
 ) -> None:
-    """The steps that an epoch still has."""
-    config, c = course.config, course
-    c.first, c.seen = c.step, []
-    for batch in c.meter.timed(batches, min((c.epoch + 1) * c.steps_per_epoch, c.total) - c.step):
-        check_order(batch, c.epoch, c.step - c.epoch * c.steps_per_epoch, config.train.global_batch)
-        c.seen.append(rows_of(batch))
-        set_lr(c.optimizer, c.step, c.total, c.warmup)
+    """Run the remaining steps of an epoch."""
+    config, s = state.config, state
+    s.first_step, s.rows = s.step, []
+    for batch in s.meter.timed(batches, min((s.epoch + 1) * s.steps_per_epoch, s.total) - s.step):
+        check_order(batch, s.epoch, s.step - s.epoch * s.steps_per_epoch, config.train.global_batch)
+        s.rows.append(rows_of(batch))
+        set_lr(s.optimizer, s.step, s.total, s.warmup)
         moved = batch.to(device)
-        c.recorder.crops(c.model, moved, c.step, c.total)
+        s.recorder.crops(s.model, moved, s.step, s.total)
         try:
-            loss, scalars = train_step(c.wrapped, moved, c.optimizer, c.step / c.total, config.optim.clip_norm)
+            loss, scalars = train_step(s.wrapped, moved, s.optimizer, s.step / s.total, config.optim.clip_norm)
         except NonFiniteLossError as error:
-            raise NonFiniteLossError(f"{error} at step {c.step} (epoch {c.epoch}); run: {c.recorder.folder}") from None
-        c.meter.add(loss)
-        c.step += 1
-        if c.step % config.run.log_every == 0 or c.step in (1, c.total):
-            means = reduce_scalars(scalars) | learning_rates(c.optimizer) | c.meter.read()
-            c.recorder.metrics(c.step, c.epoch, means)
-            c.check()
-            if going() and not c.told:
-                keep_within(course, report)
+            raise NonFiniteLossError(f"{error} at step {s.step} (epoch {s.epoch}); run: {s.recorder.folder}") from None
+        s.meter.add(loss)
+        s.step += 1
+        if s.step % config.run.log_every == 0 or s.step in (1, s.total):
+            means = reduce_scalars(scalars) | learning_rates(s.optimizer) | s.meter.read()
+            s.recorder.metrics(s.step, s.epoch, means)
+            s.check()
+            if preempted() and not s.saved_for_preemption:
+                save_within_epoch(state, report)
 
 
-def keep_within(course: Course, report: Report) -> None:
-    """A checkpoint at once, from which not even the epoch is begun again."""
-    c = course
-    c.told = True
-    c.recorder.samples(c.first, c.seen)
-    c.first, c.seen = c.step, []
-    state = state_of(c.model, c.optimizer, c.meter) | {"drawn": torch.get_rng_state()}
-    c.recorder.checkpoint(state, c.epoch, c.step, within=True)
-    report({"epoch": c.epoch, "step": c.step})
+def save_within_epoch(state: TrainingState, report: Report) -> None:
+    """Write a checkpoint now, from which the run continues in the middle of the epoch."""
+    s = state
+    s.saved_for_preemption = True
+    s.recorder.samples(s.first_step, s.rows)
+    s.first_step, s.rows = s.step, []
+    checkpoint = collect_state(s.model, s.optimizer, s.meter) | {"drawn": torch.get_rng_state()}
+    s.recorder.checkpoint(checkpoint, s.epoch, s.step, within=True)
+    report({"epoch": s.epoch, "step": s.step})
 
 
-def end_epoch(course: Course, report: Report) -> bool:
-    """Keep what is to be kept -> whether the run was asked to stop."""
-    c = course
-    c.recorder.samples(c.first, c.seen)
-    c.epoch += 1
-    stop = c.recorder.stop_asked()
-    due = stop or c.step == c.total or c.epoch % c.config.run.checkpoint_epochs == 0
+def finish_epoch(state: TrainingState, report: Report) -> bool:
+    """Write the epoch's samples and, if it is due, a checkpoint -> whether a stop was requested."""
+    s = state
+    s.recorder.samples(s.first_step, s.rows)
+    s.epoch += 1
+    stop = s.recorder.stop_requested()
+    due = stop or s.step == s.total or s.epoch % s.config.run.checkpoint_epochs == 0
     if due:
-        c.recorder.checkpoint(state_of(c.model, c.optimizer, c.meter), c.epoch, c.step)
-    c.check()
+        s.recorder.checkpoint(collect_state(s.model, s.optimizer, s.meter), s.epoch, s.step)
+    s.check()  # before the report: a checkpoint that could not be written must not be reported
     if due:
-        report(c.meter.read_checkpoint() | {"epoch": c.epoch, "step": c.step})
+        report(s.meter.read_checkpoint() | {"epoch": s.epoch, "step": s.step})
     return stop
 
 
-def state_of(model: TwoViews, optimizer: Optimizer, meter: Meter) -> dict[str, Any]:
-    """All that a step depends on, besides its batch; random numbers are drawn anew each epoch (``epoch_seed``)."""
+def collect_state(model: TwoViews, optimizer: Optimizer, meter: Meter) -> dict[str, Any]:
+    """Everything that later steps depend on, except the batches and the seed of each epoch (``epoch_seed``)."""
     return {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "meter": meter.state()}
 
 
 def load_state(checkpoint: Path, model: TwoViews, optimizer: Optimizer, meter: Meter) -> tuple[int, int, Tensor | None]:
-    """Put a checkpoint's state in place -> epochs and steps done; of one within an epoch, torch's random state."""
+    """Load a checkpoint -> finished epochs and steps, and torch's random state if it was saved within an epoch."""
     state, meta = load_checkpoint(checkpoint)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
@@ -199,7 +209,7 @@ def load_state(checkpoint: Path, model: TwoViews, optimizer: Optimizer, meter: M
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
-    """Torch's seed for an epoch on this rank, so that a resumed epoch draws what it would have drawn."""
+    """Torch's seed for an epoch on this rank: a resumed run draws the same random numbers as an uninterrupted one."""
     digest = hashlib.sha256(f"torch/{seed}/{epoch}/{dist.rank()}".encode()).digest()
     return int.from_bytes(digest[:7], "little")
 
@@ -209,7 +219,7 @@ def learning_rates(optimizer: Optimizer) -> dict[str, float]:
 
 
 def reduce_scalars(scalars: dict[str, Tensor]) -> dict[str, float]:
-    """Means over ranks, in one exchange; called on every rank."""
+    """Means over ranks, in a single exchange; must be called on every rank."""
     values = dist.mean_over_ranks(torch.stack([value.detach().float() for value in scalars.values()]))
     return dict(zip(scalars, values.tolist(), strict=True))
 
@@ -219,35 +229,38 @@ def rows_of(batch: Batch) -> list[Row]:
 
 
 def check_order(batch: Batch, epoch: int, step: int, global_batch: int) -> None:
-    """Every row must belong to this epoch and global step: our own promise, whatever the loader did."""
+    """Assert that every row belongs to this epoch and global step, so that no loader can reorder data unnoticed."""
     if not (bool((batch.epoch == epoch).all()) and bool((batch.position // global_batch == step).all())):
         found = batch.epoch.unique().tolist(), (batch.position // global_batch).unique().tolist()
-        raise AssertionError(f"rows must be of epoch {epoch}, step {step}, but are of epochs and steps {found}")
+        raise AssertionError(
+            f"rows must belong to epoch {epoch}, step {step}, but belong to epochs {found[0]}, steps {found[1]}"
+        )
 
 
-def check_together(seen: list[list[Row]], recorder: Recorder, max_failed: float, rows: int) -> None:
-    """What any rank cannot go on with, raised on every rank; an exchange.
+def check_all_ranks(steps: list[list[Row]], recorder: Recorder, max_failed: float, rows: int) -> None:
+    """Raise on every rank if any rank cannot continue. This is an exchange: every rank must call it.
 
     Args:
-        seen: this rank's rows of the epoch so far. rows: of a whole epoch, over all ranks.
+        steps: this rank's rows of each step of the epoch so far.
+        rows: number of rows in an epoch, over all ranks.
 
     Raises:
         DecodeFailuresError, StorageError: see ``pretrain``.
     """
-    failed = [f"{row.id} ({row.error})" for step in seen for row in step if row.error]
-    ranks = dist.gather_objects((failed, recorder.trouble))
-    trouble = next((text for _, text in ranks if text), "")
-    if trouble:
-        raise StorageError(f"{trouble}; mend that and run the same command: it goes on from the last checkpoint")
+    failed = [f"{row.id} ({row.error})" for step in steps for row in step if row.error]
+    ranks = dist.gather_objects((failed, recorder.problem))
+    problem = next((text for _, text in ranks if text), "")
+    if problem:
+        raise StorageError(f"{problem}; fix this and run the same command: it continues from the last checkpoint")
     check_failures([text for texts, _ in ranks for text in texts], max_failed, rows)
 
 
 def check_failures(failed: list[str], max_failed: float, rows: int) -> None:
     """Raises:
-    DecodeFailuresError: of an epoch's ``rows``, more than ``max_failed`` have been filled by substitutes so far.
+    DecodeFailuresError: more than ``max_failed`` of the ``rows`` rows of an epoch have failed so far.
     """
     if len(failed) > max_failed * rows:
         raise DecodeFailuresError(
-            f"at most data.max_failed={max_failed} of {rows} samples may fail to decode, but {len(failed)} did: "
+            f"{len(failed)} of {rows} samples could not be decoded, more than data.max_failed={max_failed} allows: "
             + "; ".join(failed[:5])
         )

@@ -1,10 +1,10 @@
-"""What a run leaves in its folder while it trains.
+"""The files that a run writes to its folder during training.
 
 metrics.jsonl, tensorboard/    every ``run.log_every`` steps
 samples.jsonl                  the video ids of each global step, in order
-failures.jsonl                 the samples that could not be decoded, why, and what stood in for them
-history.jsonl                  every start of the workers, and from which step
-crops/step=0000240.npz         four videos and their crops, and 2,048 crops' parameters, at start, middle and end
+failures.jsonl                 samples that could not be decoded: the video, the reason, the substitute
+history.jsonl                  every start of the workers and the step they started from
+crops/step=0000240.npz         four videos with their crops, and the parameters of 2,048 crops, at start, middle and end
 checkpoints/epoch=0060/        state.pt, meta.json
 """
 
@@ -37,10 +37,10 @@ from paramcrop.training.two_views import TwoViews, stack_params
 
 
 class Board:
-    """An event file in ``folder``.
+    """A TensorBoard event file in ``folder``.
 
     Args:
-        step: the last step that counts; what earlier files in the folder say of later ones is hidden.
+        step: the last valid step; TensorBoard hides later steps of earlier files in the folder.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
@@ -61,61 +61,62 @@ class Board:
         self._writer.close()
 
 
-PROBE = 4  # videos whose crops are kept
-SEND = 15.0  # seconds between two sendings of metrics
+PROBE = 4  # videos whose crops are saved
+SEND = 15.0  # seconds between two uploads of metrics
 RECORDED = ("metrics.jsonl", "samples.jsonl", "failures.jsonl", "crops/", "tensorboard/")
-DRAWS = 2048  # crops whose parameters are kept, of the same noise in every run
+DRAWS = 2048  # crops whose parameters are saved, from the same noise in every run
 
 
 class Row(NamedTuple):
-    """One sample of a step, as it is kept."""
+    """One sample of a step."""
 
     position: int  # in the epoch
     id: str
-    error: str  # empty: it was decoded
-    substitute: str  # the video shown instead
+    error: str  # why it could not be decoded; empty: it was decoded
+    substitute: str  # id of the video shown instead
 
 
 class Recorder:
-    """Rank 0 writes; on other ranks, and with no folder, every call only takes its part in the exchange it needs.
+    """Writes the files of a run on rank 0; on other ranks or without a folder, its methods only exchange data.
 
-    A write that fails is not raised, for the other ranks would wait for this one: ``trouble`` says what it was, nothing
-    more is written, and the loop ends on all ranks together.
+    A failed write is not raised, because the other ranks would wait for this one. ``problem`` then holds its text,
+    nothing more is written, and the loop ends on all ranks together.
 
     Args:
-        folder: the run's.
-        step: the last step that counts; what was recorded of later ones is removed, for they are done again.
-        held: whether the folder is still this run's to write to; asked before each checkpoint.
-        mirror: of what ``folder`` is a copy, to which all of it is sent; none: of nothing.
+        folder: folder of the run.
+        step: the last valid step. Records of later steps are removed, because those steps are run again.
+        owns_run: whether this process may still write to the folder; called before each checkpoint.
+        mirror: the remote folder that ``folder`` is a copy of and that all files are sent to; None: no remote folder.
     """
 
     def __init__(
         self,
         folder: Path | None,
         step: int = 0,
-        held: Callable[[], bool] = lambda: True,
+        owns_run: Callable[[], bool] = lambda: True,
         mirror: Mirror | None = None,
     ) -> None:
-        self.folder, self.held, self.trouble = folder, held, ""
+        self.folder, self.owns_run, self.problem = folder, owns_run, ""
         self._mirror = mirror or Mirror(folder or Path())
         self._sending, self._sent = Thread(), time.monotonic()
         self._probe: dict[str, Any] = {}
         with self._writing() as where:
             if where is not None:
                 where.mkdir(parents=True, exist_ok=True)
-                self._cut(where, step)
-                # Held open: a process of an earlier attempt that still writes does so into a file that has gone.
+                self._remove_later_steps(where, step)
+                # These files are new and stay open. A process of an earlier attempt that is still alive has the old
+                # ones open, so its lines do not end up here.
                 names = ("metrics", "samples", "failures")
                 self._lines = {name: Lines(where / f"{name}.jsonl") for name in names}
                 self._board = Board(where / "tensorboard", step)
 
     def started(self, step: int, epoch: int, passed_over: list[str], device: str) -> None:
-        """Every start of the workers, for who reads the run's history."""
+        """Write a start of the workers to the history of the run."""
         with self._writing() as where:
             if where is not None:
                 line = {"event": "workers", "step": step, "epoch": epoch, "workers": dist.world_size()}
                 line["device"] = device
-                self._mirror.fetch("history.jsonl")  # the command has written to it meanwhile
+                self._mirror.fetch("history.jsonl")  # the command may have written to it in the meantime
                 append_line(where / "history.jsonl", line | ({"passed_over": passed_over} if passed_over else {}))
                 self._mirror.send("history.jsonl")
 
@@ -127,9 +128,9 @@ class Recorder:
                 self._board.add(step, values)
                 self._send_metrics()
 
-    def samples(self, first_step: int, seen: list[list[Row]]) -> None:
-        """An epoch's rows on this rank -> one line per global step; an exchange, so called on every rank."""
-        ranks = dist.gather_objects(seen)
+    def samples(self, first_step: int, steps: list[list[Row]]) -> None:
+        """Write one line per global step from this rank's rows of each step; must be called on every rank."""
+        ranks = dist.gather_objects(steps)
         with self._writing() as where:
             if where is not None:
                 for i, parts in enumerate(zip(*ranks, strict=True)):
@@ -143,7 +144,7 @@ class Recorder:
 
     @torch.no_grad()
     def crops(self, model: TwoViews, batch: Batch, step: int, total: int) -> None:
-        """At the first, middle and last step: the same four videos, with the same noise, and where their crops lie."""
+        """At the first, middle and last step, save the crops of the same four videos with the same noise."""
         if step not in (0, total // 2, total - 1):
             return
         with self._writing() as where:
@@ -165,22 +166,22 @@ class Recorder:
                     )
 
     def checkpoint(self, state: dict[str, Any], epoch: int, step: int, within: bool = False) -> None:
-        """``state`` after ``epoch`` epochs and ``step`` steps; what was recorded of them is sent before it.
+        """Save ``state`` after ``epoch`` epochs and ``step`` steps; the records of these steps are sent first.
 
-        One that is taken ``within`` the next epoch lasts until that has its own.
+        A checkpoint ``within`` an epoch is removed by the next checkpoint.
         """
         name = NAME.format(epoch) + (WITHIN.format(step) if within else "")
         with self._writing() as where:
             if where is not None:
-                if not self.held():
-                    raise PermissionError("another command has taken this run over")
+                if not self.owns_run():
+                    raise PermissionError("another command has taken over this run")
                 meta = {"epoch": epoch, "step": step, "workers": dist.world_size()}
                 save_checkpoint(where / "checkpoints" / name, state, meta)
                 self._mirror.send(*RECORDED, f"checkpoints/{name}/")
                 self._remove_older(where / "checkpoints", name)
 
     def _remove_older(self, checkpoints: Path, name: str) -> None:
-        """Those taken within an epoch; and, where a bucket keeps them all, this copy's others."""
+        """Remove checkpoints from within an epoch and, if a bucket keeps them all, all other local ones."""
         for older in checkpoints.glob("epoch=*"):
             within = "-step=" in older.name
             if older.name != name and (within or self._mirror.uri):
@@ -188,14 +189,14 @@ class Recorder:
                 if within:
                     self._mirror.remove(f"checkpoints/{older.name}/")
 
-    def stop_asked(self) -> bool:
-        """Whether someone has put a file named ``stop`` into the run's folder; the same answer on every rank."""
-        asked = False
+    def stop_requested(self) -> bool:
+        """Whether there is a file named ``stop`` in the run's folder; the same answer on every rank."""
+        requested = False
         with self._writing() as where:
             if where is not None:
                 self._mirror.fetch("stop")
-                asked = (where / "stop").exists()
-        return bool(dist.gather_objects(asked)[0])
+                requested = (where / "stop").exists()
+        return bool(dist.gather_objects(requested)[0])
 
     def close(self) -> None:
         with self._writing() as where:
@@ -206,29 +207,29 @@ class Recorder:
                 self._mirror.send(*RECORDED)
 
     def _send_metrics(self) -> None:
-        """Now and then, and without waiting: for who watches; what does not arrive comes with the checkpoint."""
+        """Upload the metrics in the background every ``SEND`` seconds; a checkpoint uploads what was missed."""
         if self._mirror.uri and time.monotonic() - self._sent > SEND and not self._sending.is_alive():
             self._sent = time.monotonic()
-            self._sending = Thread(target=_quietly, args=(self._mirror,), daemon=True)
+            self._sending = Thread(target=_try_to_send_metrics, args=(self._mirror,), daemon=True)
             self._sending.start()
 
     @contextmanager
     def _writing(self) -> Iterator[Path | None]:
-        """The folder, where this rank is to write; a failure to becomes ``trouble``."""
+        """The folder if this rank writes, else None; an OSError inside becomes ``problem``."""
         try:
-            yield None if self.trouble or dist.rank() else self.folder
+            yield None if self.problem or dist.rank() else self.folder
         except OSError as error:
-            self.trouble = f"{self.folder} must be writable, but {error.strerror or error}"
+            self.problem = f"cannot write to {self.folder}: {error.strerror or error}"
 
-    def _cut(self, where: Path, step: int) -> None:
+    def _remove_later_steps(self, where: Path, step: int) -> None:
         for name in ("metrics", "samples", "failures"):
             cut_lines(where / f"{name}.jsonl", step)
         for path in (where / "crops").glob("step=*.npz"):
-            if int(path.stem.partition("=")[2]) >= step:  # taken before the step of that number
+            if int(path.stem.partition("=")[2]) >= step:  # >=, because step=N is saved before step N runs
                 path.unlink()
 
 
-def _quietly(mirror: Mirror) -> None:
+def _try_to_send_metrics(mirror: Mirror) -> None:
     with suppress(OSError):
         mirror.send("metrics.jsonl", waits=())
 
@@ -240,7 +241,7 @@ def _make_probe(batch: Batch) -> dict[str, Any]:
 
 
 def _first_probe(crops: Path) -> dict[str, Any]:
-    """The videos an earlier attempt began with; none if it kept none."""
+    """The videos that an earlier attempt saved, if any, so that a resumed run keeps drawing the same ones."""
     for path in sorted(crops.glob("step=*.npz")):
         with suppress(ValueError, KeyError), np.load(path) as kept:
             return {name: kept[name] for name in ("id", "video", "flip", "noise")}

@@ -1,4 +1,4 @@
-"""The model that is trained: crop policy and framework in one module."""
+"""The trained model: crop policy and framework in one module."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ class TwoViews(nn.Module):
     """Everything that is differentiated, in one module for DDP: crops -> views -> loss.
 
     Args:
-        policy: draws the crops. method: the loss of two views. Their protocols give the shapes.
-        size: (frames, height, width) of a view; rounding: Eq. 8's.
-        mean, std: applied to the views' pixels in [0, 1].
-        noise: the distribution of the policy's noise, "normal" or "uniform" over [-1, 1].
+        policy: predicts or draws the crops; see its protocol.
+        method: computes the loss of two views; see its protocol.
+        size: (frames, height, width) of a view.
+        rounding: rounding of Eq. 8, "round" or "floor".
+        mean, std: normalisation of the views' pixels, which are in [0, 1].
+        noise: distribution of the policy's noise, "normal" or "uniform" over [-1, 1].
     """
 
     def __init__(
@@ -44,21 +46,21 @@ class TwoViews(nn.Module):
         self.size, self.rounding, self.mean, self.std = size, rounding, mean, std
 
     def forward(self, batch: Batch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """-> this rank's loss, and scalars of the loss and of the crops."""
+        """A batch -> loss of this rank, and scalars of the loss and of the crops."""
         crops = self.policy(batch.noise, progress)
         view_1, view_2 = (self.view(batch, i, params) for i, params in enumerate(crops))
         loss, scalars = self.method(view_1, view_2, batch.label, progress)
         return loss, scalars | crop_scalars(crops, batch) | self.policy.telemetry(batch.noise)
 
     def view(self, batch: Batch, i: int, params: CropParams) -> Tensor:
-        """View i as the network sees it: float32 (B, 3, *size)."""
-        drawn = batch.augmentation(i)
-        view = crop_cube(batch.clip(i), params, self.size, lambda frames: augment(frames, drawn), self.rounding)
+        """View i as the input of the network: float32 (B, 3, *size)."""
+        augmentation = batch.augmentation(i)
+        view = crop_cube(batch.clip(i), params, self.size, lambda frames: augment(frames, augmentation), self.rounding)
         return (view - self.mean) / self.std
 
 
 def build_model(config: Config, device: torch.device, classes: Sequence[str] = ()) -> TwoViews:
-    """The model of a config, its weights a function of ``config.seed`` alone, on ``device``; see ``build_method``."""
+    """The model of a config on ``device``; its initial weights depend only on ``config.seed``. See ``build_method``."""
     torch.manual_seed(config.seed)
     policy, method = build_policy(config), build_method(config, network_dtype(config, device), classes)
     a, c = config.augment, config.cropper
@@ -66,23 +68,24 @@ def build_model(config: Config, device: torch.device, classes: Sequence[str] = (
 
 
 def distribute(model: TwoViews, device: torch.device) -> nn.Module:
-    """Wrap for several processes, if there are: DDP, with SyncBatchNorm on GPUs (torch's raises on the CPU)."""
+    """Wrap the model in DDP if there are several ranks, with SyncBatchNorm on GPUs (torch has none for CPUs)."""
     if dist.world_size() == 1:
         return model
     if device.type == "cuda":
-        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place: its layers are replaced
-    # device_ids unset: it would move the batch, and jitter is read on the CPU. Buffers stay where they
-    # are: MoCo's queue is equal on all ranks by itself, and running statistics are of use to the saved rank 0 alone.
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # replaces the layers in place
+    # Without device_ids, because DDP would move the batch, whose jitter must stay on the CPU. No broadcast of buffers:
+    # MoCo's queue is equal on all ranks anyway, and running statistics are only read from rank 0, which is saved.
     return DistributedDataParallel(model, broadcast_buffers=False)
 
 
 @torch.no_grad()
 def crop_scalars(crops: tuple[CropParams, CropParams], batch: Batch) -> dict[str, Tensor]:
-    """Batch means of both crops.
+    """Means of both crops over the batch.
 
-    ``crop_distance``, ``crop_iou``: in the croppers' own frame (Figure 5). ``source_distance``, ``source_iou``: the
-    crops composed with R_1, R_2 and un-flipped, so in the video (Figures 1b, 8 to 10). ``s_p_1`` ... ``dt_2``: each
-    parameter of each view.
+    - ``crop_distance``, ``crop_iou``: in the clips that the crops are taken from (Figure 5).
+    - ``source_distance``, ``source_iou``: in the video, that is, composed with R_1 and R_2 and with the flip undone
+      (Figures 1b, 8 to 10).
+    - ``s_p_1`` ... ``dt_2``: each parameter of each view.
     """
     boxes = [crop_box(params) for params in crops]
     sources = [box_in_video(box, batch.cube[:, i], batch.flip[:, i]) for i, box in enumerate(boxes)]
@@ -99,6 +102,6 @@ def crop_scalars(crops: tuple[CropParams, CropParams], batch: Batch) -> dict[str
 
 
 def stack_params(crops: tuple[CropParams, CropParams]) -> Tensor:
-    """Both views' parameters -> (B, 2, 6), in the order of Eq. 5; theta is 0 where nothing rotates."""
+    """The parameters of both views -> (B, 2, 6), in the order of Eq. 5; theta is 0 without rotation."""
     zero = torch.zeros_like(crops[0].s_p)
     return torch.stack([torch.stack([zero if p is None else p for p in params], -1) for params in crops], 1)

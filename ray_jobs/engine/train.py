@@ -56,7 +56,7 @@ def train_worker(job: dict[str, Any]) -> tuple[str, str] | None:
     stream = (to_batch(columns) for columns in rows)
     try:
         given = partial(_next, stream, steps)
-        pretrain(config, given, steps, recorder, ray.train.report, device, resume, job["classes"], about_to_go)
+        pretrain(config, given, steps, recorder, ray.train.report, device, resume, job["classes"], preempted)
     except TOGETHER as error:
         return type(error).__name__, str(error)
     finally:
@@ -69,8 +69,8 @@ def _next(stream: Iterator[Batch], steps: int, epoch: int) -> Iterator[Batch]:
     return islice(stream, steps)
 
 
-def about_to_go() -> bool:
-    """Whether a node with a worker has been told that it will be taken away; asked on every rank."""
+def preempted() -> bool:
+    """Whether the removal of a node with a worker has been announced; called on every rank."""
     return ray.train.get_preemption_info() is not None
 
 

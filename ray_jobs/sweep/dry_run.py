@@ -14,7 +14,7 @@ from paramcrop.storage.mirror import Mirror, folders_in
 from paramcrop.storage.runs import find_run, home, read_status
 from paramcrop.sweeps.record import read_record
 from paramcrop.sweeps.trials import Trial, config_of
-from paramcrop.training.model_size import learned
+from paramcrop.training.model_size import trainable_parameters
 from ray_jobs.engine.plan import Node, plan_sweep
 from ray_jobs.launch_files.check import check_cluster, tell_cluster
 from ray_jobs.sweep.plan import Sweep
@@ -133,5 +133,5 @@ def _disk(sweep: Sweep, runs: int) -> str:
     """Weights, momentum and what else a checkpoint has: about two float32 numbers a parameter."""
     config = sweep.config
     checkpoints = -(-config.train.epochs // config.run.checkpoint_epochs)
-    total = runs * checkpoints * 8 * learned(config, sweep.videos.classes)
+    total = runs * checkpoints * 8 * trainable_parameters(config, sweep.videos.classes)
     return f"disk: about {total / 2**30:.2g} GiB of checkpoints ({runs} runs x {checkpoints})"

@@ -29,7 +29,7 @@ def rows(shards: tuple[str, Manifest], n: int) -> list[dict[str, Any]]:
     return [{"id": v.id, "video": v.video, "label": v.label, "epoch": 0, "position": i} for i, v in enumerate(videos)]
 
 
-def test_a_sample_is_a_function_of_seed_epoch_and_id(shards: tuple[str, Manifest]) -> None:
+def test_a_sample_depends_only_on_seed_epoch_and_id(shards: tuple[str, Manifest]) -> None:
     some = rows(shards, 3)
     together, alone = cut_batch(some, SPEC, 0), cut_batch(some[1:2], SPEC, 0)
     for name, column in alone.items():
@@ -58,7 +58,7 @@ def test_shapes_and_types(shards: tuple[str, Manifest]) -> None:
     }
 
 
-def test_each_view_has_its_own_cube_and_the_clip_is_cut_there(shards: tuple[str, Manifest]) -> None:
+def test_each_view_is_cut_from_its_own_cube(shards: tuple[str, Manifest]) -> None:
     (row,) = rows(shards, 1)
     sample = cut_sample(row, replace(SPEC, random_box=(0.5, 0.9)), 0, 0)
     assert not np.array_equal(sample["cube"][0], sample["cube"][1])
@@ -80,14 +80,14 @@ def test_without_random_cubes_both_views_share_the_centre_square(shards: tuple[s
     np.testing.assert_allclose(sample["cube"][0][:2], [[0.1, 0.9], [0.0, 1.0]], atol=1e-6)
 
 
-def test_a_switch_changes_no_other_draw(shards: tuple[str, Manifest]) -> None:
+def test_a_setting_does_not_change_the_other_random_numbers(shards: tuple[str, Manifest]) -> None:
     (row,) = rows(shards, 1)
     with_cubes, without = (cut_sample(row, replace(SPEC, random_cube=on), 0, 0) for on in (True, False))
     for name in ("flip", "order", "factors", "noise"):
         np.testing.assert_array_equal(with_cubes[name], without[name])
 
 
-def test_a_shared_window_keeps_the_boxes_apart() -> None:
+def test_a_shared_window_keeps_separate_boxes() -> None:
     spec = replace(SPEC, share_window=True)
     u = draw_cubes(generator(0, 0, "v"), spec)
     starts, boxes = window_starts(u, spec, 300), square_boxes(u, spec, 240, 320)
@@ -95,7 +95,7 @@ def test_a_shared_window_keeps_the_boxes_apart() -> None:
     assert not np.array_equal(boxes[0], boxes[1])
 
 
-def test_cubes_stay_inside_and_reach_every_place() -> None:
+def test_cubes_stay_inside_and_reach_every_position() -> None:
     spec = ClipSpec(frames=4, stride=2, random_box=(0.5, 0.8))
     u = np.concatenate([draw_cubes(generator(0, e, "v"), spec) for e in range(400)])
     start, (top, left, side) = window_starts(u, spec, 12), square_boxes(u, spec, 20, 30).T
@@ -105,7 +105,7 @@ def test_cubes_stay_inside_and_reach_every_place() -> None:
     assert set(side) == set(range(10, 17))
 
 
-def test_short_videos_are_looped() -> None:
+def test_short_videos_loop() -> None:
     pixels = np.stack([np.full((32, 32, 3), 40 * i, np.uint8) for i in range(5)])
     row = {"id": "short", "video": encode(pixels, 10.0).data}
     sample = cut_sample(row, replace(SPEC, frames=12, random_cube=False), 0, 0)
@@ -114,7 +114,7 @@ def test_short_videos_are_looped() -> None:
     assert len(set(brightness.round())) == 5
 
 
-def test_draws_follow_their_ranges() -> None:
+def test_random_numbers_fill_their_ranges() -> None:
     spec = ClipSpec(jitter=0.8, brightness=0.8, hue=0.2, flip=0.5)
     drawn = [draw_augmentation(generator(0, e, "v"), spec) for e in range(500)]
     factors = np.concatenate([d["factors"] for d in drawn])
@@ -129,7 +129,7 @@ def test_draws_follow_their_ranges() -> None:
     assert abs(noise.mean()) < 0.02 and abs(noise.std() - 1) < 0.02
 
 
-def test_resize_matches_a_smooth_ramp() -> None:
+def test_resize_keeps_a_smooth_ramp() -> None:
     ramp = np.linspace(0, 255, 64)[None, None, :, None].repeat(64, 1).repeat(3, 3).repeat(2, 0).astype(np.uint8)
     small = resize(ramp, 16)
     assert small.shape == (2, 16, 16, 3)

@@ -19,7 +19,7 @@ from paramcrop.errors import DataError, VideoError
 
 
 def act(what: str) -> int:
-    """What a decoder may do to its process -> its id."""
+    """Do something that a decoder may do to its process -> the process id."""
     if what == "sleep":
         time.sleep(60)
     elif what == "stuck":
@@ -29,14 +29,14 @@ def act(what: str) -> int:
     elif what == "exit":
         os._exit(3)
     elif what == "refuse":
-        raise DataError("a file must be good, but is not")
+        raise DataError("the file is damaged")
     elif what == "fail":
         raise ValueError("one line\nand more")
     return os.getpid()
 
 
 def faults(megabytes: tuple[int, ...]) -> int:
-    """Pages that the kernel had to find for arrays of so many MB, one after another."""
+    """Page faults of allocating arrays of these sizes, one after another."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for size in megabytes:
         np.ones(size * 2**20, np.uint8)
@@ -71,7 +71,7 @@ def soon(condition: Callable[[], bool], seconds: float = 3) -> bool:
     return condition()
 
 
-def test_one_child_serves_call_after_call_and_ends_with_its_owner() -> None:
+def test_one_child_serves_many_calls_and_ends_with_its_owner() -> None:
     with Killable(act, 30) as call:
         child = call("")
         assert child != os.getpid()
@@ -82,13 +82,13 @@ def test_one_child_serves_call_after_call_and_ends_with_its_owner() -> None:
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("sleep", "must be read within 1 s, but was not"),
-        ("stuck", "must be read within 1 s, but was not"),
-        ("crash", "the process that read it died of signal SIGSEGV"),
-        ("exit", "the process that read it ended with exit code 3"),
+        ("sleep", "reading took longer than 1 s"),
+        ("stuck", "reading took longer than 1 s"),
+        ("crash", "the decoder process was killed by SIGSEGV"),
+        ("exit", "the decoder process exited with code 3"),
     ],
 )
-def test_a_child_that_hangs_or_dies_is_named_and_replaced(what: str, message: str) -> None:
+def test_a_child_that_hangs_or_dies_is_reported_and_replaced(what: str, message: str) -> None:
     with Killable(act, 30) as call:
         first = call("")
         call.timeout = 1
@@ -102,11 +102,11 @@ def test_a_child_that_hangs_or_dies_is_named_and_replaced(what: str, message: st
 @pytest.mark.parametrize(
     ("what", "kind", "message"),
     [
-        ("refuse", DataError, "a file must be good, but is not"),
-        ("fail", VideoError, "must be readable, but ValueError: one line"),
+        ("refuse", DataError, "the file is damaged"),
+        ("fail", VideoError, "cannot be read: ValueError: one line"),
     ],
 )
-def test_errors_come_back_and_the_child_goes_on(what: str, kind: type[Exception], message: str) -> None:
+def test_errors_are_returned_and_the_child_stays_alive(what: str, kind: type[Exception], message: str) -> None:
     with Killable(act, 30) as call:
         child = call("")
         with pytest.raises(kind, match=f"^{message}$") as caught:
@@ -129,7 +129,7 @@ def test_a_child_does_not_outlive_a_killed_parent(what: str) -> None:
 
 
 def test_arrays_come_back_through_shared_memory() -> None:
-    """Larger and smaller than before, none, an empty one; and again from the child after one that was killed."""
+    """Larger and smaller arrays than before, no array, an empty one; and again from the next child after a kill."""
     with Killable(arrays, 30) as call:
         for sizes in ((3, 5), (1000, 200_000), (7,), (), (0, 4), (0,)):
             for got, expected in zip(call(*sizes), arrays(*sizes), strict=True):
@@ -145,14 +145,14 @@ def die_once(marker: str) -> str:
     return "here"
 
 
-def test_a_child_that_is_killed_for_another_reason_is_asked_again(tmp_path: Path) -> None:
+def test_a_call_is_repeated_once_if_its_child_is_killed(tmp_path: Path) -> None:
     with Killable(die_once, 30) as call:
         assert call(str(tmp_path / "marker")) == "here"
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library's malloc has other settings")
-def test_a_call_uses_the_memory_of_the_one_before() -> None:
-    sizes = (1, 2, 3)  # numpy asks for huge pages from 4 MB on
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the settings are those of glibc's malloc")
+def test_a_call_reuses_the_memory_of_the_previous_one() -> None:
+    sizes = (1, 2, 3)  # MB; from 4 MB on, numpy requests huge pages
     with Killable(faults, 30) as call:
         first = call(sizes)
         assert call(sizes) < 50 < 500 < first

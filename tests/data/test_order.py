@@ -12,7 +12,7 @@ MANIFEST = Manifest("id", (), tuple(Shard(f"s{i}", 0, "", groups) for i, groups 
 
 
 def shown(segments: list[Segment]) -> list[tuple[str, int, int]]:
-    """Every row as (file, row group, row in it), in the order shown."""
+    """Every row as (file, row group, row in the group), in the order of the epoch."""
     sizes = {(f"s{i}", g): n for i, groups in enumerate(GROUPS) for g, n in enumerate(groups)}
     rows = []
     for segment in segments:
@@ -28,14 +28,14 @@ def test_an_epoch_is_a_permutation_of_all_videos(window: int) -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 24, 40])
-def test_an_epoch_is_cut_to_exactly_the_rows_asked_for(rows: int) -> None:
+def test_an_epoch_has_exactly_the_requested_rows(rows: int) -> None:
     segments = epoch_segments(MANIFEST, 0, 3, rows, 2)
     assert sum(len(s.take) for s in segments) == rows
     assert [s.position for s in segments] == [sum(len(t.take) for t in segments[:i]) for i in range(len(segments))]
     assert len(set(shown(segments))) == rows
 
 
-def test_pure_in_seed_and_epoch() -> None:
+def test_the_order_depends_only_on_seed_and_epoch() -> None:
     def order(seed: int, epoch: int) -> list[tuple[str, int, int]]:
         return shown(epoch_segments(MANIFEST, seed, epoch, 40, 2))
 
@@ -49,7 +49,7 @@ def test_rows_of_a_window_are_mixed() -> None:
     assert [r[:2] for r in rows] != sorted((r[:2] for r in rows), key=[r[:2] for r in rows].index)
 
 
-def test_what_is_left_out_changes_from_epoch_to_epoch() -> None:
+def test_the_rows_left_out_change_from_epoch_to_epoch() -> None:
     everything = {(f"s{i}", g, r) for i, groups in enumerate(GROUPS) for g, n in enumerate(groups) for r in range(n)}
     left_out = [frozenset(everything - set(shown(epoch_segments(MANIFEST, 0, e, 40, 8)))) for e in range(5)]
     assert all(len(rows) == 3 for rows in left_out)
@@ -62,19 +62,19 @@ def test_steps_per_epoch() -> None:
         steps_per_epoch(43, 64)
 
 
-ROWS = {("s0", 1): (0, 6), ("s1", 0): (2,), ("s1", 1): (5,), ("s2", 0): (0, 1, 8)}  # no label in the other groups
+ROWS = {("s0", 1): (0, 6), ("s1", 0): (2,), ("s1", 1): (5,), ("s2", 0): (0, 1, 8)}  # the other groups have no labels
 LABELLED = Labelled(batch=8, quota=3, rows=ROWS)
 
 
 @pytest.mark.parametrize("window", [1, 2, 100])
-def test_of_each_batch_so_many_rows_are_labelled_and_the_others_pass_over_all_videos(window: int) -> None:
+def test_each_batch_has_its_quota_of_labelled_rows_and_the_others_are_a_pass_over_all_videos(window: int) -> None:
     steps = steps_per_epoch(MANIFEST.videos, 8, 3)
-    assert steps == 8  # five new videos a step, of 43
+    assert steps == 8  # each step takes five new videos of 43
     segments = epoch_segments(MANIFEST, 0, 1, 8 * steps, window, LABELLED)
     assert [s.position for s in segments] == [sum(len(t.take) for t in segments[:i]) for i in range(len(segments))]
     rows, labelled = shown(segments), np.concatenate([s.shown for s in segments])
     assert labelled.reshape(steps, 8).sum(1).tolist() == [3] * steps
-    assert labelled.reshape(steps, 2, 4).sum(2).min() == 1  # spread: either of two workers has some
+    assert labelled.reshape(steps, 2, 4).sum(2).min() == 1  # evenly spread, so both workers have some
     plain = [row for row, is_labelled in zip(rows, labelled, strict=True) if not is_labelled]
     assert len(plain) == len(set(plain)) == 40
     known = {(*place, row) for place, rows in ROWS.items() for row in rows}
@@ -83,7 +83,7 @@ def test_of_each_batch_so_many_rows_are_labelled_and_the_others_pass_over_all_vi
     assert [place_of(MANIFEST, 0, 1, 64, position, window, LABELLED) for position in range(64)] == rows
 
 
-def test_a_window_with_few_labels_reads_others_besides() -> None:
+def test_a_window_with_few_labels_reads_additional_row_groups() -> None:
     (first, *_) = epoch_segments(MANIFEST, 0, 1, 64, 1, Labelled(8, 3, {("s2", 0): (0, 1, 8)}))
     assert ("s2", 0) in first.groups and len(first.groups) <= 2
 

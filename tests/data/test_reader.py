@@ -12,7 +12,7 @@ from paramcrop.data.shards import read_videos
 SPEC = ClipSpec(frames=8, size=32, random_cube=False)
 
 
-def test_a_segment_is_read_in_its_order(shards: tuple[str, Manifest]) -> None:
+def test_a_segment_is_read_in_order(shards: tuple[str, Manifest]) -> None:
     folder, manifest = shards
     videos = {v.id: v.video for v in read_videos(folder)}
     ids: list[str] = []
@@ -25,15 +25,15 @@ def test_a_segment_is_read_in_its_order(shards: tuple[str, Manifest]) -> None:
     assert len(set(ids)) == 40
 
 
-def test_an_epoch_comes_as_whole_global_batches(shards: tuple[str, Manifest]) -> None:
+def test_an_epoch_consists_of_complete_global_batches(shards: tuple[str, Manifest]) -> None:
     folder, manifest = shards
     batches = list(epoch_batches(folder, manifest, SPEC, 0, 1, global_batch=10, window=1))
     assert [len(b["id"]) for b in batches] == [10] * 4
     np.testing.assert_array_equal(np.concatenate([b["position"] for b in batches]), np.arange(40))
 
 
-def test_labels_are_shown_of_the_labelled_rows_alone(shards: tuple[str, Manifest]) -> None:
-    """A quarter of each class: two of six videos, rounded up."""
+def test_only_labelled_rows_show_their_labels(shards: tuple[str, Manifest]) -> None:
+    """A quarter of each class is two of six videos, rounded up."""
     folder, manifest = shards
     known = {v.id: v.label for v in read_videos(folder)}
     rows = labelled_rows(folder, manifest, 0.25, seed=0)
@@ -46,7 +46,7 @@ def test_labels_are_shown_of_the_labelled_rows_alone(shards: tuple[str, Manifest
     assert {i for b in batches for i in b["id"]} == set(known)
 
 
-def test_a_smaller_share_of_labels_is_part_of_a_larger_one(shards: tuple[str, Manifest]) -> None:
+def test_a_smaller_share_of_labels_is_a_subset_of_a_larger_one(shards: tuple[str, Manifest]) -> None:
     def chosen(share: float, seed: int = 0) -> set[tuple[str, int, int]]:
         return {(*place, row) for place, rows in labelled_rows(*shards, share, seed).items() for row in rows}
 

@@ -15,7 +15,7 @@ def made(n: int, size: int = 100) -> list[Video]:
     return [Video(f"v{i}", bytes([i % 256]) * size, 25.0, 10, 8, 8, i % 3, ("train",), f"sha{i}") for i in range(n)]
 
 
-def test_what_is_written_is_read_back_in_order(tmp_path: Path) -> None:
+def test_videos_are_read_back_in_written_order(tmp_path: Path) -> None:
     written = made(50)
     manifest = write_shards(written, str(tmp_path), ("a", "b", "c"), {"short_side": 128}, 1000, 500, 4)
     assert list(read_videos(str(tmp_path))) == written
@@ -25,7 +25,7 @@ def test_what_is_written_is_read_back_in_order(tmp_path: Path) -> None:
     assert check_shards(str(tmp_path)) == []
 
 
-def test_row_groups_keep_their_limits_and_the_manifest_knows_them(tmp_path: Path) -> None:
+def test_row_groups_keep_their_limits_and_are_in_the_manifest(tmp_path: Path) -> None:
     manifest = write_shards(made(20), str(tmp_path), row_group_rows=100, row_group_bytes=600)
     assert manifest.shards[0].row_groups == (6, 6, 6, 2)
     file = pq.ParquetFile(tmp_path / manifest.shards[0].file)
@@ -34,7 +34,7 @@ def test_row_groups_keep_their_limits_and_the_manifest_knows_them(tmp_path: Path
     assert (video.path_in_schema, video.compression) == ("video", "UNCOMPRESSED")
 
 
-def test_content_id_follows_the_sources_not_the_files(tmp_path: Path) -> None:
+def test_the_content_id_depends_on_the_sources_not_on_the_files(tmp_path: Path) -> None:
     def content(name: str, videos: list[Video], **settings: object) -> str:
         return write_shards(videos, str(tmp_path / name), settings=dict(settings), row_group_rows=3).content_id
 
@@ -58,9 +58,9 @@ def test_check_names_a_damaged_and_a_missing_shard(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(None, "must hold a manifest.json"), ("{", "must be readable JSON"), ('{"format": "x"}', "must be of format")],
+    [(None, "has no manifest.json"), ("{", "cannot read .*manifest.json"), ('{"format": "x"}', "but is 'x'")],
 )
-def test_a_folder_without_a_good_manifest_is_named(tmp_path: Path, text: str | None, message: str) -> None:
+def test_a_folder_without_a_valid_manifest_is_an_error(tmp_path: Path, text: str | None, message: str) -> None:
     if text is not None:
         (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(DataError, match=message):
@@ -74,13 +74,13 @@ def test_uris_and_their_errors(tmp_path: Path) -> None:
         read_manifest("nosuch://x")
 
 
-def test_no_video_and_twice_the_same_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="at least one video"):
+def test_no_videos_and_duplicate_ids_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no videos to write"):
         write_shards([], str(tmp_path))
-    with pytest.raises(DataError, match="'v0' comes twice"):
+    with pytest.raises(DataError, match="'v0' occurs twice"):
         write_shards(made(1) * 2, str(tmp_path))
     with pytest.raises(DataError, match=r"manifest\.json"):
-        read_manifest(str(tmp_path))  # nothing that failed looks finished
+        read_manifest(str(tmp_path))  # a failed write does not look finished
 
 
 def test_manifest_counts_are_derived(tmp_path: Path) -> None:
@@ -105,4 +105,4 @@ def test_check_compares_the_rows(tmp_path: Path) -> None:
     manifest = write_shards(made(5), str(tmp_path))
     wrong = replace(manifest, shards=(replace(manifest.shards[0], row_groups=(4,)),))
     write_manifest(wrong, str(tmp_path))
-    assert check_shards(str(tmp_path)) == ["shard-00000.parquet: row groups must hold (4,) rows, but hold (5,)"]
+    assert check_shards(str(tmp_path)) == ["shard-00000.parquet: must have row groups of (4,) rows, but has (5,)"]

@@ -27,13 +27,13 @@ def test_at_least_eight_classes_evenly_spread() -> None:
     assert max(labels.values()) - min(labels.values()) <= 1
 
 
-def test_equal_in_another_process() -> None:
+def test_videos_are_equal_in_another_process() -> None:
     there = subprocess.run([sys.executable, "-c", HASH], capture_output=True, text=True, check=True).stdout.strip()
     assert there == hashlib.sha256(b"".join(v.video for v in videos(16, 20, 32, 32))).hexdigest()
 
 
 def test_appearance_does_not_depend_on_the_class() -> None:
-    """The mean colour of a video says nothing about its motion: a nearest-centroid guess on it stays near chance."""
+    """A nearest-centroid classifier of the mean colour of a video stays near chance."""
     pixels = [
         (label, render(CLASSES[label], 6, 24, 24, np.random.default_rng([7, i, label])))
         for i in range(40)
@@ -53,8 +53,8 @@ def test_every_class_moves(name: str) -> None:
     assert max(np.ptp(track.x), np.ptp(track.y), np.ptp(track.radius)) > 0.1
 
 
-def test_unknown_motion_is_named() -> None:
-    with pytest.raises(ValueError, match="a motion must be one of"):
+def test_an_unknown_motion_is_an_error() -> None:
+    with pytest.raises(ValueError, match="the motion must be one of"):
         motion("fly", np.zeros(3), np.random.default_rng(0))
 
 
@@ -64,6 +64,6 @@ def test_cached_dataset_is_made_once(tmp_path: Path) -> None:
     assert cached_dataset(tmp_path, 4, 16, 6) == folder
     assert (Path(folder) / "manifest.json").stat().st_mtime_ns == before
     assert read_manifest(folder).videos == 6
-    assert f"-f{FORMAT.rpartition('/')[2]}-" in Path(folder).name  # a set of an older format is not picked up
+    assert f"-f{FORMAT.rpartition('/')[2]}-" in Path(folder).name  # a dataset of an older format is not reused
     assert check_shards(folder) == []
-    assert [p.name for p in tmp_path.iterdir()] == [Path(folder).name]  # nothing half made is left
+    assert [p.name for p in tmp_path.iterdir()] == [Path(folder).name]  # no temporary folder is left

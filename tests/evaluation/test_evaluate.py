@@ -47,7 +47,7 @@ def test_every_protocol_gives_rows_that_say_n_of_all(
     assert [row["metric"] for row in result["rows"]] == metrics
     assert all((row["n"], row["of"]) == (TEST - BROKEN, TEST) and 0 <= row["value"] <= 1 for row in result["rows"])
     reasons = [failure["reason"] for failure in result["failed"]["test"]]
-    assert len(reasons) == BROKEN and reasons[0] == "gone" and "must open" in reasons[-1]
+    assert len(reasons) == BROKEN and reasons[0] == "gone" and "decord cannot open" in reasons[-1]
     assert len(result["videos"]) == len(result["labels"]) == TEST - BROKEN
     for row in result["rows"][: len(result["scores"])]:
         scores = result["scores"][row["metric"]]

@@ -52,7 +52,7 @@ def test_dry_run_prints_the_figures_and_touches_nothing(tmp_path: Path) -> None:
         (("--frsh",), "error: unrecognized arguments: --frsh; --help lists all options"),
         (("--preset", "nope"), "error: --preset must be one of"),
         (("--config", "absent.yaml"), "error: --config must be a readable file: absent.yaml"),
-        (("data.shards=/nowhere",), "error: /nowhere: a data folder must hold a manifest.json"),
+        (("data.shards=/nowhere",), "error: /nowhere has no manifest.json"),
         (("data.shards=nosuch://x",), "error: nosuch://x: a folder must be a local path or a URI"),
         (("--preset", "k400_simclr_r2d3d18", "data.shards=/nowhere"), "error: /nowhere"),
         (("run.storage=/proc/nope",), "error: run.storage must be a writable folder: /proc/nope"),

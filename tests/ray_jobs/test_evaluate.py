@@ -46,7 +46,7 @@ def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         ("", "--run must name a run, for {home}/runs has no finished demo; python ray_jobs/pretrain.py makes one"),
         ("--run absent", "--run must be the folder of a run, but neither {home}/absent nor {home}/runs/absent is one"),
         ("--run tiny --data set", "--data must be NAME=FOLDER, but is 'set'"),
-        ("--run tiny --data set=/nowhere", "/nowhere: a data folder must hold a manifest.json"),
+        ("--run tiny --data set=/nowhere", "/nowhere has no manifest.json"),
         ("--run tiny --data set={set} --task sett/knn", "--data must name the folder of 'sett'; the nearest is set"),
         ("--run tiny --data set={set} --task set/kn", "a protocol must be one of paper-finetune, "),
         ("--run tiny --data set={set} --set sise=3", "has the numbers frames, stride, size, "),

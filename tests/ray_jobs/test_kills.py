@@ -182,7 +182,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(tmp_path
         ballast = tmp_path / "runs" / "ballast"
         ballast.write_bytes(bytes(shutil.disk_usage(tmp_path / "runs").free - 8192))
         assert command.wait() == 1
-        assert f"error: {folder} must be writable, but No space left on device; mend that" in command.text
+        assert f"error: cannot write to {folder}: No space left on device; fix this" in command.text
         assert "Traceback" not in command.text
         newest, passed_over = newest_checkpoint(folder)
         assert newest is not None and newest.name >= "epoch=0001" and passed_over == []

@@ -67,17 +67,17 @@ def options(videos: str, out: str) -> list[str]:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--out o", "--dataset must be one of"),
+        ("--out o", "--dataset is missing; choose one of"),
         ("--dataset ufc101 --out o", "but is 'ufc101'; the nearest is ucf101"),
         ("--dataset folder --out o", "--videos must name the folder of folder's videos"),
         ("--dataset folder --videos v", "the following arguments are required: --out"),
-        ("--dataset folder --videos absent --out o", "--videos must be a folder, but "),
-        ("--dataset folder --videos empty --out o", "--videos must hold video files"),
+        ("--dataset folder --videos absent --out o", "absent does not exist"),
+        ("--dataset folder --videos empty --out o", "contains no video files"),
         ("--dataset folder --videos nosuch://x --out o", "nosuch://x: a folder must be a local path or a URI"),
-        ("--dataset folder --videos v --annotations absent.csv --out o", "--annotations must be a file or folder"),
+        ("--dataset folder --videos v --annotations absent.csv --out o", "absent.csv does not exist"),
         ("--dataset folder --videos v --annotations none.csv --out o", "has none of 1, such as absent.avi"),
-        ("--dataset kinetics --videos v --out o", "--annotations must name the official lists of kinetics"),
-        ("--dataset folder --videos v --out /proc/absent", "--out must be a folder that can be written to"),
+        ("--dataset kinetics --videos v --out o", "--dataset kinetics needs --annotations"),
+        ("--dataset folder --videos v --out /proc/absent", "cannot write to --out=/proc/absent"),
         ("--dataset folder --videos v --out o --count 3", "--count must go with --dataset synthetic"),
         ("--dataset synthetic --videos v --out o", "--videos must go with real videos"),
         ("--dataset folder --videos v --out o --short-side 127", "--short-side must be an even number"),
@@ -85,7 +85,7 @@ def options(videos: str, out: str) -> list[str]:
         ("--dataset folder --videos v --out o --timeout 0", "--timeout must be above 0"),
         ("--dataset folder --videos v --out o --shard-videos x", "argument --shard-videos: invalid int value"),
         ("--dataset folder --videos v --out o --nonsense", "unrecognized arguments: --nonsense"),
-        ("--check --out empty", "a data folder must hold a manifest.json"),
+        ("--check --out empty", "empty has no manifest.json"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, arguments: str, message: str) -> None:
@@ -124,7 +124,7 @@ def test_a_finished_folder_is_left_alone_and_ray_is_not_started(videos: str, who
     assert "is finished already (80 videos" in said and modules == "[]"
     assert {path.name: path.stat().st_mtime_ns for path in Path(whole[0]).iterdir()} == before
     other = run(*options(videos, whole[0]), "--seed", "1")
-    assert other.returncode == 2 and "holds another; --fresh does it anew" in other.stderr
+    assert other.returncode == 2 and "holds another dataset; use --fresh" in other.stderr
 
 
 def test_check_says_ok_or_what_is_wrong(whole: tuple[str, Manifest], tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_no_usable_video_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "v" / "x.avi").write_text("no video")
     done = run("--dataset", "folder", "--videos", str(tmp_path / "v"), "--out", str(tmp_path / "o"))
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "none of 1 is: x.avi: a video must open and decode" in done.stderr
+    assert "could be used (1 rejected); x.avi: PyAV cannot decode the video" in done.stderr
 
 
 def test_two_commands_do_not_prepare_one_folder(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def by_label(home: Path, name: str) -> dict[str, TrialRecord]:
         ("--space {space} cropper.lowr=1", {}, "cropper.lowr is not a setting; the nearest is cropper.lower"),
         ("--space {space} --task knm", {}, "a protocol must be one of"),
         ("--space {space} --task nowhere/knn", {}, "--data must name the folder of 'nowhere'"),
-        ("--space {space} --data a=/nowhere", {}, "/nowhere: a data folder must hold a manifest.json"),
+        ("--space {space} --data a=/nowhere", {}, "/nowhere has no manifest.json"),
         ("--space {space} --seeds one", {}, "--seeds must be whole numbers with commas between, but is 'one'"),
         (
             "--space {space} --dry-run --cluster absent",
@@ -98,11 +98,11 @@ def test_a_sweep_in_which_much_goes_wrong_ends_and_says_so_and_leaves_nothing_al
     records = by_label(tmp_path, "mine")
     first, second = records["good"], records["impossible"]
     assert (first.state, second.state) == ("failed", "diverged")
-    assert "bad/validation-retrieval" in first.failures[0] and "must be readable" in first.failures[0]
+    assert "bad/validation-retrieval" in first.failures[0] and "cannot read" in first.failures[0]
     assert read_status(Path(first.runs[0]["folder"]))["state"] == "finished"  # the evaluation loses no pretraining
     assert [Path(file).exists() for file in first.results] == [True]
     assert "the loss must be finite" in second.runs[0]["error"]
-    for told in ("must be readable", "the loss must be finite", "2 of 2 trials failed, such as good"):
+    for told in ("cannot read", "the loss must be finite", "2 of 2 trials failed, such as good"):
         assert told in text, text[-3000:]
     starts = read_lines(Path(first.runs[0]["folder"]) / "history.jsonl")
     assert len([line for line in starts if line["event"] == "workers"]) == 2  # the killed worker's came back

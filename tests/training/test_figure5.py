@@ -1,4 +1,4 @@
-"""Figure 5 in small: what the adversary does to the crops, without Ray, on clips in memory."""
+"""Figure 5 at a small scale: how the adversary moves the crops, without Ray and on clips in memory."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def test_with_reversal_the_crops_move_apart(curves: dict[str, list[dict[str, flo
     assert last["crop_iou"] <= first["crop_iou"] / 2
 
 
-def test_without_reversal_they_stay(curves: dict[str, list[dict[str, float]]]) -> None:
+def test_without_reversal_the_crops_stay(curves: dict[str, list[dict[str, float]]]) -> None:
     first, last = curves["no reversal"][0], curves["no reversal"][-1]
     assert abs(last["crop_distance"] - first["crop_distance"]) <= 0.05
-    assert last["crop_iou"] >= first["crop_iou"] - 0.05  # it may rise: the croppers now help
+    assert last["crop_iou"] >= first["crop_iou"] - 0.05  # it may rise, because these croppers lower the loss
 
 
 def test_without_early_stopping_the_peak_is_higher(curves: dict[str, list[dict[str, float]]]) -> None:

@@ -1,4 +1,4 @@
-"""The figures of --dry-run, against a model that is really built and run."""
+"""The numbers of --dry-run against a real model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from paramcrop.errors import ConfigError
 from paramcrop.settings.presets import load_config
 from paramcrop.training.build import build_method, view_size
-from paramcrop.training.model_size import count, learned, macs, model_size, trace
+from paramcrop.training.model_size import count, macs, model_size, trace, trainable_parameters
 from tests.memory import tiny_config
 
 
@@ -31,7 +31,7 @@ def size_of_head(features: int) -> int:
 
 @pytest.mark.parametrize("method", ["simclr", "moco"])
 @pytest.mark.parametrize("backbone", ["r2d3d", "s3dg"])
-def test_what_a_pass_keeps_is_what_a_real_one_keeps(method: str, backbone: str) -> None:
+def test_the_traced_memory_equals_that_of_a_real_pass(method: str, backbone: str) -> None:
     config = tiny_config(f"method={method}", "moco.queue=16", f"backbone.name={backbone}")
     model: Any = build_method(config, torch.float32)
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
@@ -46,23 +46,23 @@ def test_what_a_pass_keeps_is_what_a_real_one_keeps(method: str, backbone: str) 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         model(*views)
     real = sum(x.untyped_storage().nbytes() for x in kept.values())
-    assert trace(model, 8, view_size(config)).kept == pytest.approx(real, rel=0.05)
+    assert trace(model, 8, view_size(config)).saved == pytest.approx(real, rel=0.05)
 
 
-def test_the_estimate_is_the_one_that_was_compared_with_a_gpu() -> None:
-    """An H100's peaks were .83 to 1.08 of it: .91 for this one, 20.1 GiB."""
+def test_the_estimate_equals_the_one_compared_with_a_gpu() -> None:
+    """Measured peaks on an H100 were 0.83 to 1.08 of the estimates; for this config 0.91, or 20.1 GiB."""
     size = model_size(load_config("k400_simclr_s3dg", None, ["train.workers=8"]))
     assert size.memory / 2**30 == pytest.approx(22.06, rel=0.01)
 
 
 @pytest.mark.parametrize("backbone", ["r2d3d", "s3dg", "s3d"])
 @pytest.mark.parametrize("method", ["simclr", "moco", "mean_teacher"])
-def test_every_pair_has_a_size(method: str, backbone: str) -> None:
+def test_every_framework_and_backbone_has_a_size(method: str, backbone: str) -> None:
     config = tiny_config(f"method={method}", "moco.queue=16", f"backbone.name={backbone}", "data.labels=0.5")
     size = model_size(config, ["left", "right"])
     model: Any = build_method(config, torch.float32, ["left", "right"])
     assert size.backbone + size.head == count(model)
-    assert learned(config, ["left", "right"]) == size.backbone + size.head + size.croppers
+    assert trainable_parameters(config, ["left", "right"]) == size.backbone + size.head + size.croppers
     assert size.macs == macs(model.get_submodule("backbone"), view_size(config)) > 0
     assert size.memory > 0
 
@@ -72,7 +72,7 @@ def test_memory_grows_with_the_batch_and_shrinks_with_the_workers() -> None:
     assert sizes[8] == pytest.approx(2 * sizes[16], rel=0.05)
 
 
-def test_neither_weights_nor_queue_change() -> None:
+def test_a_trace_changes_neither_weights_nor_queue() -> None:
     config = tiny_config("method=moco", "moco.queue=16")
     model: Any = build_method(config, torch.float32)
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -82,7 +82,7 @@ def test_neither_weights_nor_queue_change() -> None:
     assert count(model) == sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def test_settings_that_make_no_model_are_one_line() -> None:
+def test_an_invalid_model_is_a_one_line_error() -> None:
     with pytest.raises(ConfigError, match="2") as caught:
         model_size(tiny_config("policy=hard", "policies.hard=2"))
     assert "\n" not in str(caught.value)

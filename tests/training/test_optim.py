@@ -26,7 +26,7 @@ def test_lars_equals_a_scalar_reference() -> None:
 
 
 def test_lars_equals_timms() -> None:
-    """Over tensors of several sizes and twenty random gradients."""
+    """Tensors of several sizes and twenty random gradients."""
     random = torch.Generator().manual_seed(0)
     start = [torch.randn(shape, generator=random) for shape in ((4, 3), (2, 3, 3, 3), (7, 1))]
     ours, theirs = ([nn.Parameter(w.clone()) for w in start] for _ in range(2))
@@ -43,7 +43,7 @@ def test_lars_equals_timms() -> None:
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
-def test_unscaled_group_is_torchs_sgd() -> None:
+def test_a_group_without_adapt_equals_torchs_sgd() -> None:
     ours, theirs = (nn.Parameter(torch.tensor([1.0, -2.0])) for _ in range(2))
     lars = Lars([{"params": [ours], "lr": 0.1, "momentum": 0.9, "weight_decay": 0.01, "adapt": False}])
     sgd = torch.optim.SGD([theirs], lr=0.1, momentum=0.9, weight_decay=0.01)
@@ -79,7 +79,7 @@ def test_lars_state_survives_saving() -> None:
     torch.testing.assert_close(steps(2, state, half)[0], steps(4, None, start)[0], rtol=0, atol=0)
 
 
-def test_groups_hold_every_parameter_once_and_only_matrices_decay() -> None:
+def test_every_parameter_is_in_one_group_and_only_matrices_decay() -> None:
     network, cropper = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), nn.Linear(2, 6)
     groups = network_groups([network], 0.3, 0.9, 1e-6) + cropper_group(cropper, 0.004, 0.9, 0.0, "constant", False)
     optimizer = make_optimizer(groups, "sgd")
@@ -92,7 +92,7 @@ def test_groups_hold_every_parameter_once_and_only_matrices_decay() -> None:
     ]
 
 
-def test_a_policy_with_nothing_to_learn_adds_no_group() -> None:
+def test_a_policy_without_parameters_adds_no_group() -> None:
     assert cropper_group(nn.Identity(), 0.1, 0.9, 0.0, "cosine", False) == []
 
 

@@ -1,4 +1,4 @@
-"""Every framework x backbone x policy trains, on videos that were really encoded and decoded."""
+"""Every combination of framework, backbone and policy trains on encoded videos."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def pair_config(method: str, backbone: str, policy: str, *overrides: str) -> Con
 
 @cache
 def decoded(folder: str, spec: ClipSpec) -> list[Batch]:
-    """Twenty batches of eight; decoded once for all pairs with the same clips."""
+    """Twenty batches of eight, decoded once for all combinations with the same clips."""
     batches = (b for epoch in range(4) for b in epoch_batches(folder, read_manifest(folder), spec, 0, epoch, 8))
     return [to_batch(columns) for columns in batches][:STEPS]
 
@@ -49,7 +49,7 @@ def train(config: Config, batches: list[Batch]) -> tuple[TwoViews, list[float]]:
 
 
 @pytest.mark.parametrize(("method", "backbone", "policy"), PAIRS)
-def test_a_pair_trains(method: str, backbone: str, policy: str, shards: tuple[str, Manifest]) -> None:
+def test_a_combination_trains(method: str, backbone: str, policy: str, shards: tuple[str, Manifest]) -> None:
     config = pair_config(method, backbone, policy)
     start = {name: p.detach().clone() for name, p in build_model(config, torch.device("cpu")).named_parameters()}
     model, losses = train(config, decoded(shards[0], build_clip_spec(config)))
@@ -62,7 +62,7 @@ def test_a_pair_trains(method: str, backbone: str, policy: str, shards: tuple[st
 def test_under_lars_everything_has_moved_after_ten_steps(
     method: str, backbone: str, shards: tuple[str, Manifest]
 ) -> None:
-    """A tensor that starts at zero, as every norm's bias does, would stay there if LARS scaled its step."""
+    """If LARS scaled its step, a tensor that starts at zero, such as the bias of a norm, would stay there."""
     config = pair_config(method, backbone, "paramcrop", "optim.name=lars", "optim.lr=1")
     start = {name: p.detach().clone() for name, p in build_model(config, torch.device("cpu")).named_parameters()}
     model, _ = train(config, decoded(shards[0], build_clip_spec(config))[:10])

@@ -59,13 +59,13 @@ def test_two_ranks_equal_one_in_loss_and_in_every_gradient(tmp_path: Path) -> No
         assert named.keys() == expected.keys()
         for name, grad in named.items():
             torch.testing.assert_close(grad, expected[name], atol=1e-5, rtol=0, msg=name)
-    assert expected["policy.croppers.0.0.weight"].abs().max() > 1e-5  # not equal because nothing is there
+    assert expected["policy.croppers.0.0.weight"].abs().max() > 1e-5  # they are not equal only because all are zero
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "lars"])
 @pytest.mark.parametrize("crop", ["cropper.axes=both", "cropper.rotation=30", "cropper.layers=3"])
 def test_every_trainable_tensor_has_moved_after_ten_steps(optimizer: str, crop: str) -> None:
-    # The croppers' gradients are small at first: at the demo's rate a step can be below float32's resolution.
+    # The croppers' gradients are small at first. At the demo's rate, a step can be below the resolution of float32.
     extra = ("projector.batch_norm=true", "cropper.batch_norm=true", "cropper.lr=0.1")
     config = tiny_config(f"optim.name={optimizer}", crop, *extra)
     model = build_model(config, CPU)
@@ -79,8 +79,8 @@ def test_every_trainable_tensor_has_moved_after_ten_steps(optimizer: str, crop: 
     assert still == []
 
 
-def test_the_croppers_ascend_what_the_network_descends() -> None:
-    """One step of each alone, on the same batch: the network lowers the loss, the croppers raise it."""
+def test_the_network_lowers_the_loss_and_the_croppers_raise_it() -> None:
+    """Each takes one step alone on the same batch."""
     config = tiny_config("backbone.norm=group")
     batch = next(tiny_batches(config)(0))
     model = build_model(config, CPU)
@@ -95,7 +95,7 @@ def test_the_croppers_ascend_what_the_network_descends() -> None:
             return float(model(batch, 0.0)[0])
 
     assert after_moving("method", 1e-3) < loss.item()
-    # Eq. 8 makes the loss a staircase in time: hold time still and follow the space gradient.
+    # Eq. 8 makes the loss a step function of time, so only the gradient in space is followed here.
     config = tiny_config("backbone.norm=group", "cropper.axes=spatial")
     model = build_model(config, CPU)
     loss, _ = model(batch, 0.0)
@@ -115,7 +115,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path: Path) -> No
             seen.append(batch)
             yield batch._replace(noise=batch.noise * float("nan")) if len(seen) == 4 else batch
 
-    with pytest.raises(NonFiniteLossError, match=r"on rank 0 it is not at step 3 \(epoch 1\); run: .*run"):
+    with pytest.raises(NonFiniteLossError, match=r"but is nan on rank 0 at step 3 \(epoch 1\); run: .*run"):
         pretrain(config, poisoned, 2, Recorder(tmp_path / "run"))
     assert len(seen) == 4
     assert all(p.isfinite().all() for p in model_before.parameters())
@@ -132,7 +132,7 @@ def test_nan_gradients_never_reach_the_weights() -> None:
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), untouched, strict=True))
 
 
-def test_gradient_clipping_limits_the_network_and_spares_the_croppers() -> None:
+def test_gradient_clipping_limits_the_network_but_not_the_croppers() -> None:
     config = tiny_config("optim.clip_norm=0.001", "optim.weight_decay=0")
     model = build_model(config, CPU)
     optimizer = build_optimizer(config, model.policy, model.method)
@@ -142,7 +142,7 @@ def test_gradient_clipping_limits_the_network_and_spares_the_croppers() -> None:
     assert clipped.item() == pytest.approx(0.001, rel=1e-3)
 
 
-def test_a_run_leaves_metrics_ids_crops_and_a_checkpoint(tmp_path: Path) -> None:
+def test_a_run_writes_metrics_ids_crops_and_a_checkpoint(tmp_path: Path) -> None:
     config = tiny_config("train.epochs=3", "run.log_every=2", "run.checkpoint_epochs=2")
     recorder, reports = Recorder(tmp_path), list[dict[str, float]]()
     model = pretrain(config, tiny_batches(config), 2, recorder, reports.append)
@@ -158,9 +158,9 @@ def test_a_run_leaves_metrics_ids_crops_and_a_checkpoint(tmp_path: Path) -> None
     assert [s["ids"] for s in samples] == shown  # in the order of their positions
     snapshots = [np.load(path) for path in sorted((tmp_path / "crops").glob("*.npz"))]
     assert [s["boxes"].shape for s in snapshots] == [(4, 2, 3, 2)] * 3
-    assert all((s["id"] == snapshots[0]["id"]).all() for s in snapshots)  # the same videos throughout
+    assert all((s["id"] == snapshots[0]["id"]).all() for s in snapshots)  # the same videos in all snapshots
     assert list((tmp_path / "tensorboard").iterdir())
-    assert [(r["epoch"], r["step"]) for r in reports] == [(2, 4), (3, 6)]  # done
+    assert [(r["epoch"], r["step"]) for r in reports] == [(2, 4), (3, 6)]  # finished epochs and steps
     newest, _ = newest_checkpoint(tmp_path)
     assert newest is not None and newest.name == "epoch=0003"
     state, meta = load_checkpoint(newest)
@@ -169,8 +169,8 @@ def test_a_run_leaves_metrics_ids_crops_and_a_checkpoint(tmp_path: Path) -> None
         assert torch.equal(state["model"][name], tensor)
 
 
-def test_half_precision_is_the_networks_alone() -> None:
-    """A GPU's default, on the CPU: the network under bfloat16 autocast; weights, crops and loss in float32."""
+def test_only_the_network_runs_in_half_precision() -> None:
+    """The default on GPUs, here on the CPU: the network under bfloat16 autocast; weights, crops and loss in float32."""
     config = tiny_config("train.precision=bfloat16", "train.max_steps=2", "run.log_every=1")
     recorder = MetricsInMemory()
     model = pretrain(config, tiny_batches(config), 2, recorder)
@@ -194,13 +194,13 @@ def test_an_unfinished_checkpoint_does_not_count(tmp_path: Path) -> None:
     assert newest_checkpoint(tmp_path) == (None, ["epoch=0009: meta.json is missing"])
 
 
-def test_equal_runs_are_equal_to_the_bit() -> None:
+def test_equal_runs_are_equal_bit_for_bit() -> None:
     config = tiny_config("train.epochs=2")
     first, second = (pretrain(config, tiny_batches(config), 2, MetricsInMemory()).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_data_that_ends_early_or_out_of_order_is_found() -> None:
+def test_data_that_ends_early_or_is_out_of_order_is_an_error() -> None:
     config = tiny_config()
     batches = tiny_batches(config)
     with pytest.raises(RuntimeError, match="an epoch must have 2 steps, but its data ended after 1"):
@@ -208,19 +208,19 @@ def test_data_that_ends_early_or_out_of_order_is_found() -> None:
     batch = next(batches(0))
     check_order(batch, 0, 0, 8)
     for epoch, step in ((1, 0), (0, 1)):
-        with pytest.raises(AssertionError, match="rows must be of epoch"):
+        with pytest.raises(AssertionError, match="rows must belong to epoch"):
             check_order(batch, epoch, step, 8)
 
 
-def test_too_many_failed_samples_stop_the_run_with_the_list() -> None:
+def test_too_many_failed_samples_stop_the_run_and_are_listed() -> None:
     failed = ["b (no keyframe)", "c (torn)"]
     check_failures(failed, 0.5, 4)
     with pytest.raises(
-        DecodeFailuresError, match=r"at most data.max_failed=0.4 of 4 .* 2 did: b \(no keyframe\); c \(torn\)"
+        DecodeFailuresError, match=r"2 of 4 .* more than data.max_failed=0.4 allows: b \(no keyframe\); c \(torn\)"
     ):
         check_failures(failed, 0.4, 4)
     config = tiny_config("data.max_failed=0.2")
     broken = [b._replace(error=["", "torn", *b.error[2:]]) for b in tiny_batches(config)(0)]
     pretrain(tiny_config("train.epochs=1", "data.max_failed=0.2"), lambda epoch: broken, 2, MetricsInMemory())
-    with pytest.raises(DecodeFailuresError, match=r"of 16 samples may fail to decode, but 2 did: \d+ \(torn\)"):
+    with pytest.raises(DecodeFailuresError, match=r"2 of 16 samples could not be decoded, .* allows: \d+ \(torn\)"):
         pretrain(tiny_config("train.epochs=1", "data.max_failed=0.1"), lambda epoch: broken, 2, MetricsInMemory())

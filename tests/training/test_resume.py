@@ -1,4 +1,4 @@
-"""A run that was cut off and goes on is the run that was not, bit for bit."""
+"""An interrupted and resumed run equals an uninterrupted one, bit for bit."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from tests.memory import made_clips, memory_batches, on_two_ranks, tiny_config
 
 STEPS = 2  # per epoch
 SETTINGS = ("train.epochs=4", "run.log_every=3", "run.checkpoint_epochs=1", "augment.jitter=1", "optim.name=lars")
-TIMED = ("clips_per_s", "data_wait")  # what depends on the clock
+TIMED = ("clips_per_s", "data_wait")  # metrics that depend on the clock
 
 
 class CutOff(Exception):
-    """Stands for a kill: nothing is written or closed after it."""
+    """Simulates a kill: nothing is written or closed after it."""
 
 
 def batches(config: Config) -> Any:
@@ -42,7 +42,7 @@ def batches(config: Config) -> Any:
 
 
 def run(folder: Path, config: Config, cut_at: int | None = None) -> None:
-    """Train in ``folder`` from what is there, to the end or until step ``cut_at`` has its batch."""
+    """Train in ``folder`` from its newest checkpoint, to the end or until step ``cut_at`` asks for its batch."""
     resume, _ = newest_checkpoint(folder) if dist.rank() == 0 else (None, [])
     resume = dist.gather_objects(resume)[0]
     recorder = Recorder(folder, read_meta(resume)["step"] if resume else 0)
@@ -62,7 +62,7 @@ def run(folder: Path, config: Config, cut_at: int | None = None) -> None:
 
 
 def left(folder: Path) -> dict[str, Any]:
-    """All that a run leaves and that does not depend on the clock."""
+    """Everything that a run writes and that does not depend on the clock."""
     newest, passed_over = newest_checkpoint(folder)
     assert newest is not None and passed_over == []
     crops = {path.name: dict(np.load(path)) for path in sorted((folder / "crops").iterdir())}
@@ -82,8 +82,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("cut_at", [0, 1, 2, 5, 7])
-def test_a_run_cut_off_at_any_step_ends_as_if_it_had_not_been(tmp_path: Path, whole: Any, cut_at: int) -> None:
-    """Before, on and after a checkpoint; in the middle of a line of metrics (every third step)."""
+def test_a_run_interrupted_at_any_step_ends_equal(tmp_path: Path, whole: Any, cut_at: int) -> None:
+    """Before, at and after a checkpoint, and between two lines of metrics (every third step)."""
     config = tiny_config(*SETTINGS)
     run(tmp_path, config, cut_at)
     assert len(read_metrics(tmp_path)) < 4
@@ -91,7 +91,7 @@ def test_a_run_cut_off_at_any_step_ends_as_if_it_had_not_been(tmp_path: Path, wh
     assert left(tmp_path) == whole
 
 
-def test_a_run_cut_off_twice_ends_so_too(tmp_path: Path, whole: Any) -> None:
+def test_a_run_interrupted_twice_ends_equal(tmp_path: Path, whole: Any) -> None:
     config = tiny_config(*SETTINGS)
     for cut_at in (3, 6, None):
         run(tmp_path, config, cut_at)
@@ -102,7 +102,7 @@ def _two_ranks(folder: str, cut_at: int | None) -> None:
     run(Path(folder), tiny_config(*SETTINGS, "train.workers=2"), cut_at)
 
 
-def test_two_ranks_go_on_bit_for_bit(tmp_path: Path) -> None:
+def test_two_ranks_resume_bit_for_bit(tmp_path: Path) -> None:
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
     on_two_ranks(_two_ranks, tmp_path / "whole", str(tmp_path / "whole" / "run"), None)
@@ -113,7 +113,7 @@ def test_two_ranks_go_on_bit_for_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["short", "other bytes", "no meta", "meta torn"])
-def test_a_torn_checkpoint_is_passed_over_and_said(tmp_path: Path, whole: Any, damage: str) -> None:
+def test_a_damaged_checkpoint_is_skipped_and_reported(tmp_path: Path, whole: Any, damage: str) -> None:
     config = tiny_config(*SETTINGS)
     run(tmp_path, config, 7)
     torn = tmp_path / "checkpoints" / "epoch=0003"
@@ -133,7 +133,7 @@ def test_a_torn_checkpoint_is_passed_over_and_said(tmp_path: Path, whole: Any, d
     assert left(tmp_path) == whole
 
 
-def test_a_file_named_stop_ends_the_epoch_and_the_run_can_go_on(tmp_path: Path, whole: Any) -> None:
+def test_a_file_named_stop_ends_the_run_after_the_epoch_and_it_can_resume(tmp_path: Path, whole: Any) -> None:
     config = tiny_config(*SETTINGS, "run.checkpoint_epochs=4")
     tmp_path.joinpath("stop").touch()
     run(tmp_path, config)
@@ -144,7 +144,7 @@ def test_a_file_named_stop_ends_the_epoch_and_the_run_can_go_on(tmp_path: Path, 
     assert left(tmp_path) == whole
 
 
-def test_lines_that_an_earlier_process_still_writes_do_not_reach_the_run(tmp_path: Path) -> None:
+def test_lines_of_an_earlier_process_do_not_reach_the_run(tmp_path: Path) -> None:
     old = Recorder(tmp_path)
     old.metrics(1, 0, {"loss": 1.0})
     new = Recorder(tmp_path)
@@ -153,10 +153,10 @@ def test_lines_that_an_earlier_process_still_writes_do_not_reach_the_run(tmp_pat
     assert read_metrics(tmp_path) == [{"step": 1, "epoch": 0, "loss": 3.0}]
 
 
-def test_who_lost_the_run_writes_no_checkpoint(tmp_path: Path) -> None:
-    recorder = Recorder(tmp_path, held=lambda: False)
+def test_a_process_that_lost_the_run_writes_no_checkpoint(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, owns_run=lambda: False)
     recorder.checkpoint({}, 1, 2)
-    assert "another command has taken this run over" in recorder.trouble
+    assert "another command has taken over this run" in recorder.problem
     assert newest_checkpoint(tmp_path) == (None, [])
 
 
@@ -172,7 +172,7 @@ def full_disk(*args: Any, **kwargs: Any) -> Any:
         "paramcrop.training.recorder.Board.add",
     ],
 )
-def test_a_full_disk_ends_the_run_and_spares_the_last_checkpoint(
+def test_a_full_disk_ends_the_run_and_keeps_the_last_checkpoint(
     tmp_path: Path, whole: Any, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny_config(*SETTINGS)
@@ -180,18 +180,18 @@ def test_a_full_disk_ends_the_run_and_spares_the_last_checkpoint(
     before = sorted((tmp_path / "checkpoints").iterdir())
     with monkeypatch.context() as patch:
         patch.setattr(where, full_disk)
-        with pytest.raises(StorageError, match=r"must be writable, but No space left on device; mend that"):
+        with pytest.raises(StorageError, match=r"cannot write to .*: No space left on device; fix this"):
             run(tmp_path, config)
     assert sorted((tmp_path / "checkpoints").iterdir()) == before
     run(tmp_path, config)
     assert left(tmp_path) == whole
 
 
-def _trouble_on_rank_0(folder: str) -> str:
+def _problem_on_rank_0(folder: str) -> str:
     config = tiny_config(*SETTINGS, "train.workers=2")
     recorder = Recorder(Path(folder))
     if dist.rank() == 0:
-        recorder.trouble = "the disk is full"
+        recorder.problem = "the disk is full"
     give = batches(config)
     try:
         pretrain(config, lambda e: (shard_batch(b, dist.rank(), 2) for b in give(e)), STEPS, recorder)
@@ -200,13 +200,13 @@ def _trouble_on_rank_0(folder: str) -> str:
     return ""
 
 
-def test_one_ranks_trouble_ends_all(tmp_path: Path) -> None:
-    ended = on_two_ranks(_trouble_on_rank_0, tmp_path, str(tmp_path / "run"))
+def test_a_problem_on_one_rank_ends_all_ranks(tmp_path: Path) -> None:
+    ended = on_two_ranks(_problem_on_rank_0, tmp_path, str(tmp_path / "run"))
     assert ["the disk is full" in text for text in ended] == [True, True]
 
 
 def test_a_really_full_disk(tmp_path: Path, whole: Any) -> None:
-    """Needs the right to mount; a small file system, all of it taken after the first checkpoint."""
+    """A small file system that is full after the first checkpoint. The test needs permission to mount."""
     mounted = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(tmp_path)]
     if os.geteuid() != 0 or subprocess.run(mounted, capture_output=True, check=False).returncode:
         pytest.skip("mounting is not allowed here")
@@ -225,7 +225,7 @@ def test_a_really_full_disk(tmp_path: Path, whole: Any) -> None:
         subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
 
 
-def test_a_checkpoint_is_replaced_whole(tmp_path: Path) -> None:
+def test_a_checkpoint_is_replaced_as_a_whole(tmp_path: Path) -> None:
     folder = tmp_path / "epoch=0001"
     for value in (1.0, 2.0):
         save_checkpoint(folder, {"x": torch.tensor(value)}, {"epoch": 1, "step": 2})
@@ -234,26 +234,26 @@ def test_a_checkpoint_is_replaced_whole(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["epoch=0001"]
 
 
-def test_a_machine_that_is_taken_away_costs_no_step(tmp_path: Path, whole: Any) -> None:
-    """It is told so within the second epoch of two steps; the run goes on from there elsewhere."""
+def test_a_preemption_loses_no_step(tmp_path: Path, whole: Any) -> None:
+    """It is announced in the middle of the second epoch, and the run continues from there on another machine."""
     config = tiny_config(*SETTINGS, "run.log_every=1")
     reference = tmp_path / "reference"
     run(reference, config)
     moved, give = tmp_path / "moved", batches(config)
-    asked, reports = list[int](), list[dict[str, float]]()
+    calls, reports = list[int](), list[dict[str, float]]()
 
-    def going() -> bool:
-        asked.append(1)
-        return len(asked) >= 3
+    def preempted() -> bool:
+        calls.append(1)
+        return len(calls) >= 3
 
-    def until_it_is_gone(epoch: int) -> Iterator[Batch]:
+    def until_preempted(epoch: int) -> Iterator[Batch]:
         for i, batch in enumerate(give(epoch)):
             if epoch * STEPS + i == 3:
                 raise CutOff
             yield batch
 
     with pytest.raises(CutOff):
-        pretrain(config, until_it_is_gone, STEPS, Recorder(moved), reports.append, going=going)
+        pretrain(config, until_preempted, STEPS, Recorder(moved), reports.append, preempted=preempted)
     newest, _ = newest_checkpoint(moved)
     assert newest is not None and newest.name == "epoch=0001-step=0000003" and read_meta(newest)["step"] == 3
     assert reports[-1] == {"epoch": 1, "step": 3}

@@ -13,7 +13,7 @@ def params(dx: float) -> CropParams:
     return CropParams(one, one, None, zero + dx, zero, zero)
 
 
-def test_crop_and_source_figures_by_hand() -> None:
+def test_distance_and_iou_in_clip_and_video() -> None:
     config = tiny_config()
     batch = next(memory_batches(made_clips(8, 8, 32), build_clip_spec(config), 0, 8)(0))
     cube = batch.cube.clone()
@@ -26,11 +26,11 @@ def test_crop_and_source_figures_by_hand() -> None:
     torch.testing.assert_close(scalars["source_iou"], torch.tensor(1 / 3))
     assert [scalars[name].item() for name in ("dx_1", "dx_2", "theta_1")] == [-0.25, 0.25, 0]
     flipped = crop_scalars((params(-0.25), params(0.25)), batch._replace(flip=torch.tensor([[True, False]] * 8)))
-    torch.testing.assert_close(flipped["source_distance"], torch.tensor(0.0))  # mirrored, it is the same place
+    torch.testing.assert_close(flipped["source_distance"], torch.tensor(0.0))  # the flip moves both to the same place
     torch.testing.assert_close(flipped["crop_distance"], torch.tensor(0.25))
 
 
-def test_stacked_parameters_follow_eq_5s_order() -> None:
+def test_stacked_parameters_have_the_order_of_eq_5() -> None:
     stacked = stack_params((params(-0.25), params(0.25)))
     assert stacked.shape == (8, 2, 6)
     assert stacked[0, 1].tolist() == [0.5, 0.5, 0, 0.25, 0, 0]

@@ -1,6 +1,6 @@
-"""The datasets' official list formats: text -> entries. Nothing here touches a file.
+"""Parsers of the official lists of datasets: text -> entries. No file is read here.
 
-Every function takes a list's name and text; an error names them as ``name:line``.
+Every function takes the name and the text of a list; errors name the place as ``name:line``.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class Entry:
     """One listed video.
 
     Attributes:
-        key: what it is known by: its path in the list (posix, relative), or Kinetics' ``{youtube_id}_{start}_{end}``.
-        label: class name; None where the list does not say.
-        splits: names such as "train1", "test2"; empty: listed, but in none.
-        where: ``list:line``, where it was read.
+        key: its path in the list (posix, relative), or ``{youtube_id}_{start}_{end}`` for Kinetics.
+        label: class name; None: the list has no class.
+        splits: names such as "train1", "test2"; empty: listed, but in no split.
+        where: ``list:line`` of the entry.
     """
 
     key: str
@@ -37,12 +37,12 @@ class Entry:
 
 
 def parse_classes(name: str, text: str) -> dict[int, str]:
-    """UCF101's classInd.txt, ``1 ApplyEyeMakeup`` -> names by their 1-based number."""
+    """UCF101's classInd.txt, with lines such as ``1 ApplyEyeMakeup`` -> number (from 1) -> class name."""
     classes: dict[int, str] = {}
     for where, line in _lines(name, text):
         number, *label = line.split()
         if len(label) != 1 or not number.isdecimal() or int(number) in classes:
-            raise DataError(f"{where}: a line must be a new number and a class, but is {line!r}")
+            raise DataError(f"{where}: a line must have a new number and a class, but is {line!r}")
         classes[int(number)] = label[0]
     return classes
 
@@ -50,7 +50,7 @@ def parse_classes(name: str, text: str) -> dict[int, str]:
 def parse_ucf_list(name: str, text: str, classes: Mapping[int, str], split: str) -> list[Entry]:
     """UCF101's trainlist (``Class/v_X_gNN_cNN.avi 1``) or testlist (without the number).
 
-    The directory says the class, in any case; a number must agree with it.
+    The directory is the class, in upper or lower case; a number must agree with it.
     """
     numbers = {label.casefold(): number for number, label in classes.items()}
     entries = []
@@ -59,24 +59,24 @@ def parse_ucf_list(name: str, text: str, classes: Mapping[int, str], split: str)
         directory, inside, _ = _safe(where, path).partition("/")
         own = numbers.get(directory.casefold())
         if own is None or not inside:
-            raise DataError(f"{where}: a video must lie in a directory named as one of the classes, but is {path!r}")
+            raise DataError(f"{where}: the directory of a video must be one of the classes, but the path is {path!r}")
         if number and number != [str(own)]:
-            told = " ".join(number)
-            raise DataError(f"{where}: the label must be classInd's of {classes[own]}, {own}, but is {told}")
+            label = " ".join(number)
+            raise DataError(f"{where}: the number of {classes[own]} must be {own} as in classInd.txt, but is {label}")
         entries.append(Entry(path, classes[own], (split,), where))
     return entries
 
 
 def parse_hmdb_list(name: str, text: str) -> list[Entry]:
-    """HMDB51's ``CLASS_test_splitK.txt``, ``file.avi N``: N = 1 train, 2 test, 0 in neither of split K."""
+    """HMDB51's ``CLASS_test_splitK.txt`` with lines ``file.avi N``: N = 1 train, 2 test, 0 neither."""
     label, _, number = name.removesuffix(".txt").rpartition("_test_split")
     if not label or number not in ("1", "2", "3"):
-        raise DataError(f"{name}: a list of HMDB51 must be named CLASS_test_split1.txt (or 2, 3)")
+        raise DataError(f"{name}: the name of an HMDB51 list must be CLASS_test_split1.txt (or 2, 3)")
     entries = []
     for where, line in _lines(name, text):
         file, *role = line.rsplit(None, 1)
         if not role or role[0] not in HMDB_SPLITS:
-            raise DataError(f"{where}: a line must be a file and 0, 1 or 2, but is {line!r}")
+            raise DataError(f"{where}: a line must have a file and 0, 1 or 2, but is {line!r}")
         split = HMDB_SPLITS[role[0]]
         path = f"{label}/{_safe(where, file)}"
         entries.append(Entry(path, label, (f"{split}{number}",) if split else (), where))
@@ -93,14 +93,16 @@ def parse_kinetics(name: str, text: str) -> list[Entry]:
             times = f"{row['time_start']!r}, {row['time_end']!r}"
             raise DataError(f"{where}: time_start and time_end must be seconds, but are {times}") from None
         if not re.fullmatch(r"[\w-]+", row["youtube_id"], re.ASCII):
-            raise DataError(f"{where}: youtube_id must be letters, digits, - and _, but is {row['youtube_id']!r}")
+            raise DataError(
+                f"{where}: youtube_id must consist of letters, digits, - and _, but is {row['youtube_id']!r}"
+            )
         key = f"{row['youtube_id']}_{start:06d}_{end:06d}"
         entries.append(Entry(key, row.get("label") or None, (_split(where, row["split"]),), where))
     return entries
 
 
 def parse_table(name: str, text: str) -> list[Entry]:
-    """A table of one's own: ``file,class[,split]``, other columns ignored; no split: "train"; no class: unlabelled."""
+    """A user's table ``file,class[,split]``; without a split: "train"; without a class: unlabelled."""
     entries = []
     for where, row in _table(name, text, ("file", "class")):
         split = row.get("split") or "train"
@@ -109,10 +111,10 @@ def parse_table(name: str, text: str) -> list[Entry]:
 
 
 def merge(entries: Iterable[Entry]) -> list[Entry]:
-    """One entry per video, in the order first seen, with the splits of all its lines, sorted.
+    """One entry per video with the sorted splits of all its lines, in the order of the first lines.
 
     Raises:
-        DataError: a video has two classes, or is both in train and in test (or val) of one split.
+        DataError: a video has two classes, or is in both train and test (or val) of one split.
     """
     merged: dict[str, Entry] = {}
     for entry in entries:
@@ -145,29 +147,29 @@ def _lines(name: str, text: str) -> Iterator[tuple[str, str]]:
 
 
 def _table(name: str, text: str, columns: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """A CSV's rows by column, values stripped."""
+    """The rows of a CSV as column -> stripped value."""
     reader = csv.DictReader(text.splitlines(keepends=True), restval="", skipinitialspace=True, strict=True)
     try:
         header = [field.strip() for field in reader.fieldnames or ()]
         missing = [column for column in columns if column not in header]
         if missing:
-            raise DataError(f"{name}:1: the header must hold {', '.join(missing)}, but is {','.join(header)!r}")
+            raise DataError(f"{name}:1: the header must contain {', '.join(missing)}, but is {','.join(header)!r}")
         reader.fieldnames = header
         for row in reader:
             if any(isinstance(value, str) and value.strip() for value in row.values()):
                 yield f"{name}:{reader.line_num}", {key: row[key].strip() for key in header}
     except csv.Error as error:
-        raise DataError(f"{name}:{reader.reader.line_num}: a table must be CSV: {error}") from error
+        raise DataError(f"{name}:{reader.reader.line_num}: not valid CSV: {error}") from error
 
 
 def _split(where: str, name: str) -> str:
     if name not in SPLITS:
-        raise DataError(f"{where}: a split must be one of {', '.join(SPLITS)}, but is {name!r}")
+        raise DataError(f"{where}: the split must be one of {', '.join(SPLITS)}, but is {name!r}")
     return SPLITS[name]
 
 
 def _safe(where: str, path: str) -> str:
-    """``path`` in its shortest form, unless it leads out of the folder it is relative to."""
+    """The normalised ``path``; an error if it leads out of its folder."""
     if not path or path.startswith("/") or "\\" in path or ".." in PurePosixPath(path).parts:
         raise DataError(f"{where}: a path must stay below its folder, without .. or a backslash, but is {path!r}")
     return str(PurePosixPath(path))

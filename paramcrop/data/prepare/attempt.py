@@ -1,7 +1,7 @@
-"""A folder that is being prepared: what earlier attempts finished, and the manifest when all is there.
+"""The state of a folder that is being prepared: finished pieces of earlier attempts, and the manifest at the end.
 
-A piece's shard counts from the moment its part, ``parts/shard-00012.json``, is there; a folder from the moment its
-manifest is. Both are written last, and appear whole or not at all.
+A shard is finished when its part, ``parts/shard-00012.json``, exists; a folder is finished when its manifest exists.
+Both are written last and atomically.
 """
 
 from __future__ import annotations
@@ -28,37 +28,40 @@ MISSING = "the file is missing"
 
 
 def finished(out: str, same: Callable[[Manifest], bool]) -> Manifest | None:
-    """The manifest of ``out``; None if there is none. ``same`` says whether it is that of the set to be prepared.
+    """The manifest of ``out``, or None if there is none.
+
+    Args:
+        same: whether a manifest belongs to the dataset that is being prepared.
 
     Raises:
-        DataError: ``out`` holds another set, or shards that are not an attempt's.
+        DataError: ``out`` holds another dataset, or shards of unknown origin.
     """
     fs, root = open_folder(out)
-    mend = "--fresh does it anew, another --out leaves it"
-    if _there(fs, f"{root}/{MANIFEST}"):
+    hint = "use --fresh to replace it, or another --out"
+    if _exists(fs, f"{root}/{MANIFEST}"):
         try:
             manifest = read_manifest(out)
         except DataError as error:
-            raise DataError(f"{error}; {mend}") from error
+            raise DataError(f"{error}; {hint}") from error
         if not same(manifest):
-            raise DataError(f"--out must be empty or hold this set, but {out} holds another; {mend}")
+            raise DataError(f"--out={out} holds another dataset; {hint}")
         return manifest
-    if not _there(fs, f"{root}/{PARTS}") and any(OURS.fullmatch(name) for name in _names(fs, root)):
-        raise DataError(f"--out must be empty or hold this set, but {out} holds shards without a {MANIFEST}; {mend}")
+    if not _exists(fs, f"{root}/{PARTS}") and any(OURS.fullmatch(name) for name in _names(fs, root)):
+        raise DataError(f"--out={out} holds shards without a {MANIFEST}; {hint}")
     return None
 
 
 def begin(out: str, fresh: bool) -> None:
-    """Make the folder ready to be written to; ``fresh``: without anything an earlier attempt left.
+    """Create the folder and check that it is writable; ``fresh`` removes everything from earlier attempts.
 
     Raises:
-        DataError: it cannot be written to.
+        DataError: the folder is not writable.
     """
     fs, root = open_folder(out)
     try:
-        if fresh and _there(fs, root):
-            if _there(fs, f"{root}/{MANIFEST}"):
-                fs.delete_file(f"{root}/{MANIFEST}")  # first: a folder half cleared must not look finished
+        if fresh and _exists(fs, root):
+            if _exists(fs, f"{root}/{MANIFEST}"):
+                fs.delete_file(f"{root}/{MANIFEST}")  # first, so that a partly cleared folder does not look finished
             _clear(fs, root, keep=set())
         fs.create_dir(f"{root}/{PARTS}", recursive=True)
         with fs.open_output_stream(f"{root}/{PARTS}/writable"):
@@ -70,11 +73,11 @@ def begin(out: str, fresh: bool) -> None:
 
 @contextmanager
 def working(out: str, fresh: bool) -> Iterator[None]:
-    """``begin``, with the folder held against other commands; a store that is not a local folder cannot be.
+    """``begin``, and lock a local folder against other commands. (A folder in a bucket is not locked.)
 
     Raises:
-        LeaseError: another process works on it.
-        DataError: it cannot be written to.
+        LeaseError: another process is working on the folder.
+        DataError: the folder is not writable.
     """
     fs, root = open_folder(out)
     with ExitStack() as stack:
@@ -88,11 +91,11 @@ def working(out: str, fresh: bool) -> Iterator[None]:
 
 
 def _unwritable(out: str, error: Exception) -> DataError:
-    return DataError(f"--out must be a folder that can be written to, but {out} is not: {error}")
+    return DataError(f"cannot write to --out={out}: {error}")
 
 
 def read_parts(out: str, plan: Plan) -> dict[int, Part]:
-    """The pieces of ``plan`` that earlier attempts finished, by number."""
+    """The parts of ``plan`` that earlier attempts finished, by number."""
     fs, root = open_folder(out)
     found = {piece.number: _read_part(fs, root, piece) for piece in plan.pieces}
     return {number: part for number, part in found.items() if part is not None}
@@ -109,31 +112,29 @@ def _read_part(fs: pa.fs.FileSystem, root: str, piece: Piece) -> Part | None:
             return None
         sources = [(video, sha256) for video, sha256 in fields["sources"]]
         return Part(piece.id, shard, sources, fields["rejected"], fields["warnings"])
-    except (OSError, ValueError, KeyError, TypeError):  # not there, or not one of ours: the piece is done again
+    except (OSError, ValueError, KeyError, TypeError):  # missing or damaged, so the piece is prepared again
         return None
 
 
 def finish(out: str, plan: Plan, parts: dict[int, Part]) -> Manifest:
-    """Write the manifest of a plan whose every piece has its part, then remove what is no longer needed.
+    """Write the manifest of a plan whose pieces all have their parts, then remove temporary files.
 
     Raises:
-        DataError: no video could be used, or a shard is not where this process looks for it.
+        DataError: no video could be used, or a shard is missing in ``out``.
     """
     fs, root = open_folder(out)
-    whole = [parts[piece.number] for piece in plan.pieces]
+    ordered = [parts[piece.number] for piece in plan.pieces]
     rejected = [rejection(source, MISSING) for source in plan.missing]
-    rejected += [row for part in whole for row in part.rejected]
-    shards = tuple(part.shard for part in whole if part.shard is not None)
+    rejected += [row for part in ordered for row in part.rejected]
+    shards = tuple(part.shard for part in ordered if part.shard is not None)
     if not shards:
-        first = rejected[0]
-        raise DataError(
-            f"a video at least must be usable, but none of {len(rejected)} is: {first['path']}: {first['reason']}"
-        )
+        example = f"{rejected[0]['path']}: {rejected[0]['reason']}"
+        raise DataError(f"none of the videos could be used ({len(rejected)} rejected); {example}")
     for shard in shards:
         if fs.get_file_info(f"{root}/{shard.file}").size != shard.bytes:
-            raise DataError(f"--out must be a folder that all nodes share, but {shard.file} is not in {out} as written")
-    content = content_id((source for part in whole for source in part.sources), plan.settings)
-    warnings = tuple(row for part in whole for row in part.warnings)
+            raise DataError(f"{shard.file} is missing or incomplete in --out={out}, which all nodes must share")
+    content = content_id((source for part in ordered for source in part.sources), plan.settings)
+    warnings = tuple(row for part in ordered for row in part.warnings)
     manifest = Manifest(content, plan.classes, shards, plan.settings, tuple(rejected), warnings, plan.id)
     write_manifest(manifest, out)
     clean(out, manifest)
@@ -141,24 +142,27 @@ def finish(out: str, plan: Plan, parts: dict[int, Part]) -> Manifest:
 
 
 def clean(out: str, manifest: Manifest) -> None:
-    """Remove what attempts left in a finished folder."""
+    """Remove the temporary files of all attempts from a finished folder."""
     fs, root = open_folder(out)
     _clear(fs, root, {shard.file for shard in manifest.shards})
 
 
 def leftovers(out: str) -> list[str]:
-    """What lies in a finished folder and is not of it, one line each."""
+    """The temporary files that are still in a finished folder, one line each."""
     fs, root = open_folder(out)
     kept = {shard.file for shard in read_manifest(out).shards}
     names = [name for name in _names(fs, root) if name == PARTS or (OURS.fullmatch(name) and name not in kept)]
-    return [f"{name}: must not be in a finished folder; the same command removes it" for name in names]
+    return [
+        f"{name}: left over from an earlier attempt; `paramcrop prepare` with the same options removes it"
+        for name in names
+    ]
 
 
 def _clear(fs: pa.fs.FileSystem, root: str, keep: set[str]) -> None:
     parts = f"{root}/{PARTS}"
     for name in filter(OUR_PARTS.fullmatch, _names(fs, parts)):
         fs.delete_file(f"{parts}/{name}")
-    if _there(fs, parts) and not _names(fs, parts):
+    if _exists(fs, parts) and not _names(fs, parts):
         fs.delete_dir(parts)
     for name in _names(fs, root):
         if OURS.fullmatch(name) and name not in keep:
@@ -169,5 +173,5 @@ def _names(fs: pa.fs.FileSystem, root: str) -> list[str]:
     return sorted(info.base_name for info in fs.get_file_info(pa.fs.FileSelector(root, allow_not_found=True)))
 
 
-def _there(fs: pa.fs.FileSystem, path: str) -> bool:
+def _exists(fs: pa.fs.FileSystem, path: str) -> bool:
     return bool(fs.get_file_info(path).type != pa.fs.FileType.NotFound)

@@ -1,4 +1,4 @@
-"""A dataset's videos: what its lists name, paired with the files that are there."""
+"""The videos of a dataset: the entries of its lists, matched with files."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class Source:
     """One video to prepare.
 
     Attributes:
-        path: relative to the videos' folder (posix); where the file is missing, as the list has it.
-        label: class name, None if there is none.
-        bytes: of the file; None: it is missing.
+        path: path relative to the folder of the videos (posix); if the file is missing, the path in the list.
+        label: class name; None: unlabelled.
+        bytes: size of the file; None: the file is missing.
     """
 
     id: str
@@ -52,9 +52,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Every video of a dataset, and its classes in the order that gives them their numbers.
+    """All videos of a dataset.
 
-    ``unlisted`` is the number of video files that no list names; they are left out.
+    Attributes:
+        classes: class names; a label's number is its index.
+        sources: the videos.
+        unlisted: number of video files that no list contains; they are left out.
     """
 
     classes: tuple[str, ...]
@@ -63,19 +66,19 @@ class Dataset:
 
 
 def find_dataset(name: str, videos: str, annotations: str | None) -> Dataset:
-    """Pair a dataset's lists with the files below ``videos`` (both local paths or URIs).
+    """Match the lists of a dataset with the files below ``videos`` (local paths or URIs).
 
     Raises:
-        DataError: the name is unknown, a folder or list is missing or wrong, or there is no video.
+        DataError: the name is unknown, a folder or list is missing or wrong, or there are no videos.
     """
     check_name(name, DATASETS)
     if name in ("ucf101", "hmdb51", "kinetics") and annotations is None:
-        raise DataError(f"--annotations must name the official lists of {name}, but is not given")
+        raise DataError(f"--dataset {name} needs --annotations, the folder of its official lists")
     if name == "ut-interaction" and annotations is not None:
-        raise DataError("--annotations must not be given with ut-interaction: its file names say all")
+        raise DataError("--dataset ut-interaction takes no --annotations: the file names contain the classes")
     files = list_videos(videos)
     if not files:
-        raise DataError(f"--videos must hold video files ({', '.join(EXTENSIONS)}), but {videos} has none")
+        raise DataError(f"--videos={videos} contains no video files ({', '.join(EXTENSIONS)})")
     return FINDERS[name](files, annotations)
 
 
@@ -85,14 +88,14 @@ def check_name(name: str | None, names: Iterable[str]) -> None:
     """
     known = list(names)
     if name is None:
-        raise DataError(f"--dataset must be one of {', '.join(known)}, but is not given")
+        raise DataError(f"--dataset is missing; choose one of {', '.join(known)}")
     if name not in known:
         near = difflib.get_close_matches(name, known, 1, 0)[0]
         raise DataError(f"--dataset must be one of {', '.join(known)}, but is {name!r}; the nearest is {near}")
 
 
 def list_videos(folder: str) -> dict[str, int]:
-    """Every video file below ``folder`` by its relative path, sorted; hidden files and folders are left out.
+    """Relative path -> size of every video file below ``folder``, sorted, without hidden files and folders.
 
     Raises:
         DataError: the folder is missing or cannot be listed.
@@ -101,12 +104,12 @@ def list_videos(folder: str) -> dict[str, int]:
     try:
         infos = fs.get_file_info(pa.fs.FileSelector(root, recursive=True))
     except (OSError, pa.ArrowException) as error:
-        told = "is not there" if isinstance(error, FileNotFoundError) else f"cannot be listed: {error}"
-        raise DataError(f"--videos must be a folder, but {folder} {told}") from error
+        reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be listed: {error}"
+        raise DataError(f"--videos={folder} {reason}") from error
     try:
         files = {info.path[len(root) :].lstrip("/"): info.size for info in infos if info.type == pa.fs.FileType.File}
     except UnicodeDecodeError as error:
-        raise DataError(f"--videos must hold names in UTF-8, but one is {error.object!r}; rename it") from error
+        raise DataError(f"file names in --videos must be UTF-8, but one is {error.object!r}; rename it") from error
     return {path: files[path] for path in sorted(files) if is_video(path)}
 
 
@@ -116,10 +119,10 @@ def is_video(path: str) -> bool:
 
 
 def read_lists(location: str, pattern: str, needed: str) -> dict[str, str]:
-    """The text of every file of a folder whose name matches ``pattern`` whole, or of the one file, by name.
+    """Name -> text of every file in a folder whose full name matches ``pattern``, or of a single file.
 
     Raises:
-        DataError: there is none, or one is not text.
+        DataError: there is no such file, or one is not UTF-8 text.
     """
     fs, root = open_folder(location)
     (info,) = fs.get_file_info([root])
@@ -128,16 +131,16 @@ def read_lists(location: str, pattern: str, needed: str) -> dict[str, str]:
     elif info.type == pa.fs.FileType.Directory:
         infos = [i for i in fs.get_file_info(pa.fs.FileSelector(root)) if re.fullmatch(pattern, i.base_name, re.I)]
     else:
-        raise DataError(f"--annotations must be a file or folder, but {location} is not there")
+        raise DataError(f"--annotations={location} does not exist")
     if not infos:
-        raise DataError(f"--annotations must hold {needed}, but {location} has none")
+        raise DataError(f"--annotations={location} must contain {needed}")
     texts = {}
     for info in sorted(infos, key=lambda i: str(i.base_name)):
         try:
             with fs.open_input_stream(info.path) as source:
                 texts[info.base_name] = source.read().decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{info.path}: a list must be readable UTF-8 text: {error}") from error
+            raise DataError(f"cannot read {info.path} as UTF-8 text: {error}") from error
     return texts
 
 
@@ -148,7 +151,7 @@ def find_ucf101(files: Files, annotations: str | None) -> Dataset:
     names = {name.lower(): name for name in texts}
     lists = [name for name in sorted(names) if name != "classind.txt"]
     if "classind.txt" not in names or not lists:
-        raise DataError(f"--annotations must hold classInd.txt and trainlist01.txt and so on, but holds {list(texts)}")
+        raise DataError(f"--annotations must contain classInd.txt, trainlist01.txt, …, but contains {list(texts)}")
     classes = parse_classes("classInd.txt", texts[names["classind.txt"]])
     entries = [
         entry
@@ -159,7 +162,7 @@ def find_ucf101(files: Files, annotations: str | None) -> Dataset:
 
 
 def find_hmdb51(files: Files, annotations: str | None) -> Dataset:
-    texts = read_lists(annotations or "", r".+_test_split[123]\.txt", "CLASS_test_split1.txt and so on")
+    texts = read_lists(annotations or "", r".+_test_split[123]\.txt", "the lists CLASS_test_split1.txt, …")
     entries = merge(entry for name, text in texts.items() for entry in parse_hmdb_list(name, text))
     return paired(entries, files)
 
@@ -174,19 +177,19 @@ def find_kinetics(files: Files, annotations: str | None) -> Dataset:
 
 
 def find_ut_interaction(files: Files, annotations: str | None) -> Dataset:
-    """Ten folds, each without one sequence: people and background are its, not the class's."""
+    """Ten folds, each of which tests one sequence, because a sequence has its own people and background."""
     sources = []
     for path, size in files.items():
         match = UT_NAME.fullmatch(PurePosixPath(path).stem)
         if not match or int(match[1]) not in UT_SEQUENCES or int(match[2]) >= len(UT_CLASSES):
-            raise DataError(f"a file must be named ID_SEQUENCE_CLASS, 1 to 10 and 0 to 5, but is {path!r}")
+            raise DataError(f"a file name must be ID_SEQUENCE_CLASS (1 to 10, 0 to 5), but is {path!r}")
         folds = (f"{'test' if k == int(match[1]) else 'train'}{k}" for k in UT_SEQUENCES)
         sources.append(Source(path, path, UT_CLASSES[int(match[2])], tuple(sorted(folds)), size))
     return Dataset(UT_CLASSES, tuple(sources))
 
 
 def find_folder(files: Files, annotations: str | None) -> Dataset:
-    """Classes are the folders; the table ``file,class[,split]`` decides, where there is one."""
+    """The classes come from the table ``file,class[,split]`` if there is one, else from the folders."""
     if annotations is not None:
         texts = read_lists(annotations, r".+\.csv", "a CSV table")
         return paired(merge(entry for name, text in texts.items() for entry in parse_table(name, text)), files)
@@ -215,16 +218,17 @@ Rule = Callable[[Entry], str | None]
 def paired(
     entries: list[Entry], files: Files, classes: Iterable[str] | None = None, rules: list[Rule] | None = None
 ) -> Dataset:
-    """Give every entry its file, by the first of ``rules`` that knows one.
+    """Match every entry with a file, by the first of ``rules`` that finds one.
 
-    A file goes to one entry: what two want by the same rule, neither gets, so that no video gets another's class.
+    A file belongs to at most one entry. If a rule finds the same file for two entries, neither gets it, so that no
+    video gets the class of another.
     """
     found: dict[str, str] = {}
     for rule in path_rules(files) if rules is None else rules:
         taken = set(found.values())
-        wanted = {entry.key: rule(entry) for entry in entries if entry.key not in found}
-        count = Counter(wanted.values())
-        found |= {key: path for key, path in wanted.items() if path and path not in taken and count[path] == 1}
+        candidates = {entry.key: rule(entry) for entry in entries if entry.key not in found}
+        count = Counter(candidates.values())
+        found |= {key: path for key, path in candidates.items() if path and path not in taken and count[path] == 1}
     sources = []
     for entry in entries:
         path = found.get(entry.key)
@@ -235,7 +239,7 @@ def paired(
 
 
 def path_rules(files: Files) -> list[Rule]:
-    """The listed path; the same in another case; the only file of that name anywhere below the folder."""
+    """The listed path, then the same in another case, then the only file of that name anywhere below the folder."""
     folded = _unique((path.casefold(), path) for path in files)
     names = _unique((PurePosixPath(path).name.casefold(), path) for path in files)
     return [

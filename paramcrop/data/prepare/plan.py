@@ -1,4 +1,4 @@
-"""What there is to prepare, cut into pieces of work, a shard each; and what came of a piece."""
+"""A dataset divided into pieces of work, one per shard, and the result of a piece."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from paramcrop.data.shards import shard_name
 from paramcrop.settings.digest import short_hash
 
 PARTS = "parts"
-VERSION = 1  # raise it when the same settings no longer give the same videos
+VERSION = 1  # increase it when the same settings no longer give the same videos
 
 
 @dataclass(frozen=True)
 class Piece:
-    """The videos of one shard, all of the same splits.
+    """The videos of one shard, all in the same splits.
 
     Attributes:
-        labels: of ``sources``, as indices into the classes; -1: none.
-        id: a hash of all that its shard is made from.
+        labels: index into the classes for each of ``sources``; -1: none.
+        id: a hash of everything that determines the shard.
     """
 
     number: int
@@ -44,7 +44,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole dataset; ``id`` is a hash of all that its shards are made from, and of how they are cut."""
+    """All pieces of a dataset; ``id`` is a hash of everything that determines the shards."""
 
     classes: tuple[str, ...]
     pieces: tuple[Piece, ...]
@@ -54,12 +54,12 @@ class Plan:
 
     @property
     def sources(self) -> list[Source]:
-        """The videos whose files are there."""
+        """The videos whose files exist."""
         return [source for piece in self.pieces for source in piece.sources]
 
     @property
     def splits(self) -> dict[str, int]:
-        """Every split and how many files it has, sorted by name."""
+        """The number of files in each split, sorted by name."""
         return dict(sorted(Counter(split for source in self.sources for split in source.splits).items()))
 
     @property
@@ -69,7 +69,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Part:
-    """What came of one piece: its id, its shard (None: no video of it could be used), (id, sha256) of each source."""
+    """The result of one piece.
+
+    Attributes:
+        piece: id of the piece.
+        shard: None: none of its videos could be used.
+        sources: (id, sha256) of each video in the shard.
+        rejected, warnings: see ``Manifest``.
+    """
 
     piece: str
     shard: Shard | None = None
@@ -83,7 +90,7 @@ class Part:
 
 
 def rejection(source: Source, reason: str) -> dict[str, str]:
-    """What the manifest says of a video that was left out."""
+    """The entry in the manifest of a video that was left out."""
     return {"id": source.id, "path": source.path, "splits": ",".join(source.splits), "reason": reason}
 
 
@@ -92,16 +99,16 @@ def part_path(root: str, piece: Piece) -> str:
 
 
 def make_plan(dataset: Dataset, name: str, short_side: int, crf: int, shard_videos: int, seed: int) -> Plan:
-    """Shuffle by ``seed``, group by splits, cut into pieces of ``shard_videos``.
+    """Shuffle by ``seed``, group by splits, and divide into pieces of ``shard_videos`` videos.
 
-    A video's place in the shuffle follows from its id alone, not from the order of a listing.
+    The order is that of a hash of (seed, id), so it does not depend on the order in which files are listed.
     """
-    there = [source for source in dataset.sources if source.bytes is not None]
+    existing = [source for source in dataset.sources if source.bytes is not None]
     missing = tuple(source for source in dataset.sources if source.bytes is None)
     settings = {"dataset": name, "short_side": short_side, "crf": crf, "version": VERSION}
     settings["annotations"] = short_hash(sorted((s.id, s.label or "", s.splits) for s in dataset.sources), 16)
     number = {label: i for i, label in enumerate(dataset.classes)}
-    shuffled = sorted(there, key=lambda source: (source.splits, short_hash([seed, source.id], 16)))
+    shuffled = sorted(existing, key=lambda source: (source.splits, short_hash([seed, source.id], 16)))
     pieces: list[Piece] = []
     for splits, group in groupby(shuffled, key=lambda source: source.splits):
         sources = tuple(group)

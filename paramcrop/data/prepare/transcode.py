@@ -1,4 +1,4 @@
-"""One piece of work -> its shard, then the part that says so. Safe to kill at any moment and start again."""
+"""Transcode one piece of work into a shard and its part file. It can be killed and restarted at any moment."""
 
 from __future__ import annotations
 
@@ -24,43 +24,47 @@ from paramcrop.data.video import Encoded, transcode
 from paramcrop.errors import DataError, VideoError
 from paramcrop.storage.files import digest, open_folder, whole_on
 
-WHOLE = 0.9  # a video is warned of when fewer of the frames that its container announces were decoded
+COMPLETE = 0.9  # a video with a smaller fraction of the frames that its container announces gets a warning
 Convert = Killable[[str, int, int], Encoded]
 
 
 def make_shard(
-    piece: Piece, videos: str, out: str, timeout: float, tell: Callable[[int, int], None] = lambda done, rejected: None
+    piece: Piece,
+    videos: str,
+    out: str,
+    timeout: float,
+    report: Callable[[int, int], None] = lambda done, rejected: None,
 ) -> Part:
-    """Transcode a piece's videos into its shard below ``out``, then write its part.
+    """Transcode the videos of a piece into its shard below ``out``, then write its part.
 
     Args:
-        timeout: seconds a video may take.
-        tell: called after each video with the number finished and that of those rejected.
+        timeout: seconds that a video may take.
+        report: called after each video with the numbers of finished and of rejected videos.
 
     Raises:
-        DataError: the videos' folder cannot be read or ``out`` cannot be written to from here.
+        DataError: this node cannot read the folder of the videos, or cannot write to ``out``.
     """
     fs, root = open_folder(out)
     source_fs, source_root = open_folder(videos)
     if source_fs.get_file_info(source_root).type != pa.fs.FileType.Directory:
-        raise DataError(f"--videos must be a folder that every node can read, but {videos} is not there on this one")
+        raise DataError(f"--videos must be a folder that every node can read, but {videos} is missing on this one")
     part = Part(piece.id)
     try:
         with Killable(transcode, timeout) as convert:
-            rows = _videos(piece, source_fs, source_root, convert, part, tell)
+            rows = _videos(piece, source_fs, source_root, convert, part, report)
             part = replace(part, shard=_write_shard(fs, root, piece, rows))
-        with whole_on(fs, part_path(root, piece)) as making, fs.open_output_stream(making) as sink:
+        with whole_on(fs, part_path(root, piece)) as temporary, fs.open_output_stream(temporary) as sink:
             sink.write(json.dumps(asdict(part)).encode())
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"--out must be a folder that every node can write to, but {out} is not: {error}") from error
+        raise DataError(f"this node cannot write to --out={out}, which all nodes must share: {error}") from error
     return part
 
 
 def read_source(fs: pa.fs.FileSystem, path: str, convert: Convert, short_side: int, crf: int) -> tuple[Encoded, str]:
-    """A source file, encoded anew, and its sha256; one that is not on a local disk is copied there first.
+    """Re-encode a source file -> the video and the sha256 of the source. A remote file is copied to a local disk first.
 
     Raises:
-        VideoError: it cannot be read or decoded; the text does not name it.
+        VideoError: the file cannot be read or decoded; the text does not contain its name.
     """
     name = path
     try:
@@ -77,14 +81,14 @@ def read_source(fs: pa.fs.FileSystem, path: str, convert: Convert, short_side: i
     except VideoError as error:
         raise VideoError(str(error).removeprefix(f"{name}: ")) from error
     except (OSError, pa.ArrowException) as error:
-        told = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-        raise VideoError(f"must be readable, but is not: {told}") from error
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+        raise VideoError(f"cannot be read: {reason}") from error
 
 
 def _videos(
-    piece: Piece, fs: pa.fs.FileSystem, root: str, convert: Convert, part: Part, tell: Callable[[int, int], None]
+    piece: Piece, fs: pa.fs.FileSystem, root: str, convert: Convert, part: Part, report: Callable[[int, int], None]
 ) -> Iterator[Video]:
-    """The rows of a piece; ``part`` learns of every video, good or bad."""
+    """The rows of a piece; every video, good or bad, is recorded in ``part``."""
     short_side, crf = piece.settings["short_side"], piece.settings["crf"]
     for source, label in zip(piece.sources, piece.labels, strict=True):
         try:
@@ -93,23 +97,23 @@ def _videos(
             part.rejected.append(rejection(source, str(error)))
         else:
             part.sources.append((source.id, sha256))
-            if encoded.frames < WHOLE * encoded.announced:
+            if encoded.frames < COMPLETE * encoded.announced:
                 text = f"decoded {encoded.frames} of {encoded.announced} frames"
                 part.warnings.append({"id": source.id, "path": source.path, "text": text})
             e = encoded
             yield Video(source.id, e.data, e.fps, e.frames, e.height, e.width, label, piece.splits, sha256)
-        tell(part.done, len(part.rejected))
+        report(part.done, len(part.rejected))
 
 
 def _write_shard(fs: pa.fs.FileSystem, root: str, piece: Piece, videos: Iterator[Video]) -> Shard | None:
-    """Under a name of its own until it is whole: another attempt at the piece may still be writing elsewhere."""
+    """Write atomically, because another attempt may be writing the same shard."""
     path = f"{root}/{piece.file}"
     groups = row_groups(videos)
     first = next(groups, None)
     if first is None:
         return None
-    with whole_on(fs, path) as making:
-        file = HashedParquet(fs, making, SCHEMA)
+    with whole_on(fs, path) as temporary:
+        file = HashedParquet(fs, temporary, SCHEMA)
         for rows in chain([first], groups):
             file.write([asdict(row) for row in rows])
         return close_shard(file, piece.file, piece.splits)
@@ -117,7 +121,7 @@ def _write_shard(fs: pa.fs.FileSystem, root: str, piece: Piece, videos: Iterator
 
 @dataclass(frozen=True)
 class Estimate:
-    """``bytes`` of all shards and ``seconds`` of one core, from ``videos`` that were tried; 0 videos: not known."""
+    """Estimated ``bytes`` of all shards and ``seconds`` on one core, from ``videos`` samples; 0 videos: unknown."""
 
     videos: int
     bytes: float
@@ -125,12 +129,12 @@ class Estimate:
 
 
 def probe(plan: Plan, videos: str, timeout: float, most: int = 6) -> Estimate:
-    """Transcode up to ``most`` videos drawn at random; those that cannot be read are passed over."""
+    """Transcode up to ``most`` random videos to estimate the cost; videos that cannot be read are skipped."""
     fs, root = open_folder(videos)
     drawn = random.Random(0).sample(plan.sources, min(most, len(plan.sources)))
     tried, read, written, seconds = 0, 0, 0, 0.0
     with Killable(transcode, timeout) as convert:
-        for i, source in enumerate([*drawn[:1], *drawn]):  # the first twice: starting the process does not count
+        for i, source in enumerate([*drawn[:1], *drawn]):  # the first one twice, to exclude the start of the process
             start = time.monotonic()
             try:
                 path = f"{root}/{source.path}"

@@ -44,23 +44,23 @@ def test_ucf_train_and_test_lists() -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("ApplyEyeMakeup/v.avi 37", r"t.txt:2: the label must be classInd's of ApplyEyeMakeup, 1, but is 37"),
-        ("ApplyEyeMakeup/v.avi 1 1", r"t.txt:2: the label must be"),
-        ("Juggling/v.avi 1", r"t.txt:2: a video must lie in a directory named as one of the classes"),
-        ("ApplyEyeMakeup 1", r"t.txt:2: a video must lie in a directory"),
+        ("ApplyEyeMakeup/v.avi 37", r"t.txt:2: the number of ApplyEyeMakeup must be 1 as in classInd.txt, but is 37"),
+        ("ApplyEyeMakeup/v.avi 1 1", r"t.txt:2: the number of ApplyEyeMakeup must be"),
+        ("Juggling/v.avi 1", r"t.txt:2: the directory of a video must be one of the classes"),
+        ("ApplyEyeMakeup 1", r"t.txt:2: the directory of a video must be"),
         ("ApplyEyeMakeup/../../v.avi 1", r"t.txt:2: a path must stay below its folder"),
         ("/ApplyEyeMakeup/v.avi", r"t.txt:2: a path must stay"),
         ("ApplyEyeMakeup\\v.avi", r"t.txt:2: a path must stay"),
     ],
 )
-def test_a_wrong_line_of_a_ucf_list_is_named(line: str, message: str) -> None:
+def test_an_error_names_the_line_of_a_ucf_list(line: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         parse_ucf_list("t.txt", f"ApplyEyeMakeup/good.avi\n{line}\n", CLASSES, "train1")
 
 
 @pytest.mark.parametrize("text", ["1 A\n1 B\n", "one A\n", "1\n", "1 A B\n"])
-def test_a_wrong_line_of_classind_is_named(text: str) -> None:
-    with pytest.raises(DataError, match=r"classInd.txt:\d: a line must be a new number and a class"):
+def test_an_error_names_the_line_of_classind(text: str) -> None:
+    with pytest.raises(DataError, match=r"classInd.txt:\d: a line must have a new number and a class"):
         parse_classes("classInd.txt", text)
 
 
@@ -76,14 +76,14 @@ def test_hmdb_lists_with_odd_names() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("wave_test_split1.txt", "a.avi 3\n", "wave_test_split1.txt:1: a line must be a file and 0, 1 or 2"),
-        ("wave_test_split1.txt", "a.avi\n", "wave_test_split1.txt:1: a line must be"),
+        ("wave_test_split1.txt", "a.avi 3\n", "wave_test_split1.txt:1: a line must have a file and 0, 1 or 2"),
+        ("wave_test_split1.txt", "a.avi\n", "wave_test_split1.txt:1: a line must have"),
         ("wave_test_split1.txt", "../a.avi 1\n", "wave_test_split1.txt:1: a path must stay"),
         ("wave_test_split1.txt", "/a.avi 1\n", "wave_test_split1.txt:1: a path must stay"),
-        ("wave_test_split4.txt", "a.avi 1\n", "wave_test_split4.txt: a list of HMDB51 must be named"),
+        ("wave_test_split4.txt", "a.avi 1\n", "wave_test_split4.txt: the name of an HMDB51 list must be"),
     ],
 )
-def test_a_wrong_hmdb_list_is_named(name: str, text: str, message: str) -> None:
+def test_an_error_names_the_line_of_an_hmdb_list(name: str, text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         parse_hmdb_list(name, text)
 
@@ -102,20 +102,20 @@ def test_kinetics_lists() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("label,youtube_id\n", "k.csv:1: the header must hold time_start, time_end, split"),
+        ("label,youtube_id\n", "k.csv:1: the header must contain time_start, time_end, split"),
         (KINETICS + "yoga,x,a,b,train,0\n", "k.csv:2: time_start and time_end must be seconds"),
         (KINETICS + "yoga,x,1,nan,train,0\n", "k.csv:2: time_start and time_end must be seconds"),
-        (KINETICS + "yoga,x,1,11,holdout,0\n", "k.csv:2: a split must be one of train, val, .* but is 'holdout'"),
-        (KINETICS + "yoga,../x,1,11,train,0\n", "k.csv:2: youtube_id must be letters"),
-        (KINETICS + 'yoga,"x,1,11,train,0\n', "k.csv:2: a table must be CSV"),
+        (KINETICS + "yoga,x,1,11,holdout,0\n", "k.csv:2: the split must be one of train, val, .* but is 'holdout'"),
+        (KINETICS + "yoga,../x,1,11,train,0\n", "k.csv:2: youtube_id must consist of letters"),
+        (KINETICS + 'yoga,"x,1,11,train,0\n', "k.csv:2: not valid CSV"),
     ],
 )
-def test_a_wrong_kinetics_list_is_named(text: str, message: str) -> None:
+def test_an_error_names_the_line_of_a_kinetics_list(text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         parse_kinetics("k.csv", text)
 
 
-def test_a_table_of_ones_own() -> None:
+def test_a_users_table() -> None:
     text = "file, dataset, class ,split\na.avi,ucf101,Archery,validation\n./b/c d.mkv,x,,\n"
     assert facts(parse_table("l.csv", text)) == [("a.avi", "Archery", ("val",)), ("b/c d.mkv", None, ("train",))]
     with pytest.raises(DataError, match=r"l\.csv:2: a path must stay"):
@@ -143,7 +143,7 @@ def test_merging_joins_the_splits_of_a_video() -> None:
         ),
     ],
 )
-def test_a_video_with_two_classes_or_in_both_parts_of_a_split_is_named(second: Entry, message: str) -> None:
+def test_a_video_with_two_classes_or_in_both_parts_of_a_split_is_an_error(second: Entry, message: str) -> None:
     with pytest.raises(DataError, match=message):
         merge([Entry("a", "x", ("train1",), "l:1"), second])
     plain = [Entry("a", "x", ("train",), "l:1"), Entry("a", "x", ("val",), "m:1")]

@@ -11,7 +11,7 @@ from paramcrop.errors import DataError
 
 
 def touch(root: Path, *paths: str) -> str:
-    """Files of one byte more than the one before."""
+    """Create files of 1, 2, 3, … bytes."""
     for i, path in enumerate(paths):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(b"x" * (i + 1))
@@ -30,7 +30,7 @@ def split_sizes(dataset: Dataset) -> dict[str, int]:
 
 
 def files(dataset: Dataset) -> dict[str, str | None]:
-    """id -> path, None if it is missing."""
+    """id -> path, or None if the file is missing."""
     return {source.id: source.path if source.bytes is not None else None for source in dataset.sources}
 
 
@@ -39,7 +39,7 @@ def spread(total: int, cells: int) -> list[int]:
 
 
 def test_ucf101_has_its_three_splits(tmp_path: Path) -> None:
-    """101 classes, 25 groups; split k tests seven groups of them and trains on the rest."""
+    """101 classes in 25 groups; split k tests on seven groups and trains on the others."""
     names = [f"Class{i:03d}" for i in range(1, 102)]
     of_split: list[list[str]] = []
     for total, groups in ((3783, range(1, 8)), (3734, range(8, 15)), (3696, range(15, 22)), (2107, range(22, 26))):
@@ -60,7 +60,7 @@ def test_ucf101_has_its_three_splits(tmp_path: Path) -> None:
 
 
 def test_hmdb51_has_its_three_splits(tmp_path: Path) -> None:
-    """51 classes; split k trains on 70 of each and tests on 30."""
+    """51 classes; split k trains on 70 videos of each and tests on 30."""
     texts = {}
     for label in (f"class_{c:02d}" for c in range(51, 0, -1)):
         for k in range(3):
@@ -75,7 +75,7 @@ def test_hmdb51_has_its_three_splits(tmp_path: Path) -> None:
     assert split_sizes(dataset) == sizes
 
 
-def test_files_are_found_by_path_case_and_name_and_the_rest_is_missing(tmp_path: Path) -> None:
+def test_files_are_found_by_path_case_and_name_and_others_are_missing(tmp_path: Path) -> None:
     videos = touch(tmp_path / "v", "wave/a.avi", "wave/B.AVI", "deep/er/c.avi", "x/d.avi", "y/d.avi", "wave/extra.avi")
     lists = write(tmp_path / "l", wave_test_split1__txt="a.avi 1\nb.avi 1\nc.avi 2\nd.avi 2\ngone.avi 0\n")
     dataset = find_dataset("hmdb51", videos, lists)
@@ -83,14 +83,14 @@ def test_files_are_found_by_path_case_and_name_and_the_rest_is_missing(tmp_path:
         "wave/a.avi": "wave/a.avi",
         "wave/b.avi": "wave/B.AVI",
         "wave/c.avi": "deep/er/c.avi",
-        "wave/d.avi": None,  # two have this name
+        "wave/d.avi": None,  # two files have this name
         "wave/gone.avi": None,
     }
     assert dataset.unlisted == 3
     assert [source.bytes for source in dataset.sources][:3] == [1, 2, 3]
 
 
-def test_no_file_goes_to_two_videos(tmp_path: Path) -> None:
+def test_no_file_belongs_to_two_videos(tmp_path: Path) -> None:
     videos = touch(tmp_path / "v", "wave/a.avi", "other/b.avi")
     lists = write(
         tmp_path / "l", wave_test_split1__txt="a.avi 1\nb.avi 1\n", walk_test_split1__txt="a.avi 1\nb.avi 1\n"
@@ -99,7 +99,7 @@ def test_no_file_goes_to_two_videos(tmp_path: Path) -> None:
     assert found == {"walk/a.avi": None, "walk/b.avi": None, "wave/a.avi": "wave/a.avi", "wave/b.avi": None}
 
 
-def test_ucf101_spellings_meet(tmp_path: Path) -> None:
+def test_ucf101_spellings_are_matched(tmp_path: Path) -> None:
     videos = touch(tmp_path / "v", "HandStandPushups/v_HandStandPushups_g01_c01.avi")
     classes, train = "1 HandstandPushups\r\n", "HandstandPushups/v_HandStandPushups_g01_c01.avi 1\r\n"
     dataset = find_dataset("ucf101", videos, write(tmp_path / "l", classInd__txt=classes, trainlist02__txt=train))
@@ -119,7 +119,7 @@ def test_kinetics_files_with_and_without_times(tmp_path: Path) -> None:
         "-ab_000001_000011": stored[0],
         "gone_000000_000010": None,
         "cd_000002_000012": stored[1],
-        "twice_000000_000010": None,  # which of the two moments the file is, nothing says
+        "twice_000000_000010": None,  # the file may be either of the two
         "twice_000020_000030": None,
     }
     assert split_sizes(dataset) == {"train": 2, "val": 3}
@@ -135,7 +135,7 @@ def test_ut_interaction_leaves_out_one_sequence_per_fold(tmp_path: Path) -> None
     assert source.label == "point"
     assert [split for split in source.splits if split.startswith("test")] == ["test2"] and "train2" not in source.splits
     touch(tmp_path, "stray.avi")
-    with pytest.raises(DataError, match=r"must be named ID_SEQUENCE_CLASS, 1 to 10 and 0 to 5, but is 'stray\.avi'"):
+    with pytest.raises(DataError, match=r"must be ID_SEQUENCE_CLASS \(1 to 10, 0 to 5\), but is 'stray\.avi'"):
         find_dataset("ut-interaction", videos, None)
 
 
@@ -176,16 +176,18 @@ def test_a_uri_is_listed_like_a_path(tmp_path: Path) -> None:
     ("name", "annotations", "message"),
     [
         ("ucf11", None, "--dataset must be one of .*, but is 'ucf11'; the nearest is ucf101"),
-        ("ucf101", None, "--annotations must name the official lists of ucf101"),
-        ("ucf101", "absent", "--annotations must be a file or folder, but .*absent is not there"),
-        ("ucf101", ".", "--annotations must hold classInd.txt"),
-        ("hmdb51", ".", "--annotations must hold CLASS_test_split1.txt"),
-        ("kinetics", ".", "--annotations must hold CSV lists"),
-        ("ut-interaction", ".", "--annotations must not be given with ut-interaction"),
-        ("folder", "binary.csv", "binary.csv: a list must be readable UTF-8 text"),
+        ("ucf101", None, "--dataset ucf101 needs --annotations"),
+        ("ucf101", "absent", "--annotations=.*absent does not exist"),
+        ("ucf101", ".", "--annotations=.* must contain classInd.txt"),
+        ("hmdb51", ".", "--annotations=.* must contain the lists CLASS_test_split1.txt"),
+        ("kinetics", ".", "--annotations=.* must contain CSV lists"),
+        ("ut-interaction", ".", "--dataset ut-interaction takes no --annotations"),
+        ("folder", "binary.csv", "cannot read .*binary.csv as UTF-8 text"),
     ],
 )
-def test_a_wrong_name_or_list_is_named(tmp_path: Path, name: str, annotations: str | None, message: str) -> None:
+def test_an_error_names_a_wrong_dataset_or_list(
+    tmp_path: Path, name: str, annotations: str | None, message: str
+) -> None:
     videos = touch(tmp_path / "v", "x.avi")
     (tmp_path / "l").mkdir()
     if annotations == "binary.csv":
@@ -194,15 +196,15 @@ def test_a_wrong_name_or_list_is_named(tmp_path: Path, name: str, annotations: s
         find_dataset(name, videos, annotations and str(tmp_path / "l" / annotations))
 
 
-def test_a_name_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+def test_an_error_names_a_file_name_that_is_not_utf8(tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/a\xff.avi")).touch()
-    with pytest.raises(DataError, match=r"--videos must hold names in UTF-8, but one is .*a\\xff\.avi"):
+    with pytest.raises(DataError, match=r"file names in --videos must be UTF-8, but one is .*a\\xff\.avi"):
         list_videos(str(tmp_path))
 
 
-def test_a_folder_without_videos_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"--videos must be a folder, but .* is not there"):
+def test_an_error_names_a_folder_without_videos(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"--videos=.* does not exist"):
         find_dataset("folder", str(tmp_path / "absent"), None)
     touch(tmp_path, "notes.txt")
-    with pytest.raises(DataError, match="--videos must hold video files"):
+    with pytest.raises(DataError, match=r"--videos=.* contains no video files"):
         find_dataset("folder", str(tmp_path), None)
