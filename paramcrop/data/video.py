@@ -100,7 +100,7 @@ class PyAVFrames:
         self._data = data
         with av.open(io.BytesIO(data), metadata_errors="ignore") as container:
             packets = [p for p in container.demux(container.streams.video[0]) if p.pts is not None]
-        self._times = sorted({p.pts for p in packets if not p.is_discard})  # frame i is shown at time i
+        self._times = sorted({p.pts for p in packets if not p.is_discard})  # frame i is shown at the i-th time
         self._keys = sorted((p.pts, p.dts if p.dts is not None else p.pts) for p in packets if p.is_keyframe)
         self.count = len(self._times)
 
