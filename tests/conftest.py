@@ -9,6 +9,7 @@ import torch
 from paramcrop.data.manifest import Manifest, read_manifest
 from paramcrop.data.synthetic import make_dataset
 from tests.labelled import make_labelled, make_run
+from tests.wheel import Installed, install
 
 torch.set_num_threads(2)
 
@@ -31,6 +32,12 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> str:
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run's folder."""
     return make_run(tmp_path_factory.mktemp("runs") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """The package as others get it."""
+    return install(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture

@@ -11,12 +11,7 @@ import yaml
 import paramcrop
 from paramcrop.cli import COMMANDS
 from tests.memory import TINY
-from tests.wheel import ROOT, Installed, install
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    return install(tmp_path_factory.mktemp("wheel"))
+from tests.wheel import ROOT, Installed
 
 
 def test_every_file_that_commands_need_is_in_the_wheel(wheel: Installed) -> None:
