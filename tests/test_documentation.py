@@ -210,7 +210,7 @@ def test_the_example_spaces_are_valid_and_make_configs(tmp_path: Path, monkeypat
     for block in blocks(ROOT / "docs" / "start" / "own-parts.md"):
         if block.language == "python":  # a space names the class in it
             (tmp_path / block.title).write_text(block.code)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
     examples = [b for page in PAGES for b in blocks(page) if b.language == "yaml" and "question:" in b.code]
     assert len(examples) >= 3
     for block in examples:
