@@ -97,7 +97,7 @@ def print_table(table: Table, console: Console) -> None:
     hidden = len(whole.rows) - len(table.rows)
     told = [f"the best {BEST} of {len(whole.rows)} trials; table.md has them all"] if hidden else []
     told += [f"{text.show_counts(whole)}; {text.show_total(whole)}"]
-    told += [f"failed: {line}" for line in text.troubles(whole)] + [f"note: {line}" for line in text.all_notes(whole)]
+    told += [f"failed: {line}" for line in text.failures(whole)] + [f"note: {line}" for line in text.all_notes(whole)]
     for line in told:
         console.print(line, highlight=False, markup=False)
 

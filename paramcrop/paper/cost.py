@@ -1,6 +1,6 @@
-"""What a question costs at the paper's scale: arithmetic, from multiply-accumulates and rates that were measured.
+"""The cost of a sweep at the paper's scale, computed from multiply-accumulates and measured rates.
 
-GPU-seconds = FLOP / rate, FLOP = 2 x multiply-accumulates of a forward pass, three times that with its backward pass.
+GPU-seconds = FLOP / rate. FLOP = 2 x multiply-accumulates of a forward pass, and three times that with a backward pass.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from paramcrop.sweeps.trials import config_of, grid, make_trial
 from paramcrop.training.build import build_backbone, view_size
 from paramcrop.training.model_size import macs
 
-# FLOP/s that one H100 sustained in training (bfloat16, the paper's views, ready tensors): 560 and 830 clips/s.
+# FLOP/s of one H100 in training (bfloat16, the paper's views, no data loading), measured at 560 and 830 clips/s.
 RATES = {"s3dg": 15.0e12, "s3d": 15.0e12, "r2d3d": 34.2e12}
-WINDOW_SECONDS = 0.022  # of a core, to decode 64 frames of 170x128 with a keyframe every 16
+WINDOW_SECONDS = 0.022  # time of one core to decode 64 frames of 170x128 with a keyframe every 16
 KINETICS = 240_000
 SPLITS = {"ucf101": ((9537, 3783), (9586, 3734), (9624, 3696)), "hmdb51": ((3570, 1530),) * 3}
 FORWARD, BACKWARD = 2, 4  # FLOP per multiply-accumulate
 
 
 class Cost(NamedTuple):
-    """Hours: of GPUs pretraining and evaluating, of CPU cores decoding for the pretraining."""
+    """Hours of GPUs for pretraining and evaluation, and of CPU cores for decoding in pretraining."""
 
     pretraining: float
     evaluation: float
@@ -36,9 +36,9 @@ class Cost(NamedTuple):
 
 
 def cost_of(spaces: Iterable[Space]) -> Cost:
-    """Of several spaces together; a pretraining or an evaluation that they share counts once."""
+    """The cost of several spaces together; a run or an evaluation that they share counts once."""
     runs: dict[str, Config] = {}
-    judged: dict[tuple[str, str], float] = {}
+    evaluations: dict[tuple[str, str], float] = {}
     for space in spaces:
         for values in grid(space):
             trial = make_trial(space, values)
@@ -46,11 +46,11 @@ def cost_of(spaces: Iterable[Space]) -> Cost:
                 config = config_of(space, trial, seed)
                 run = run_id(config, "")
                 runs[run] = config
-                judged |= {(run, task): _evaluating(config, task) for task in trial.tasks or space.evaluate.tasks}
+                evaluations |= {(run, task): _evaluation(config, task) for task in trial.tasks or space.evaluate.tasks}
     videos = {run: videos_of(config) for run, config in runs.items()}
     trained = sum(_pretraining(config, videos[run]) for run, config in runs.items())
     decoded = sum(config.train.epochs * videos[run] * 2 * WINDOW_SECONDS for run, config in runs.items())
-    return Cost(trained / 3600, sum(judged.values()) / 3600, decoded / 3600, len(runs))
+    return Cost(trained / 3600, sum(evaluations.values()) / 3600, decoded / 3600, len(runs))
 
 
 def videos_of(config: Config) -> int:
@@ -58,12 +58,12 @@ def videos_of(config: Config) -> int:
 
 
 def _pretraining(config: Config, videos: int) -> float:
-    """GPU-seconds: two views of every video, forward and backward."""
+    """GPU-seconds of two views of every video, forward and backward."""
     views = 2 * config.train.epochs * videos
     return views * (FORWARD + BACKWARD) * _macs(config, view_size(config)) / RATES[config.backbone.name]
 
 
-def _evaluating(config: Config, task: str) -> float:
+def _evaluation(config: Config, task: str) -> float:
     """GPU-seconds over all splits."""
     dataset, _, name = task.rpartition("/")
     how = find_protocol(name)
@@ -73,7 +73,7 @@ def _evaluating(config: Config, task: str) -> float:
 
 
 def _passes(how: Protocol, train: int, test: int) -> float:
-    """FLOP of a split's clips per multiply-accumulate of one."""
+    """FLOP for all clips of a split, per multiply-accumulate of one clip."""
     clips = how.test_clips or 10
     if how.kind == "finetune":
         each = FORWARD + (BACKWARD if how.train == "all" else 0)

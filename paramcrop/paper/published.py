@@ -1,4 +1,4 @@
-"""The paper's value beside ours: a space's own word, or what some table prints for a run of these very settings."""
+"""The paper's value for a result: from the space, or from any table that has a run with the same settings."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Key = tuple[str, str, str]  # dataset, protocol, metric
 
 
 def paper_value(space: Space, trial: Trial, result: Mapping[str, Any], metric: str) -> float | None:
-    """In [0, 1]; None: the paper has none.
+    """The paper's value in [0, 1]; None: it has none.
 
     Args:
-        result: one of the trial's, of the task in question.
+        result: a result of the trial in the task.
     """
     name = result["numbers"]["name"]
     for text, value in trial.paper.items():
@@ -39,14 +39,14 @@ def paper_value(space: Space, trial: Trial, result: Mapping[str, Any], metric: s
 
 
 def published(config: Config, dataset: str, protocol: str, metric: str) -> tuple[float, ...]:
-    """What the paper prints for a run of these settings, in [0, 1]: two values where two tables differ."""
+    """The values that the paper prints for a run with these settings, in [0, 1]; two if two tables differ."""
     found = all_published().get(_settings(config), {}).get((dataset, protocol, metric), ())
     return tuple(dict.fromkeys(value / 100 for value in found))
 
 
 @cache
 def all_published() -> dict[str, dict[Key, list[float]]]:
-    """Settings as ``_settings`` tells them -> what every table prints for them, in %."""
+    """Settings (see ``_settings``) -> the values that all tables print for them, in %."""
     paper, values = read_paper(), dict[str, dict[Key, list[float]]]()
     if paper is None:
         return values
@@ -63,6 +63,6 @@ def all_published() -> dict[str, dict[Key, list[float]]]:
 
 
 def _settings(config: Config) -> str:
-    """What a run is, whichever part of its set it is of and whatever its seed."""
+    """The settings that identify a run, apart from its split and seed."""
     settings = identity(config, "")["settings"]
     return json.dumps({k: v for k, v in settings.items() if k not in ("data.split", "seed")}, sort_keys=True)

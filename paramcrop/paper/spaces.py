@@ -13,7 +13,7 @@ DEMO = "demo"
 
 
 def paper_space(paper: Paper, name: str) -> Space:
-    """The space of an entry, at the demo preset unless another is asked for."""
+    """The space of an entry; its preset is the demo unless another is chosen."""
     entry = paper.entries[name]
     base = read_space(find_space(entry.space)) if entry.space else Space.model_validate(_fields(paper, entry))
     tasks = _tasks(paper, entry) if entry.columns else base.evaluate.tasks if entry.space else ()
@@ -21,20 +21,20 @@ def paper_space(paper: Paper, name: str) -> Space:
     demo = base.with_preset.get(DEMO, PresetChanges())
     evaluate = Evaluate(tasks=tasks, as_pretrained=True, set=_used(paper.demo.evaluate, tasks))
     settings, own = demo.set | paper.demo.set, entry.seeds or paper.demo.seeds
-    differs = PresetChanges(set=settings, seeds=own, evaluate=evaluate, epochs=entry.demo_epochs)
+    changes = PresetChanges(set=settings, seeds=own, evaluate=evaluate, epochs=entry.demo_epochs)
     changed: dict[str, Any] = {"seeds": seeds, "evaluate": base.evaluate.model_copy(update={"tasks": tasks})}
-    changed |= {"with_preset": base.with_preset | {DEMO: differs}, "layout": _layout(paper, entry, name, base)}
+    changed |= {"with_preset": base.with_preset | {DEMO: changes}, "layout": _layout(paper, entry, name, base)}
     return base.model_copy(update=changed)
 
 
-def preset_of(paper: Paper, name: str, asked: str | None) -> str | None:
-    """The preset that stands for the one asked for: an entry may have the paper's settings in another."""
-    return paper.entries[name].preset or asked if asked == paper.preset else asked
+def preset_of(paper: Paper, name: str, requested: str | None) -> str | None:
+    """The preset to use: an entry may have its own preset in place of the paper's main one."""
+    return paper.entries[name].preset or requested if requested == paper.preset else requested
 
 
 def with_stand_in(space: Space, stand_in: str) -> Space:
-    """The same with ``stand_in`` for every set that its tasks and cells name: for who has none of the paper's."""
-    assert space.layout is not None, "spaces of the paper have one"
+    """The space with ``stand_in`` for every dataset in its tasks and cells, for users without the paper's datasets."""
+    assert space.layout is not None, "every space of the paper has a layout"
     sets = dict.fromkeys(t.partition("/")[0] for t in _all_tasks(space) if "/" in t)
     stand_ins = dict.fromkeys(sets, stand_in)
     lines = tuple(
@@ -57,13 +57,13 @@ def _moved(cell: Cell, stand_ins: Mapping[str, str]) -> Cell:
 
 
 def _renamed(tasks: tuple[str, ...], stand_ins: Mapping[str, str]) -> tuple[str, ...]:
-    """DATASET/PROTOCOL texts with other sets, each once."""
+    """DATASET/PROTOCOL texts with replaced datasets, without duplicates."""
     parts = [task.rpartition("/") for task in tasks]
     return tuple(dict.fromkeys(f"{stand_ins.get(name, name)}{slash}{protocol}" for name, slash, protocol in parts))
 
 
 def _fields(paper: Paper, entry: Entry) -> dict[str, Any]:
-    """Of a space that has no file of its own."""
+    """The fields of a space that has no file of its own."""
     fields: dict[str, Any] = {"question": entry.question, "set": entry.set, "show": entry.show}
     fields |= {"frame": entry.frame, "videos": entry.videos, "pretrained_on": entry.pretrained_on}
     if entry.params:
@@ -72,7 +72,7 @@ def _fields(paper: Paper, entry: Entry) -> dict[str, Any]:
 
 
 def _variants(paper: Paper, entry: Entry) -> dict[tuple[str, ...], dict[str, Any]]:
-    """Names of settings -> the variant: every configuration once, with all that is asked of it."""
+    """Names of settings -> the variant: each configuration once, with all its tasks."""
     variants: dict[tuple[str, ...], dict[str, Any]] = {}
     for row, line in zip(entry.rows, cells(paper, entry), strict=True):
         if row.settings is not None and not line:  # nothing is evaluated
@@ -81,23 +81,23 @@ def _variants(paper: Paper, entry: Entry) -> dict[tuple[str, ...], dict[str, Any
             if names is None:
                 continue
             label = row.label if names == row.settings else ", ".join(names)
-            made = {"label": label, "set": paper.merged(names), "tasks": (), "paper": {}}
-            variant = variants.setdefault(names, made)
+            new = {"label": label, "set": paper.merged(names), "tasks": (), "paper": {}}
+            variant = variants.setdefault(names, new)
             variant["tasks"] = tuple(dict.fromkeys((*variant["tasks"], cell.task, *entry.besides)))
             variant["paper"] |= {} if cell.paper is None else {f"{cell.task} {cell.metric}": cell.paper}
     return variants
 
 
 def _tasks(paper: Paper, entry: Entry) -> tuple[str, ...]:
-    """All that some cell asks for, in the order of the columns."""
+    """The tasks of all cells, in the order of the columns."""
     rows = entry.rows or (Row(label="", settings=()),)
     columns = paper.columns_of(entry).values()
-    asked = [cell_of(row, column, None) for column in columns for row in rows if names_of(row, column) is not None]
-    return tuple(dict.fromkeys((*(cell.task for cell in asked), *entry.besides)))
+    ours = [cell_of(row, column, None) for column in columns for row in rows if names_of(row, column) is not None]
+    return tuple(dict.fromkeys((*(cell.task for cell in ours), *entry.besides)))
 
 
 def _used(values: Mapping[str, Any], tasks: tuple[str, ...]) -> dict[str, Any]:
-    """Of protocols' numbers, those that some task has."""
+    """The protocol parameters among ``values`` that some task has."""
     known = {key for task in tasks for key in numbers(find_protocol(task.rpartition("/")[2]))}
     return {key: value for key, value in values.items() if key in known}
 
@@ -121,21 +121,21 @@ def _layout(paper: Paper, entry: Entry, name: str, base: Space) -> Layout:
 
 
 def _lines(paper: Paper, entry: Entry) -> list[Line]:
-    """The entry's rows, each cell with the variant that fills it."""
-    labels = {names: made["label"] for names, made in _variants(paper, entry).items()}
-    made = []
+    """The rows of the entry; each cell has the variant that fills it."""
+    labels = {names: variant["label"] for names, variant in _variants(paper, entry).items()}
+    lines = []
     for row, line in zip(entry.rows, cells(paper, entry), strict=True):
         unnamed = entry.unnamed and row.settings is None
         filled = [cell.model_copy(update={"variant": None if names is None else labels[names]}) for names, cell in line]
-        made.append(Line(label=row.label + (", name missing in source" if unnamed else ""), cells=tuple(filled)))
-    return made
+        lines.append(Line(label=row.label + (", name missing in source" if unnamed else ""), cells=tuple(filled)))
+    return lines
 
 
 def _line_of(label: str, printed: Mapping[str, float], columns: list[Any]) -> Line:
-    """Of a variant that has its printed numbers by task and metric."""
+    """The line of a variant whose printed numbers are given by task and metric."""
     row = Row(label=label, settings=())
-    made = [cell_of(row, column, None, label) for column in columns]
+    cells_of_row = [cell_of(row, column, None, label) for column in columns]
     return Line(
         label=label,
-        cells=tuple(c.model_copy(update={"paper": printed.get(f"{c.task} {c.metric}")}) for c in made),
+        cells=tuple(c.model_copy(update={"paper": printed.get(f"{c.task} {c.metric}")}) for c in cells_of_row),
     )

@@ -1,4 +1,4 @@
-"""search_spaces/paper.yaml: every table and figure of the paper, by name; its rows' settings and printed numbers."""
+"""search_spaces/paper.yaml: all tables and figures of the paper by name, with the settings and values of their rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Column(BaseModel):
-    """A heading's cells: DATASET/PROTOCOL METRIC, with {} for the row's protocol, and settings besides the row's."""
+    """The cells under a heading: DATASET/PROTOCOL METRIC, with {} for the row's protocol, and additional settings."""
 
     model_config = STRICT
 
@@ -30,7 +30,7 @@ class Column(BaseModel):
 
 
 class Row(BaseModel):
-    """One row; without ``settings`` it is another's, cited. ``paper`` has a number a column."""
+    """One row; without ``settings`` it is cited from another paper. ``paper`` has a value per column."""
 
     model_config = STRICT
 
@@ -41,12 +41,12 @@ class Row(BaseModel):
 
 
 class Entry(BaseModel):
-    """A table or figure: rows under columns, or params that are swept, or a space of its own file."""
+    """A table or figure: rows and columns, swept params, or a space in its own file."""
 
     model_config = STRICT
 
     question: str = ""
-    space: str = ""  # file of search_spaces/
+    space: str = ""  # file in search_spaces/
     columns: str | dict[str, Column] = {}
     rows: tuple[Row, ...] = ()
     params: dict[str, Any] = {}
@@ -55,17 +55,17 @@ class Entry(BaseModel):
     show: Literal["table", "curve", "crops"] = "table"
     frame: Literal["crop", "video"] = "crop"
     videos: tuple[int, ...] = (0,)
-    preset: str = ""  # instead of the paper's
-    pretrained_on: str = ""  # one of the sets that are evaluated on, instead of the preset's
-    demo_epochs: float = 1.0  # times the demo preset's, for a question about lengths: the cap of steps ends them alike
-    sizes: dict[str, tuple[str, str]] = {}  # row -> what is printed of parameters and arithmetic
-    besides: tuple[str, ...] = ()  # tasks that fill no cell
-    unnamed: bool = False  # the copy of the paper at hand does not name the methods of cited rows
+    preset: str = ""  # replaces the paper's main preset
+    pretrained_on: str = ""  # an evaluation dataset to pretrain on instead of the preset's
+    demo_epochs: float = 1.0  # factor on the demo preset's epochs; its cap of steps would hide a sweep of lengths
+    sizes: dict[str, tuple[str, str]] = {}  # row -> printed parameters and arithmetic
+    besides: tuple[str, ...] = ()  # additional tasks that fill no cell
+    unnamed: bool = False  # our copy of the paper lacks the names of the cited methods
     notes: tuple[str, ...] = ()
 
 
 class Demo(BaseModel):
-    """What differs with the demo preset."""
+    """Changes for the demo preset."""
 
     model_config = STRICT
 
@@ -89,18 +89,18 @@ class Paper(BaseModel):
         return self.columns[entry.columns] if isinstance(entry.columns, str) else entry.columns
 
     def merged(self, names: tuple[str, ...]) -> dict[str, Any]:
-        """The settings that names stand for, taken together."""
+        """The union of the named settings."""
         return {key: value for name in names for key, value in self.settings[name].items()}
 
 
 @cache
 def read_paper() -> Paper | None:
-    """None: the file is not there, because the package is not in its clone."""
+    """The tables of the paper; None: the file is missing in this installation."""
     return Paper.model_validate(yaml.safe_load(FILE.read_text())) if FILE.exists() else None
 
 
 def names_of(row: Row, column: Column) -> tuple[str, ...] | None:
-    """The settings of a cell, by name; None: it is cited."""
+    """The names of a cell's settings; None: the cell is cited."""
     return None if row.settings is None else (*row.settings, *column.settings)
 
 
@@ -110,7 +110,7 @@ def cell_of(row: Row, column: Column, paper: float | None, variant: str | None =
 
 
 def cells(paper: Paper, entry: Entry) -> list[list[tuple[tuple[str, ...] | None, Cell]]]:
-    """A line a row: the settings' names and the cell of each column."""
+    """A line per row: the names of the settings and the cell for each column."""
     columns = list(paper.columns_of(entry).values())
     return [
         [(names_of(row, column), cell_of(row, column, value)) for column, value in zip_longest(columns, row.paper)]

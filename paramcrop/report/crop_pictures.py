@@ -1,7 +1,7 @@
-"""Crops drawn on the frames they are cut from: a grid, and a short film.
+"""Crops drawn on frames: a grid and a short film.
 
-The first run's kept clips carry the boxes of any set of runs, each with its own crops. A crop is a function of noise
-alone, so it may be drawn on any clip; runs of one seed, data and noise were shown the same clips and the same noise.
+The crops of several runs are drawn on the clips that the first run saved. A crop depends only on noise, so it can be
+drawn on any clip; runs with the same seed, data and noise got the same clips and noise anyway.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from paramcrop.report.plots import VIEW_COLORS
 from paramcrop.report.snapshots import Snapshot, read_snapshots
 
 SHOWN_FRAMES = 6
-TILE = 1.6  # inches, of the grid's frames
-SIDE, HEAD, LINE, GAP, MARGIN = 2.0, 0.2, 0.18, 0.08, 0.6  # inches, of the film's tiles
+TILE = 1.6  # size of a frame in the grid, inches
+SIDE, HEAD, LINE, GAP, MARGIN = 2.0, 0.2, 0.18, 0.08, 0.6  # layout of a tile in the film, inches
 FPS = 12.0
 DPI = 110
 
 
 class Scene(NamedTuple):
-    """A clip with one run's boxes at one step: what a row of the grid and a tile of the film show."""
+    """A clip with the boxes of one run at one step: a row of the grid, or a tile of the film."""
 
     label: str
     step: int
     clip: np.ndarray  # uint8 (T, H, W, 3)
-    boxes: list[tuple[int, np.ndarray]]  # (view, (3, 2)) in the frame of ``clip`` as it is shown
+    boxes: list[tuple[int, np.ndarray]]  # (view, (3, 2)) in the coordinates of ``clip``
 
     def drawn(self, t: int) -> list[tuple[int, np.ndarray]]:
         """The boxes of the crops that cover frame t in time."""
@@ -47,17 +47,17 @@ class Scene(NamedTuple):
 
 
 def scenes(runs: Mapping[str, Path], video: int = 0) -> list[Scene]:
-    """Every run at start, middle and end, on the first run's kept clip number ``video``.
+    """Every run at start, middle and end, on clip number ``video`` of the first run.
 
-    Where each view was cut from a clip of its own, a scene each, mirrored as its cropper saw it.
+    If each view has its own clip, each view is a scene, mirrored as it was when the crop was taken.
 
     Raises:
-        DataError: a run has kept no crops, or the first fewer clips.
+        DataError: a run has no saved crops, or the first run has fewer clips.
     """
     kept = {label: read_snapshots(folder) for label, folder in runs.items()}
     first = next(iter(kept.values()))[0]
     if not 0 <= video < len(first.video):
-        raise DataError(f"the kept clips are numbered 0 to {len(first.video) - 1}, but {video} was asked for")
+        raise DataError(f"the number of a saved clip must be 0 to {len(first.video) - 1}, but is {video}")
     return [
         _scene(label, snapshot, first, video, views)
         for label, snapshots in kept.items()
@@ -73,7 +73,7 @@ def _scene(label: str, snapshot: Snapshot, first: Snapshot, video: int, views: t
         (view,) = views
         shown = clip[:, :, ::-1] if flip[view] else clip
         return Scene(f"{name}, view {view + 1}", snapshot.step, shown, [(view, boxes[view])])
-    # One clip for both views, which may be mirrored apart: boxes go back to the clip as it is stored.
+    # Both views share a clip but may be mirrored differently, so boxes are mapped back to the stored clip.
     return Scene(
         name, snapshot.step, clip, [(view, _mirror(boxes[view]) if flip[view] else boxes[view]) for view in views]
     )
@@ -84,9 +84,9 @@ def _mirror(box: np.ndarray) -> np.ndarray:
 
 
 def plot_crops(runs: Mapping[str, Path], out: Path, videos: Sequence[int] = (0,)) -> None:
-    """Frames in time (columns) with both crops' boxes, a row per clip, run and step.
+    """Draw frames over time (columns) with the boxes of both crops; one row per clip, run and step.
 
-    A box is drawn on the frames that its crop covers in time.
+    A box is drawn on the frames that its crop covers.
 
     Raises:
         DataError: see ``scenes``.
@@ -107,7 +107,7 @@ def plot_crops(runs: Mapping[str, Path], out: Path, videos: Sequence[int] = (0,)
 
 
 def film_crops(runs: Mapping[str, Path], out: Path, video: int = 0) -> None:
-    """The same as a film (MP4): a tile per run (rows) and step (columns), its crops' spans in time below it.
+    """The same as a film (MP4): a tile per run (rows) and step (columns), with the crops' spans in time below it.
 
     Raises:
         DataError: see ``scenes``.
@@ -115,8 +115,8 @@ def film_crops(runs: Mapping[str, Path], out: Path, video: int = 0) -> None:
     all_scenes = scenes(runs, video)
     rows = [[s for s in all_scenes if s.label == label] for label in dict.fromkeys(s.label for s in all_scenes)]
     height = _aspect(all_scenes[0]) * SIDE + HEAD + LINE
-    whole = (MARGIN + max(map(len, rows)) * (SIDE + GAP), HEAD + len(rows) * (height + GAP))
-    figure = plt.figure(figsize=whole)
+    size = (MARGIN + max(map(len, rows)) * (SIDE + GAP), HEAD + len(rows) * (height + GAP))
+    figure = plt.figure(figsize=size)
     corners = [
         (MARGIN + j * (SIDE + GAP), i * (height + GAP) + GAP) for i in range(len(rows)) for j in range(len(rows[i]))
     ]
@@ -124,7 +124,7 @@ def film_crops(runs: Mapping[str, Path], out: Path, video: int = 0) -> None:
         _Tile(figure, corner, scene)
         for corner, scene in zip(corners, [s for row in reversed(rows) for s in row], strict=True)
     ]
-    figure.suptitle("view 1 orange, view 2 green; bars: what each covers in time", fontsize=7, y=1 - 0.05 / whole[1])
+    figure.suptitle("view 1 orange, view 2 green; bars: the span of each in time", fontsize=7, y=1 - 0.05 / size[1])
     canvas = FigureCanvasAgg(figure)
     frames = [_render(canvas, films, t) for t in range(len(all_scenes[0].clip))]
     out.write_bytes(encode(np.stack(frames), FPS).data)
@@ -132,7 +132,7 @@ def film_crops(runs: Mapping[str, Path], out: Path, video: int = 0) -> None:
 
 
 class _Tile:
-    """One scene of the film at ``corner`` (inches from the lower left), the line of time below it."""
+    """One scene of the film at ``corner`` (inches from the lower left), with a time line below it."""
 
     def __init__(self, figure: Figure, corner: tuple[float, float], scene: Scene) -> None:
         (width, height), (x, y), side = figure.get_size_inches(), corner, _aspect(scene) * SIDE
@@ -159,12 +159,12 @@ def _render(canvas: FigureCanvasAgg, films: list[_Tile], t: int) -> np.ndarray:
         film.show(t)
     canvas.draw()
     pixels: np.ndarray = np.asarray(canvas.buffer_rgba())[..., :3]
-    height, width = (side // 2 * 2 for side in pixels.shape[:2])  # H.264 wants even sides
-    return np.array(pixels[:height, :width])  # the canvas is drawn on again
+    height, width = (side // 2 * 2 for side in pixels.shape[:2])  # H.264 needs even sides
+    return np.array(pixels[:height, :width])  # a copy, because the canvas is reused
 
 
 def _show(axes: Axes, scene: Scene, t: int) -> None:
-    """Frame t with the boxes that cover it."""
+    """Draw frame t with the boxes that cover it."""
     height, width = scene.clip.shape[1:3]
     axes.imshow(scene.clip[t])
     axes.set(xticks=[], yticks=[])

@@ -1,4 +1,4 @@
-"""What the runs of a trial say of themselves: where they ended, what they cost. Imports no torch."""
+"""Facts about the pretraining runs of a trial: final metrics and cost. Imports no torch."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from paramcrop.evaluation.statistics import t_half
 from paramcrop.storage.jsonl import read_lines
 from paramcrop.storage.runs import read_metrics, read_status
 
-ENDS = {"crop_distance": "centre distance", "crop_iou": "IoU", "loss": "loss"}  # of the last logged step
+FINAL_METRICS = {"crop_distance": "centre distance", "crop_iou": "IoU", "loss": "loss"}  # of the last logged step
 
 
 class RunFacts(NamedTuple):
-    """One pretraining; what its folder does not say is empty or None.
+    """One pretraining run. Facts that are missing in its folder are empty or None.
 
     Attributes:
-        settings: the resolved ones. data: content id of what it was pretrained on; videos: what
-            that is: dataset, number of videos, of classes.
-        end: name of ``ENDS`` -> its value at the last logged step.
-        clips_per_s: median over the logged steps, views through the network.
-        seconds: of training workers by what they compute on, "cpu" or "cuda".
-        all_known: whether ``seconds`` has them all: how long a start lasted that was killed is not written down.
+        settings: the resolved settings.
+        data: content id of the pretraining videos.
+        videos: dataset, number of videos and of classes.
+        end: name in ``FINAL_METRICS`` -> value at the last logged step.
+        clips_per_s: median over the logged steps; counts views.
+        seconds: worker seconds per device, "cpu" or "cuda".
+        all_known: whether ``seconds`` is complete; the duration of a start that was killed is unknown.
     """
 
     seed: int
@@ -45,13 +46,13 @@ class RunFacts(NamedTuple):
 
     @property
     def split(self) -> str | None:
-        """Which part of its set it was pretrained on; None: all of it."""
+        """The split of the dataset that it was pretrained on; None: all videos."""
         split: str | None = self.settings.get("data", {}).get("split")
         return split
 
 
 def run_facts(run: Mapping[str, Any]) -> RunFacts:
-    """Of one of a record's runs, whatever is there of its folder."""
+    """Read the facts of a run in a trial's record from its folder, which may be incomplete or missing."""
     folder = Path(run["folder"])
     provenance, metrics = _json(folder / "provenance.json"), read_metrics(folder)
     seconds, all_known = worker_seconds(read_lines(folder / "history.jsonl"))
@@ -66,7 +67,7 @@ def run_facts(run: Mapping[str, Any]) -> RunFacts:
         commit=provenance.get("commit", ""),
         data=provenance.get("data", ""),
         videos=provenance.get("videos", {}),
-        end={name: metrics[-1][name] for name in ENDS if metrics and metrics[-1].get(name) is not None},
+        end={name: metrics[-1][name] for name in FINAL_METRICS if metrics and metrics[-1].get(name) is not None},
         clips_per_s=statistics.median(speeds) if speeds else None,
         seconds=seconds,
         all_known=all_known,
@@ -89,9 +90,10 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def worker_seconds(history: Sequence[Mapping[str, Any]]) -> tuple[dict[str, float], bool]:
-    """A run's history -> by device, seconds of its workers from each start to what came next; whether all are known.
+    """A run's history -> worker seconds per device, and whether they are complete.
 
-    Of a start that is followed by another command's, or by nothing, the end is not known; it does not count.
+    A start counts from its event to the next event. If the next event is the start of another command, or if there is
+    none, the end is unknown and the start does not count.
     """
     total, all_known = dict[str, float](), True
     for i, line in enumerate(history):
@@ -106,30 +108,30 @@ def worker_seconds(history: Sequence[Mapping[str, Any]]) -> tuple[dict[str, floa
 
 
 class Spread(NamedTuple):
-    """Mean over seeds, half its 95 % t-interval (None with fewer than three), each seed's."""
+    """Mean over seeds, half its 95 % t-interval (None with fewer than three seeds), and the value of each seed."""
 
     value: float
     half: float | None
     values: tuple[float, ...]
 
 
-def end_of(runs: Iterable[RunFacts], name: str) -> Spread | None:
-    """One of ``ENDS`` over the finished runs, or over all if none is; None: none has logged it."""
-    had = [run for run in runs if name in run.end]
-    finished = [run for run in had if run.state == "finished"] or had
+def final_metric(runs: Iterable[RunFacts], name: str) -> Spread | None:
+    """One of ``FINAL_METRICS`` over the finished runs, or over all runs if none is finished; None: not logged."""
+    logged = [run for run in runs if name in run.end]
+    finished = [run for run in logged if run.state == "finished"] or logged
     values = tuple(run.end[name] for run in finished)
     return Spread(statistics.fmean(values), t_half(values), values) if values else None
 
 
-def agreed(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What is the same in all of them, section by section."""
+def common_settings(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The settings that have the same value in all of them, by section."""
     if not settings:
         return {}
     first, found = settings[0], dict[str, Any]()
     for key, value in first.items():
         others = [one.get(key) for one in settings]
         if isinstance(value, Mapping) and all(isinstance(other, Mapping) for other in others):
-            found |= {key: part} if (part := agreed([other for other in others if other is not None])) else {}
+            found |= {key: part} if (part := common_settings([other for other in others if other is not None])) else {}
         elif all(other == value for other in others):
             found[key] = value
     return found

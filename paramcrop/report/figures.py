@@ -1,4 +1,4 @@
-"""The pictures that answer a sweep's question, as PNG files."""
+"""The figures of a sweep as PNG files."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from paramcrop.report.table import Table
 from paramcrop.storage.files import whole
 from paramcrop.storage.runs import read_metrics
 
-MOST_LABELLED = 24  # trials that are drawn beside their labels
-MOST_CURVES = 8  # trials that share Figure 5, or the picture of crops
+MAX_LABELLED = 24  # trials in a figure with one line per trial
+MAX_CURVES = 8  # trials in Figure 5 and in the picture of crops
 ACROSS = 3  # panels side by side
-WRAP = 42  # characters of a title
+WRAP = 42  # characters per line of a title
 DPI = 150
-FRAMES = {"crop": "the croppers' clip", "video": "the video, R1 and R2 included"}
-ERRORS = "± 95 % t-interval of the mean over seeds; with fewer than three, a small dot a seed"
+FRAMES = {"crop": "the croppers' clip", "video": "the video, with R1 and R2"}
+ERRORS = "± 95 % t-interval of the mean over seeds; with fewer than three seeds, a small dot per seed"
 DISTANCE = {"centre distance at the end": at_end("crop_distance")}
 
 
 class Picture(NamedTuple):
-    """A file and what it shows."""
+    """A file and its caption."""
 
     file: Path
     caption: str
 
 
 def draw(table: Table, sweep: Path) -> list[Picture]:
-    """Every picture that there is something for, in the sweep's folder ``figures``; the question's first."""
+    """Draw all pictures that the results allow into the sweep's folder ``figures``; the main one comes first."""
     folder = sweep / "figures"
     folder.mkdir(exist_ok=True)
     tasks = {f"{task.name}\n{task.metrics[0]} (%)": main_metric(task) for task in table.tasks}
@@ -54,13 +54,13 @@ def _question(table: Table, tasks: Mapping[str, Measure], folder: Path) -> Itera
         return
     if table.space.show == "curve" and table.space.params:
         _curves(table, tasks, folder / "curve.png")
-        yield Picture(folder / "curve.png", f"Main metrics over the swept setting; dotted: chance. {ERRORS}.")
+        yield Picture(folder / "curve.png", f"Main metrics over the swept setting; dotted line: chance. {ERRORS}.")
         _curves(table, DISTANCE, folder / "distance.png")
         yield Picture(folder / "distance.png", f"Centre distance of the two crops at the end. {ERRORS}.")
-    elif len(table.rows) <= MOST_LABELLED:
+    elif len(table.rows) <= MAX_LABELLED:
         _labelled(table, tasks, folder / "trials.png")
-        told = "Main metrics; the broken line lies at the first trial, a dotted one at chance"
-        yield Picture(folder / "trials.png", f"{told}. {ERRORS}.")
+        caption = "Main metrics; dashed line: the first trial, dotted line: chance"
+        yield Picture(folder / "trials.png", f"{caption}. {ERRORS}.")
 
 
 def _training(table: Table, folder: Path) -> Iterator[Picture]:
@@ -68,19 +68,19 @@ def _training(table: Table, folder: Path) -> Iterator[Picture]:
     runs = {row.label: [run.folder for run in row.runs if read_metrics(run.folder)] for row in table.rows}
     runs = {label: folders for label, folders in runs.items() if folders}
     crops = table.space.show == "crops"
-    if runs and (crops or len(table.rows) <= MOST_CURVES):
-        first = dict(list(runs.items())[:MOST_CURVES])
+    if runs and (crops or len(table.rows) <= MAX_CURVES):
+        first = dict(list(runs.items())[:MAX_CURVES])
         kept = {label: folders[0] for label, folders in first.items() if _has_crops(folders[0])}
         if crops and kept:
             with whole(folder / "crops.png") as part:
                 plot_crops(kept, part, table.space.videos)
-            told = "The crops drawn on frames, at start, middle and end; each trial's first seed."
-            yield Picture(folder / "crops.png", told)
+            caption = "The crops drawn on frames, at start, middle and end, for the first seed of each trial."
+            yield Picture(folder / "crops.png", caption)
         with whole(folder / "figure5.png") as part:
             plot_figure5(first, part, table.space.frame)
-        told = f"Centre distance and IoU of the two crops over training, in {FRAMES[table.space.frame]}"
-        told += " (as the paper's Figure 5); mean and range of seeds."
-        yield Picture(folder / "figure5.png", told)
+        caption = f"Centre distance and IoU of the two crops during training, in {FRAMES[table.space.frame]}"
+        caption += " (as in the paper's Figure 5); mean and range over seeds."
+        yield Picture(folder / "figure5.png", caption)
 
 
 def _has_crops(run: Path) -> bool:
@@ -92,7 +92,7 @@ def _has_crops(run: Path) -> bool:
 
 
 def _curves(table: Table, measures: Mapping[str, Measure], out: Path) -> None:
-    """A panel for each swept key (rows) and measure (columns); of one key, so many side by side."""
+    """A panel for each swept key (rows) and measure (columns); with a single key, panels fill the rows."""
     keys = list(table.space.params)
     cells = [(key, name) for key in keys for name in measures]
     across = len(measures) if len(keys) > 1 else _across(len(measures))
@@ -130,17 +130,17 @@ def _labelled(table: Table, measures: Mapping[str, Measure], out: Path) -> None:
 
 
 def _broken(title: str) -> str:
-    """In lines, between the numbers of a protocol."""
+    """Break a title into lines; the numbers of a protocol may be separated."""
     return textwrap.fill(title.replace(",", ", "), WRAP)
 
 
 def _across(panels: int) -> int:
-    """So many side by side; four lie in a square."""
+    """The number of panels side by side; four panels form a square."""
     return panels if panels <= ACROSS else min(ACROSS, -(-panels // 2))
 
 
 def _save(figure: Figure, out: Path) -> None:
-    """With a word on the paper's values, where there are any."""
+    """Save the figure, with a legend if it shows values of the paper."""
     if any(line.get_marker() == PAPER["marker"] for axes in figure.axes for line in axes.get_lines()):
         (sign,) = plt.plot([], [], **PAPER)
         figure.legend([sign], ["the paper's value"], loc="outside upper right", fontsize=8)

@@ -1,4 +1,4 @@
-"""A sweep's report: results.parquet, table.md, index.html and the pictures, in its folder."""
+"""The report of a sweep in its folder: results.parquet, table.md, index.html and the pictures."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ MARKDOWN = re.compile(r"([\\`*|<])")
 
 
 def read_table(folder: Path) -> Table:
-    """Of a sweep's folder, as it stands; a trial that says it runs, with no sweep alive, was interrupted.
+    """The table of a sweep's folder in its current state. A running trial without a live sweep counts as interrupted.
 
     Raises:
-        ConfigError: its space.yaml is not there, or not one.
+        ConfigError: space.yaml is missing or invalid.
     """
     records = read_records(folder)
-    if not is_held(folder):  # killed, it could not say so
+    if not is_held(folder):  # a sweep that was killed could not update its records
         records = [replace(r, state="interrupted", doing="") if r.state in UNFINISHED else r for r in records]
     return make_table(read_space(folder / "space.yaml"), records)
 
 
 def write_report(folder: Path) -> list[Path]:
-    """Write every file, whole or not at all -> the files, the page first.
+    """Write every file atomically -> the files, the page first.
 
     Raises:
         ConfigError: see ``read_table``.
-        OSError: the folder cannot be written to.
+        OSError: the folder is not writable.
     """
     table = read_table(folder)
     pictures = draw(table, folder)
@@ -68,7 +68,7 @@ def write_report(folder: Path) -> list[Path]:
 
 
 def arrow_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
-    """The tidy rows, then a column for each swept setting: numbers, or texts if they are not all numbers."""
+    """The tidy rows, with a column for each swept setting: numbers, or texts if some values are not numbers."""
     columns = {name: pa.array([row.get(name) for row in rows], kind) for name, kind in COLUMNS.items()}
     for name in dict.fromkeys(name for row in rows for name in row if name not in COLUMNS):
         values = [row.get(name) for row in rows]
@@ -81,32 +81,32 @@ def arrow_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
 
 def make_markdown(table: Table) -> str:
     """The tables and the notes."""
-    parts = [f"# {plain(table.space.question)}", f"{text.show_counts(table)}. {plain(_how(table))}"]
+    parts = [f"# {plain(table.space.question)}", f"{text.show_counts(table)}. {plain(_setup(table))}"]
     parts += markdown_view(view(table), 2)
     for task in table.tasks:
         parts += [f"## {plain(task.name)}", _markdown(text.task_lines(table, task))]
     if settings := text.setting_lines(table):
         parts += ["## Settings", _markdown(settings)]
-    parts += ["## Pretraining", _markdown(text.trial_lines(table)), f"In all {text.show_total(table)}."]
-    told = {"Failed": text.troubles(table), "Notes": text.all_notes(table)}
-    for heading, lines in told.items():
+    parts += ["## Pretraining", _markdown(text.trial_lines(table)), f"Total: {text.show_total(table)}."]
+    lists = {"Failures": text.failures(table), "Notes": text.all_notes(table)}
+    for heading, lines in lists.items():
         parts += [f"## {heading}", "\n".join(f"- {plain(line)}" for line in lines)] if lines else []
     return "\n\n".join(parts) + "\n"
 
 
 def markdown_view(filled: View, level: int) -> list[str]:
-    """The paper's table, at a heading of so many #; nothing if there is none."""
+    """The paper's table under a heading of ``level``; empty if there is none."""
     if not filled.lines:
         return []
     lines = [["", *filled.columns], *([line.label, *map(show_both, line.cells)] for line in filled.lines)]
     notes = "\n".join(f"- {plain(note)}" for note in filled.notes)
-    return [f"{'#' * level} {filled.title}: ours, and the paper's in brackets", _markdown(lines), notes]
+    return [f"{'#' * level} {filled.title}: our results, and the paper's in brackets", _markdown(lines), notes]
 
 
-def _how(table: Table) -> str:
+def _setup(table: Table) -> str:
     s = table.space
     seeds, tasks = ", ".join(map(str, s.seeds)), ", ".join(s.tasks) or "nothing"
-    return f"Preset {s.preset}, seeds {seeds}, search {s.search}, evaluated by {tasks}."
+    return f"Preset {s.preset}, seeds {seeds}, search {s.search}, evaluation: {tasks}."
 
 
 def _markdown(lines: Sequence[Sequence[str]]) -> str:
@@ -115,12 +115,12 @@ def _markdown(lines: Sequence[Sequence[str]]) -> str:
 
 
 def plain(text: str) -> str:
-    """Text that Markdown leaves as it is."""
+    """Escape text for Markdown."""
     return MARKDOWN.sub(r"\\\1", " ".join(text.split())).replace("\\<", "&lt;")
 
 
 def make_page(table: Table, name: str, pictures: Iterable[Picture]) -> str:
-    """One HTML file with all that it needs in it."""
+    """A self-contained HTML file."""
     return (
         templates()
         .get_template(TEMPLATE)
@@ -132,22 +132,22 @@ def make_page(table: Table, name: str, pictures: Iterable[Picture]) -> str:
             pictures=list(pictures),
             text=text,
             fixed=text.fixed_settings(table),
-            asked=_asked(table.space),
+            request=_request(table.space),
             written=time.strftime("%Y-%m-%d %H:%M"),
         )
     )
 
 
 def templates() -> Environment:
-    """Of this folder."""
+    """The templates in this folder."""
     loader = PackageLoader("paramcrop.report", package_path="")
-    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    made.filters |= {"data": _data, "task": task_of, "yaml": _yaml}
-    return made
+    jinja = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    jinja.filters |= {"data": _data, "task": task_of, "yaml": _yaml}
+    return jinja
 
 
-def _asked(space: Space) -> dict[str, Any]:
-    """What was asked for, as the space says it."""
+def _request(space: Space) -> dict[str, Any]:
+    """The fields of the space that the user set."""
     values = space.model_dump(mode="json", exclude_defaults=True, exclude={"question", "with_preset", "layout"})
     return {"preset": space.preset, "seeds": list(space.seeds)} | values
 
@@ -157,7 +157,7 @@ def _yaml(values: dict[str, Any]) -> str:
 
 
 def _data(file: Path) -> str:
-    """A PNG as the address of itself."""
+    """A PNG as a data URL."""
     return "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()
 
 
@@ -173,7 +173,7 @@ class Section(NamedTuple):
 
 
 def write_paper(sweeps: Sequence[Path], folder: Path) -> list[Path]:
-    """Write ``folder``/index.html and paper.md of the sweeps' folders, whole or not at all -> the files."""
+    """Write ``folder``/index.html and paper.md of several sweeps atomically -> the files."""
     folder.mkdir(parents=True, exist_ok=True)
     sections = [_section(sweep) for sweep in sweeps]
     page, markdown = folder / "index.html", folder / "paper.md"
@@ -201,7 +201,7 @@ def _paper_markdown(sections: Sequence[Section], folder: Path) -> str:
 
 
 def _drawn(section: Section, folder: Path) -> list[str]:
-    """Of a figure: its picture, linked from ``folder``, and of what pretrainings it is."""
+    """A figure's picture as a link relative to ``folder``, and the scale of its pretraining runs."""
     links = [f"![{plain(p.caption)}]({os.path.relpath(p.file, folder)})" for p in section.pictures[:1]]
     scales = "\n".join(f"- pretrained on {plain(scale)}" for scale in section.scales)
     return [*links, *([scales] if scales else []), f"{text.show_counts(section.table)}."]

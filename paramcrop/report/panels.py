@@ -1,4 +1,4 @@
-"""One panel of a sweep's picture: a figure of every trial over a swept setting, or beside the trials' labels."""
+"""Panels of a sweep's pictures: a number of each trial over a swept setting, or beside the labels of the trials."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import TrialState
 from optuna.visualization import matplotlib as draw
 
-from paramcrop.report.facts import Spread, end_of
+from paramcrop.report.facts import Spread, final_metric
 from paramcrop.report.table import Row, Table, Task
 from paramcrop.settings.presets import show
 from paramcrop.storage.files import whole
@@ -31,15 +31,15 @@ from paramcrop.sweeps.trials import rounded
 matplotlib.use("Agg")
 
 
-MOST_LINES = 6  # over one setting, of a grid of several; more are drawn as points
-WRAP = 34  # characters of a label
+MAX_LINES = 6  # lines in a panel; more are drawn as points
+WRAP = 34  # characters per line of a label
 SEEDS: dict[str, Any] = {"marker": ".", "ls": "", "color": "black", "ms": 4, "zorder": 5}
 CHANCE: dict[str, Any] = {"ls": ":", "lw": 1, "color": "black", "alpha": 0.6}
 PAPER: dict[str, Any] = {"marker": "D", "ls": "", "mfc": "none", "mec": "black", "ms": 6, "zorder": 4}
 
 
 class Point(NamedTuple):
-    """A trial's figure, as it is drawn: ``value`` with ``half`` an interval, or with what each seed has."""
+    """A number of a trial: ``value`` with ``half`` its interval (None: too few seeds), and the value of each seed."""
 
     value: float
     half: float | None
@@ -48,14 +48,14 @@ class Point(NamedTuple):
 
 
 class Measure(NamedTuple):
-    """What a panel shows of each trial, and what a guess would give, if that is known."""
+    """The number that a panel shows for each trial, and its value by chance, if known."""
 
     of: Callable[[Row], Point | None]
     chance: float | None = None
 
 
 def main_metric(task: Task) -> Measure:
-    """In %; by chance, a first guess is right as often as there are classes."""
+    """A task's main metric in %. The chance level of top-1 metrics is one over the number of classes."""
 
     def of(row: Row) -> Point | None:
         cell = row.cells.get((task.name, task.metrics[0]))
@@ -68,17 +68,17 @@ def main_metric(task: Task) -> Measure:
 
 
 def at_end(name: str) -> Measure:
-    """Of the runs' last logged step."""
+    """A metric of the runs' last logged step."""
 
     def of(row: Row) -> Point | None:
-        spread: Spread | None = end_of(row.runs, name)
+        spread: Spread | None = final_metric(row.runs, name)
         return Point(*spread) if spread else None
 
     return Measure(of)
 
 
 def over_key(axes: Axes, table: Table, key: str, measure: Measure) -> None:
-    """A figure over one swept setting, a line for each choice of the others."""
+    """Draw a measure over one swept setting, with a line for each combination of the others."""
     lines: dict[str, list[tuple[float, Point]]] = {}
     places = places_of(table, key)
     for row in table.rows:
@@ -87,12 +87,14 @@ def over_key(axes: Axes, table: Table, key: str, measure: Measure) -> None:
             others = {k: v for k, v in row.record.values.items() if k != key}
             name = ", ".join(f"{k.rpartition('.')[2]}={show(rounded(v))}" for k, v in others.items())
             lines.setdefault(name, []).append((places[_text(row.record.values[key])], point))
-    if len(lines) > MOST_LINES:
+    if len(lines) > MAX_LINES:
         _line(axes, [point for line in lines.values() for point in line], "C0", "none", "", 0.0)
     else:
-        apart = 0.012 * (max(places.values()) - min(places.values()))  # so that their bars can be told apart
+        gap = 0.012 * (
+            max(places.values()) - min(places.values())
+        )  # shifts the lines so that error bars do not overlap
         for i, (name, points) in enumerate(lines.items()):
-            shift = apart * (i - (len(lines) - 1) / 2)
+            shift = gap * (i - (len(lines) - 1) / 2)
             _line(axes, sorted(points, key=lambda p: p[0]), f"C{i}", "-", name, shift)
     if measure.chance is not None:
         axes.axhline(measure.chance, **CHANCE)
@@ -114,7 +116,7 @@ def _line(axes: Axes, points: Sequence[tuple[float, Point]], color: str, style: 
 
 
 def places_of(table: Table, key: str) -> dict[str, float]:
-    """Text of a value -> where it lies: at itself if all are numbers, else one after the other."""
+    """Text of a value -> its position on the axis: the value if all are numbers, else 0, 1, 2, …"""
     values = [row.record.values[key] for row in table.rows if key in row.record.values]
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         return {_text(value): float(value) for value in values}
@@ -122,7 +124,7 @@ def places_of(table: Table, key: str) -> dict[str, float]:
 
 
 def _text(value: Any) -> str:
-    """The same for 1 and 1.0, which are one value."""
+    """The text of a value; equal for 1 and 1.0."""
     return str(float(value) if isinstance(value, int) and not isinstance(value, bool) else value)
 
 
@@ -131,20 +133,20 @@ def _ticks(axes: Axes, space: Space, key: str, places: Mapping[str, float]) -> N
     if swept.loguniform:
         axes.set_xscale("log")
     elif swept.listed:
-        had = [value for value in swept.listed if _text(value) in places]
-        axes.set_xticks([places[_text(value)] for value in had], [show(rounded(value)) for value in had])
+        shown = [value for value in swept.listed if _text(value) in places]
+        axes.set_xticks([places[_text(value)] for value in shown], [show(rounded(value)) for value in shown])
         margin = 0.05 * ((max(places.values()) - min(places.values())) or 1.0)
         axes.set_xlim(min(places.values()) - margin, max(places.values()) + margin)
 
 
 def _name(space: Space, key: str) -> str:
-    """The key, and what follows from it."""
+    """The key, and the settings derived from it."""
     derived = [f"{name} = {text}" for name, text in space.derived.items() if key in text]
     return key + (f"\n({', '.join(derived)})" if derived else "")
 
 
 def by_label(axes: Axes, rows: Sequence[Row], measure: Measure, labelled: bool) -> None:
-    """A figure of each trial in a line of its own, the first on top; a broken line where the first lies."""
+    """Draw a measure of each trial in its own line, the first on top; a dashed line marks the first trial's value."""
     points = [measure.of(row) for row in rows]
     for y, point in enumerate(points):
         if point is None:
@@ -169,13 +171,13 @@ def by_label(axes: Axes, rows: Sequence[Row], measure: Measure, labelled: bool) 
     axes.grid(alpha=0.3)
 
 
-# Importances: fewer trials, or fewer of them as "the best", too often name a setting that does nothing.
-LEAST_TRIALS, BEST = 12, 1 / 3
+# For importances. With fewer trials, or a smaller share as "the best", a setting without effect often ranks first.
+MIN_TRIALS, BEST = 12, 1 / 3
 DPI = 110
 
 
 def draw_search(space: Space, sweep: Path, folder: Path) -> Iterator[tuple[Path, str]]:
-    """Each picture and what it shows; none of a search with fewer than two objectives."""
+    """Draw the pictures of a search -> files and captions; there are none with fewer than two objectives."""
     study = _study(space, sweep)
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if study else []
     if study is None or len(complete) < 2:
@@ -183,17 +185,20 @@ def draw_search(space: Space, sweep: Path, folder: Path) -> Iterator[tuple[Path,
     dataset, protocol, metric = objective_parts(space)
     name = f"{dataset}/{protocol} {metric}".lstrip("/") + " (%)"
     _draw(lambda: draw.plot_slice(study, target_name=name), folder / "slice.png", percent=True)
-    yield folder / "slice.png", f"The objective over each swept setting, {len(complete)} trials; later ones are darker."
-    if len({trial.value for trial in complete}) > 1 and len(complete) >= LEAST_TRIALS:
+    yield (
+        folder / "slice.png",
+        f"The objective over each swept setting, {len(complete)} trials; later trials are darker.",
+    )
+    if len({trial.value for trial in complete}) > 1 and len(complete) >= MIN_TRIALS:
         evaluator = _quiet(lambda: PedAnovaImportanceEvaluator(target_quantile=BEST))
         _draw(lambda: draw.plot_param_importances(study, evaluator=evaluator), folder / "importance.png")
-        yield folder / "importance.png", "How much each setting says of which trials are in the best third (PED-ANOVA)."
+        yield folder / "importance.png", "How much each setting decides which trials are in the best third (PED-ANOVA)."
     _draw(lambda: draw.plot_optimization_history(study, target_name=name), folder / "history.png", percent=True)
-    yield folder / "history.png", "The search: every trial's objective, and the best so far."
+    yield folder / "history.png", "The objective of every trial, and the best value so far."
 
 
 def _study(space: Space, sweep: Path) -> optuna.Study | None:
-    """The sweep's study, if it has one; nothing is written."""
+    """The study of the sweep if there is one; it is only read."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if not (sweep / FILE).exists():
         return None
@@ -206,19 +211,17 @@ def _study(space: Space, sweep: Path) -> optuna.Study | None:
 def _quiet(call: Callable[[], Any]) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        warnings.filterwarnings(
-            "ignore", "Attempting to set identical"
-        )  # limits: a setting of which one value was tried
+        warnings.filterwarnings("ignore", "Attempting to set identical")  # axis limits of a setting with a single value
         return call()
 
 
 def _draw(call: Callable[[], Any], out: Path, percent: bool = False) -> None:
-    """Save what a call draws; it sets a style for all pictures, which is taken back."""
+    """Save the figure that a call draws, and undo the global style that Optuna sets."""
     with plt.rc_context():
         drawn = _quiet(call)
         figure: Figure = drawn.flat[0].figure if hasattr(drawn, "flat") else drawn.figure
         figure.suptitle("")
-        for axes in figure.axes[: -1 if len(figure.axes) > 1 else None]:  # the last is the bar of colours
+        for axes in figure.axes[: -1 if len(figure.axes) > 1 else None]:  # the last one is the colour bar
             _plain(axes)
         if percent:
             figure.axes[0].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1, symbol=""))
@@ -228,7 +231,7 @@ def _draw(call: Callable[[], Any], out: Path, percent: bool = False) -> None:
 
 
 def _plain(axes: Axes) -> None:
-    """As the other pictures are; long names of settings side by side are broken at the dot."""
+    """Give the axes the style of the other pictures, and break long names of settings at the dot."""
     for place in ("left", "center"):
         axes.set_title("", loc=place)
     axes.set_facecolor("white")

@@ -1,6 +1,7 @@
-"""A table of the paper, ours beside the paper's in each cell, and why the two may not be compared where they may not.
+"""A table of the paper with our results beside the paper's, and the reasons why some are not comparable.
 
-They may where the pretraining (videos, settings), the set evaluated on and the protocol are the paper's own.
+Two results are comparable if the pretraining videos, all settings, the evaluation dataset and the protocol are the
+paper's own.
 """
 
 from __future__ import annotations
@@ -21,42 +22,44 @@ from paramcrop.settings.presets import make_config
 from paramcrop.sweeps.space import Cell, Layout, Space
 from paramcrop.sweeps.trials import config_of, grid, make_trial
 
-CLASSES = {"kinetics": 400, "ucf101": 101, "hmdb51": 51}  # of the paper's sets
+CLASSES = {"kinetics": 400, "ucf101": 101, "hmdb51": 51}  # numbers of classes in the paper's datasets
 SPLITS = {"ucf101": 3, "hmdb51": 3}  # official test splits, over which the paper averages
 
 
 class Verdict(NamedTuple):
-    """What our number says of the paper's.
+    """Comparison of our result with the paper's.
 
     Attributes:
-        differs: the paper's lies outside the interval of ours; else the two are not told apart.
-        also: other rows of the paper's column that ours is not told apart from either, with their numbers in %.
-        stands: what stands for more than it is, such as "one seed".
+        differs: whether the paper's value lies outside the interval of ours.
+        also: other rows of the paper's column that lie within the interval, with their values in %.
+        limits: limits of our result, such as "one seed".
     """
 
     differs: bool
     also: tuple[str, ...] = ()
-    stands: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
 
 
 class Filled(NamedTuple):
     """One cell; numbers in [0, 1].
 
     Attributes:
-        ours: None: nothing fills it, or not yet. waits: something is to fill it. paper: None: nothing is printed.
-        apart: why ours must not be compared with the paper's; empty: it may be.
-        verdict: None: they may not be compared.
+        ours: our result; None: there is none, or not yet.
+        planned: whether a trial fills the cell.
+        paper: the printed value; None: nothing is printed.
+        mismatches: reasons why the two are not comparable; empty: they are.
+        verdict: None: they are not comparable.
     """
 
     ours: Mean | None
-    waits: bool
+    planned: bool
     paper: float | None
-    apart: tuple[str, ...] = ()
+    mismatches: tuple[str, ...] = ()
     verdict: Verdict | None = None
 
 
 class FilledLine(NamedTuple):
-    """One row; ``cited`` ones are others' and have the paper's numbers alone."""
+    """One row; a ``cited`` row is another paper's method and only has printed values."""
 
     label: str
     cited: bool
@@ -64,7 +67,7 @@ class FilledLine(NamedTuple):
 
 
 def fill(table: Table) -> list[FilledLine]:
-    """Of a table whose space has a layout, line by line."""
+    """The lines of a table whose space has a layout; empty if it has none."""
     layout, rows = table.space.layout, {row.record.label: row for row in table.rows}
     if layout is None:
         return []
@@ -81,23 +84,23 @@ def _fill(space: Space, layout: Layout, cell: Cell, row: Row | None) -> Filled:
     if row is None or (found := _result(row, cell)) is None:
         return Filled(None, cell.variant is not None, paper)
     ours = row.cells[task_of(found), cell.metric].mean
-    apart = tuple(dict.fromkeys(_apart(space, layout, cell, row, found)))
-    compared = None if apart or paper is None else verdict(layout, cell, ours, paper)
-    return Filled(ours, True, paper, apart, compared)
+    mismatches = tuple(dict.fromkeys(_mismatches(space, layout, cell, row, found)))
+    compared = None if mismatches or paper is None else verdict(layout, cell, ours, paper)
+    return Filled(ours, True, paper, mismatches, compared)
 
 
 def verdict(layout: Layout, cell: Cell, ours: Mean, paper: float) -> Verdict:
-    """Compare a cell with the paper's number, and with every other number of the paper's column."""
+    """Compare a cell with the paper's value, and with all other values in the paper's column."""
     others = [(line.label, other) for line in layout.lines for other in line.cells if other is not cell]
     column = [(label, c.paper) for label, c in others if (c.task, c.metric) == (cell.task, cell.metric)]
     also = [f"{label} {value:.1f}" for label, value in column if value is not None and not differs(ours, value / 100)]
-    stands = ["one seed"] if len(ours.values) == 1 else []
-    stands += ["one split"] if ours.splits < SPLITS.get(cell.task.rpartition("/")[0], 1) else []
-    return Verdict(differs(ours, paper), tuple(also), tuple(stands))
+    limits = ["one seed"] if len(ours.values) == 1 else []
+    limits += ["one split"] if ours.splits < SPLITS.get(cell.task.rpartition("/")[0], 1) else []
+    return Verdict(differs(ours, paper), tuple(also), tuple(limits))
 
 
 def _result(row: Row, cell: Cell) -> dict[str, Any] | None:
-    """The first of a trial's results that belongs into a cell."""
+    """The first result of a trial that belongs in the cell."""
     dataset, _, short = cell.task.rpartition("/")
     name = find_protocol(short).name
     fits = (r for r in row.results if r["numbers"]["name"] == name and r["dataset"] == dataset)
@@ -107,8 +110,8 @@ def _result(row: Row, cell: Cell) -> dict[str, Any] | None:
 def differs(ours: Mean, paper: float) -> bool:
     """Whether the paper's value lies outside the 95 % interval of ours.
 
-    The interval counts both test sets' videos (as many for the paper as for us) and, from two seeds on, our seeds and
-    one seed of the paper's, which does not say how many it ran.
+    The interval accounts for the videos of both test sets (the paper's is taken to be as large as ours) and, from two
+    seeds on, for our seeds and one seed of the paper, which does not state how many it ran.
     """
     videos = ours.test_error**2 + share_error(paper, ours.videos) ** 2
     variances = [(videos, ours.videos - 1)]
@@ -118,8 +121,8 @@ def differs(ours: Mean, paper: float) -> bool:
     return half is not None and abs(ours.value - paper) > half
 
 
-def _apart(space: Space, layout: Layout, cell: Cell, row: Row, result: dict[str, Any]) -> Iterator[str]:
-    """Why not, in a few words each."""
+def _mismatches(space: Space, layout: Layout, cell: Cell, row: Row, result: dict[str, Any]) -> Iterator[str]:
+    """The reasons why a result is not comparable with the paper's, a few words each."""
     for run in row.runs:
         yield from _pretraining(space, layout, row, run)
     dataset = cell.task.rpartition("/")[0]
@@ -127,21 +130,22 @@ def _apart(space: Space, layout: Layout, cell: Cell, row: Row, result: dict[str,
     if stands_for:
         yield f"{dataset} videos stand in for {' and '.join(stands_for)}"
     elif (result.get("source"), len(result["classes"])) != (dataset, CLASSES.get(dataset)):
-        yield f"evaluated on {result.get('source') or 'a set'} of {len(result['classes'])} classes"
+        yield f"evaluated on {result.get('source') or 'a dataset'} with {len(result['classes'])} classes"
     if result["protocol"] != result["numbers"]["name"]:
-        yield f"{result['numbers']['name']} with other numbers"
+        yield f"{result['numbers']['name']} with other parameters"
 
 
 def _pretraining(space: Space, layout: Layout, row: Row, run: RunFacts) -> Iterator[str]:
-    wanted = space.pretrained_on or "kinetics"
-    if (run.videos.get("dataset"), run.videos.get("classes")) != (wanted, CLASSES.get(wanted)):
-        yield f"pretrained on {told_videos(run)}"
-    if changed := settings_apart(space, layout, row, run):
-        yield f"{len(changed)} settings are not the paper's, such as {', '.join(changed[:3])}"
+    expected = space.pretrained_on or "kinetics"
+    if (run.videos.get("dataset"), run.videos.get("classes")) != (expected, CLASSES.get(expected)):
+        yield f"pretrained on {describe_videos(run)}"
+    if changed := changed_settings(space, layout, row, run):
+        count = "1 setting differs" if len(changed) == 1 else f"{len(changed)} settings differ"
+        yield f"{count} from the paper's ({', '.join(changed[:3])}{', …' if len(changed) > 3 else ''})"
 
 
-def settings_apart(space: Space, layout: Layout, row: Row, run: RunFacts) -> list[str]:
-    """Dotted keys of a run's settings that its row does not have at the paper's preset."""
+def changed_settings(space: Space, layout: Layout, row: Row, run: RunFacts) -> list[str]:
+    """Dotted keys of a run's settings that differ from its row at the paper's preset."""
     papers_own = space.model_copy(update={"preset": layout.preset, "set": {}})
     try:
         expected = identity(config_of(papers_own, make_trial(space, row.record.values), run.seed), "")["settings"]
@@ -152,13 +156,13 @@ def settings_apart(space: Space, layout: Layout, row: Row, run: RunFacts) -> lis
     return sorted(k for k in both - {"data.split"} if expected.get(k) != found.get(k))
 
 
-def told_videos(run: RunFacts) -> str:
+def describe_videos(run: RunFacts) -> str:
     """ "256 synthetic videos"."""
     return f"{run.videos.get('videos', 'unknown')} {run.videos.get('dataset') or 'unnamed'} videos"
 
 
 def scale_of(table: Table) -> list[str]:
-    """At which scale ours was pretrained, a line for each that there is: videos, epochs, batch, views."""
+    """The different scales of our pretraining runs, one line each: videos, epochs, batch, views."""
     return list(dict.fromkeys(_scale(run) for row in table.rows for run in row.runs if run.settings))
 
 
@@ -166,20 +170,20 @@ def _scale(run: RunFacts) -> str:
     train, cropper = run.settings["train"], run.settings["cropper"]
     length = f"{train['epochs']} epochs" + (f", at most {n} steps" if (n := train["max_steps"]) else "")
     view = f"{cropper['frames']} x {cropper['size']} x {cropper['size']}"
-    return f"{told_videos(run)}, {length} of {train['global_batch']} videos, views of {view}"
+    return f"{describe_videos(run)}, {length} of {train['global_batch']} videos, views of {view}"
 
 
-APART = "†"  # beside a number that must not be compared with the paper's
+INCOMPARABLE = "†"  # marks a result that is not comparable with the paper's
 NOT_YET = "not run yet"
 
 
 class CellView(NamedTuple):
-    """ours, the paper's (empty: none), and what is to be said of the two; ``apart``: they must not be compared."""
+    """Our result and the paper's (empty: none), the verdict on them, and whether they are not comparable."""
 
     ours: str
     paper: str
-    said: str
-    apart: bool
+    verdict: str
+    incomparable: bool
 
 
 class LineView(NamedTuple):
@@ -189,7 +193,7 @@ class LineView(NamedTuple):
 
 
 class View(NamedTuple):
-    """``title`` as in "Table 1"; ``notes`` say at which scale ours is, and what is odd about the paper's."""
+    """A table as text: ``title`` is such as "Table 1"; ``notes`` give our scale and inconsistencies of the paper."""
 
     title: str
     columns: tuple[str, ...]
@@ -198,7 +202,7 @@ class View(NamedTuple):
 
 
 def view(table: Table) -> View:
-    """Without lines, if the space has no table of the paper's."""
+    """The view of a table; it has no lines if the space is not a table of the paper."""
     layout, lines = table.space.layout, fill(table)
     if layout is None or not lines:
         return View("", (), (), ())
@@ -218,46 +222,46 @@ def title(name: str) -> str:
 
 
 def show_both(cell: CellView) -> str:
-    """ "12.5 [4.1] † (56.0)", "59.7 ± 0.8 [1.3] not told apart (59.9)", "(30.5)"."""
-    ours = " ".join(filter(None, (cell.ours, APART if cell.apart else "", cell.said)))
+    """ "12.5 [4.1] † (56.0)", "59.7 ± 0.8 [1.3] no significant difference (59.9)", "(30.5)"."""
+    ours = " ".join(filter(None, (cell.ours, INCOMPARABLE if cell.incomparable else "", cell.verdict)))
     return " ".join(filter(None, (ours, f"({cell.paper})" if cell.paper else ""))) or "-"
 
 
 def _cell(cell: Filled) -> CellView:
     paper = "" if cell.paper is None else f"{100 * cell.paper:.1f}"
-    ours = show_mean(cell.ours) if cell.ours else NOT_YET if cell.waits else ""
-    return CellView(ours, paper, show_verdict(cell.verdict) if cell.verdict else "", bool(cell.apart))
+    ours = show_mean(cell.ours) if cell.ours else NOT_YET if cell.planned else ""
+    return CellView(ours, paper, show_verdict(cell.verdict) if cell.verdict else "", bool(cell.mismatches))
 
 
 def show_verdict(found: Verdict) -> str:
-    """ "not told apart (nor from Hard 56.0)", "differs (one seed)"."""
+    """ "no significant difference (nor from Hard 56.0)", "differs (one seed)"."""
     parts = [f"nor from {', '.join(found.also)}"] if found.also and not found.differs else []
-    parts += [" and ".join(found.stands)] if found.stands else []
-    return ("differs" if found.differs else "not told apart") + (f" ({'; '.join(parts)})" if parts else "")
+    parts += [" and ".join(found.limits)] if found.limits else []
+    return ("differs" if found.differs else "no significant difference") + (f" ({'; '.join(parts)})" if parts else "")
 
 
 def _notes(table: Table, layout: Layout, cells: list[Filled]) -> list[str]:
-    had = [cell for cell in cells if cell.ours]
-    reasons = dict.fromkeys(reason for cell in had for reason in cell.apart)
-    lines = [f"ours was pretrained on {scale}" for scale in scale_of(table)]
+    filled = [cell for cell in cells if cell.ours]
+    reasons = dict.fromkeys(reason for cell in filled for reason in cell.mismatches)
+    lines = [f"our runs were pretrained on {scale}" for scale in scale_of(table)]
     if reasons:
-        lines.append(f"{APART} not to be compared with the paper's: {'; '.join(reasons)}")
-    if any(cell.verdict for cell in had):
+        lines.append(f"{INCOMPARABLE} not comparable with the paper's: {'; '.join(reasons)}")
+    if any(cell.verdict for cell in filled):
         lines.append(
-            "not told apart: the paper's value lies within the 95 % interval of ours, over seeds and both test sets' "
-            "videos; that is no agreement, and the other rows named lie within it as well"
+            "no significant difference: the paper's value lies within the 95 % interval of ours, over seeds and the "
+            "videos of both test sets; this does not show that they agree, and the other rows named lie within it too"
         )
-    lines += [f"ours: {ERRORS}"] if had else []
+    lines += [f"ours: {ERRORS}"] if filled else []
     if layout.sizes:
         lines.append(
-            "parameters: backbone and head, then the croppers'; arithmetic: FLOP of the backbone at 32 x 224 x 224, "
-            "then multiply-adds of cutting a view of 16 x 112 x 112"
+            "parameters: backbone and head, then the croppers; arithmetic: FLOP of the backbone at 32 x 224 x 224, "
+            "then multiply-accumulates of cropping a view of 16 x 112 x 112"
         )
     return [*lines, *layout.notes]
 
 
 def size_cells(space: Space, layout: Layout) -> dict[str, tuple[CellView, ...]]:
-    """Line -> its parameters and arithmetic, counted at the paper's preset; imports torch."""
+    """Line -> its parameters and arithmetic at the paper's preset; imports torch."""
     from paramcrop.training.build import build_backbone
     from paramcrop.training.model_size import crop_macs, macs, model_size
 

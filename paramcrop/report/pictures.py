@@ -1,4 +1,4 @@
-"""Pictures of results: confusion matrix, per-class accuracy, queries with their nearest neighbours."""
+"""Pictures of results: confusion matrix, accuracy per class, and queries with their nearest neighbours."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RIGHT, WRONG = "#19a35b", "#d62728"
 
 
 def draw_results(jobs: Sequence[Job]) -> list[Path]:
-    """Of each run and task, over all its splits: the files, in the run's folder ``pictures``."""
+    """Draw each run and task over all its splits into the run's folder ``pictures`` -> the files."""
     groups: dict[tuple[str, str, str], list[tuple[Job, dict[str, Any]]]] = {}
     for job in jobs:
         result = read_result(job.result_file)
@@ -51,12 +51,12 @@ def _draw(run: Path, dataset: str, label: str, found: list[tuple[Job, dict[str, 
 
 
 def draw_confusion(counts: np.ndarray, classes: Sequence[str], out: Path) -> None:
-    """Counts (C, C), rows true; shown as shares of each row."""
+    """Draw counts (C, C) with true classes as rows, as fractions of each row."""
     side = max(4.0, 0.28 * len(classes) + 1.5)
     figure, axes = plt.subplots(figsize=(side, side), layout="constrained")
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set(xlabel="taken for", ylabel="class")
+    axes.set(xlabel="predicted class", ylabel="true class")
     axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=7)
     axes.set_yticks(range(len(classes)), classes, fontsize=7)
     if len(classes) <= 12:
@@ -64,12 +64,12 @@ def draw_confusion(counts: np.ndarray, classes: Sequence[str], out: Path) -> Non
             axes.text(
                 j, i, str(counts[i, j]), ha="center", va="center", color="white" if shares[i, j] > 0.5 else "black"
             )
-    figure.colorbar(image, ax=axes, shrink=0.7, label="share of the class")
+    figure.colorbar(image, ax=axes, shrink=0.7, label="fraction of the class")
     _save(figure, out)
 
 
 def draw_per_class(counts: np.ndarray, classes: Sequence[str], out: Path) -> None:
-    """Accuracy of each class, best first, with the number of its videos."""
+    """Draw the accuracy of each class, best first, with its number of videos."""
     total = counts.sum(1)
     accuracy = np.diag(counts) / np.maximum(total, 1)
     order = np.argsort(accuracy, kind="stable")
@@ -83,11 +83,11 @@ def draw_per_class(counts: np.ndarray, classes: Sequence[str], out: Path) -> Non
 
 
 def draw_neighbours(job: Job, result: dict[str, Any], out: Path) -> None:
-    """Some queries (left), right and wrong ones, and their nearest training videos: green if of the same class."""
+    """Draw correct and wrong queries (left) with their nearest training videos, green if they have the same class."""
     chosen = _some_queries(result["scores"]["R@1"])
     near = [result["facts"]["nearest"][i][:NEIGHBOURS] for i in chosen]
     train, test = open_split(job.folder, job.train), open_split(job.folder, job.test)
-    labels = {**train.labels, **test.labels}  # a validation's queries are training videos
+    labels = {**train.labels, **test.labels}  # the queries of a validation are training videos
     frames = middle_frames(job, {result["videos"][i] for i in chosen} | {video for line in near for video in line})
     height, width = next(iter(frames.values())).shape[:2] if frames else (1, 1)
     size = (TILE * (1 + NEIGHBOURS), (TILE * height / width + 0.25) * len(chosen) + 0.4)
@@ -101,14 +101,14 @@ def draw_neighbours(job: Job, result: dict[str, Any], out: Path) -> None:
             _frame(axes, frames.get(video), train.classes[train.labels[video]], RIGHT if same else WRONG)
         for axes in line[1 + len(neighbours) :]:
             axes.axis("off")
-    asking = f"some of {job.train}" if job.how.kind == "validation" else job.test
-    figure.suptitle(f"{job.dataset}, {asking}: queries and their nearest of {job.train}", fontsize=9)
+    source = f"part of {job.train}" if job.how.kind == "validation" else job.test
+    figure.suptitle(f"{job.dataset}: queries from {source} and their nearest neighbours in {job.train}", fontsize=9)
     _save(figure, out)
 
 
-def _some_queries(right: Sequence[float]) -> list[int]:
-    """Half of them right where there are enough, spread over the set."""
-    hits, misses = ([i for i, value in enumerate(right) if bool(value) is wanted] for wanted in (True, False))
+def _some_queries(correct: Sequence[float]) -> list[int]:
+    """Choose queries spread over the set, half of them correct if there are enough."""
+    hits, misses = ([i for i, value in enumerate(correct) if bool(value) is hit] for hit in (True, False))
     half = QUERIES // 2
     take = min(len(hits), max(half, QUERIES - len(misses)))
     return [*_spread(hits, take), *_spread(misses, QUERIES - take)]
@@ -119,18 +119,18 @@ def _spread(items: Sequence[int], n: int) -> list[int]:
     return [items[round(i * (len(items) - 1) / max(n - 1, 1))] for i in range(n)]
 
 
-def middle_frames(job: Job, wanted: Collection[str]) -> dict[str, np.ndarray]:
-    """Id -> the middle frame, uint8 (H, W, 3); those that do not decode are left out."""
+def middle_frames(job: Job, ids: Collection[str]) -> dict[str, np.ndarray]:
+    """Id -> middle frame, uint8 (H, W, 3), without videos that cannot be decoded."""
     found: dict[str, np.ndarray] = {}
     for split in (job.test, job.train):
         for row in rows(open_split(job.folder, split)):
-            if row["id"] in wanted and row["id"] not in found:
+            if row["id"] in ids and row["id"] not in found:
                 try:
                     reader = VideoReader(row["video"])
                     found[row["id"]] = reader.read(np.array([reader.frames // 2]))[0]
                 except VideoError:
                     continue
-            if len(found) == len(wanted):
+            if len(found) == len(ids):
                 return found
     return found
 

@@ -16,38 +16,40 @@ from paramcrop.report.snapshots import PARAMETERS, read_snapshots
 from paramcrop.storage.runs import read_metrics
 
 VIEW_COLORS = ("#ff8c00", "#19a35b")  # orange and green, as in the paper's Figure 5
-TOGETHER = 3  # labels up to which centre distance and IoU share one panel
+TOGETHER = 3  # up to this many labels, centre distance and IoU share a panel
 STYLES = ("-", "--", "-.")
 BINS = 40
 LIMITS = {"s_p": (0.0, 1.0), "s_t": (0.0, 1.0), "dx": (-1.0, 1.0), "dy": (-1.0, 1.0), "dt": (-1.0, 1.0)}
 
 
 def plot_figure5(runs: Mapping[str, Sequence[Path]], out: Path, frame: str = "crop") -> None:
-    """The paper's Figure 5: centre distance (solid) and IoU (dashed) of the two crops over training, a colour a label.
+    """The paper's Figure 5: centre distance (solid) and IoU (dashed) of the two crops during training.
 
-    ``frame`` "crop" measures them in the croppers' clip, "video" in the video that R1 and R2 cut it from (Figure 1b).
+    Each label has a colour. Several runs under a label (seeds) are drawn as their mean and range over the steps that
+    all of them logged. With more than three labels, centre distance and IoU have separate panels.
 
-    Several runs under one label (seeds) are drawn as their mean and range over the steps that all of them logged. With
-    more than three labels, centre distance and IoU have a panel each.
+    Args:
+        frame: "crop": measured in the clip of the croppers; "video": in the video that R1 and R2 cut it from
+            (Figure 1b).
     """
-    apart, measured = len(runs) > TOGETHER, {"crop": "crop", "video": "source"}[frame]
+    separate, measured = len(runs) > TOGETHER, {"crop": "crop", "video": "source"}[frame]
     figure, grid = plt.subplots(
-        1, 2 if apart else 1, figsize=(11 if apart else 7, 4), squeeze=False, layout="constrained"
+        1, 2 if separate else 1, figsize=(11 if separate else 7, 4), squeeze=False, layout="constrained"
     )
     left = grid[0, 0]
-    right = grid[0, 1] if apart else left.twinx()
+    right = grid[0, 1] if separate else left.twinx()
     for i, (label, folders) in enumerate(runs.items()):
-        style = STYLES[i % len(STYLES)] if apart else "-"
-        first, second = (label, label) if apart else (f"{label}: centre distance", f"{label}: IoU")
+        style = STYLES[i % len(STYLES)] if separate else "-"
+        first, second = (label, label) if separate else (f"{label}: centre distance", f"{label}: IoU")
         _curve(left, folders, f"{measured}_distance", f"C{i}", style, first)
-        _curve(right, folders, f"{measured}_iou", f"C{i}", style if apart else "--", second)
-    left.set(xlabel="step", ylabel="centre Manhattan distance" + ("" if apart else " (solid)"), ylim=(-0.02, None))
-    right.set(ylabel="volume IoU" + ("" if apart else " (dashed)"), ylim=(-0.02, 1.02))
-    lines = [*left.get_lines(), *([] if apart else right.get_lines())]
+        _curve(right, folders, f"{measured}_iou", f"C{i}", style if separate else "--", second)
+    left.set(xlabel="step", ylabel="centre Manhattan distance" + ("" if separate else " (solid)"), ylim=(-0.02, None))
+    right.set(ylabel="volume IoU" + ("" if separate else " (dashed)"), ylim=(-0.02, 1.02))
+    lines = [*left.get_lines(), *([] if separate else right.get_lines())]
     labels = [str(line.get_label()) for line in lines]
-    figure.legend(lines, labels, loc="outside upper center", ncols=4 if apart else 2, fontsize=8)
+    figure.legend(lines, labels, loc="outside upper center", ncols=4 if separate else 2, fontsize=8)
     left.grid(alpha=0.3)
-    if apart:
+    if separate:
         right.set_xlabel("step")
         right.grid(alpha=0.3)
     figure.savefig(out, dpi=150)
@@ -58,17 +60,17 @@ def _curve(axes: Axes, folders: Sequence[Path], name: str, color: str, style: st
     metrics = [{m["step"]: m[name] for m in read_metrics(folder)} for folder in folders]
     steps = sorted(set.intersection(*(set(run) for run in metrics)))
     values = np.array([[run[step] for step in steps] for run in metrics])  # (runs, steps)
-    above = 3 - len(axes.get_lines()) / 100  # the first on top: equal curves show through where it is broken
-    axes.plot(steps, values.mean(0), color=color, ls=style, label=label, zorder=above)
+    order = 3 - len(axes.get_lines()) / 100  # the first curve on top; equal curves show through its gaps
+    axes.plot(steps, values.mean(0), color=color, ls=style, label=label, zorder=order)
     if len(values) > 1:
         axes.fill_between(steps, values.min(0), values.max(0), color=color, alpha=0.2, lw=0)
 
 
 def plot_parameters(folder: Path, out: Path) -> None:
-    """Histograms of a run's six crop parameters (columns) at start, middle and end (rows), a colour a view.
+    """Histograms of a run's six crop parameters (columns) at start, middle and end (rows), with a colour per view.
 
     Raises:
-        DataError: the run has kept no crops.
+        DataError: the run has no saved crops.
     """
     snapshots = read_snapshots(folder)
     size = (2.0 * len(PARAMETERS), 1.5 * len(snapshots) + 0.5)
@@ -85,7 +87,7 @@ def plot_parameters(folder: Path, out: Path) -> None:
 
 
 def _histogram(axes: Axes, name: str, values: np.ndarray) -> None:
-    """``values`` (N, 2): a view each."""
+    """Draw ``values`` (N, 2), one column per view."""
     shown = np.degrees(values) if name == "theta" else values
     most = max(1.0, float(np.abs(shown).max()))
     low, high = LIMITS.get(name, (-most, most))

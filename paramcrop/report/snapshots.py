@@ -1,4 +1,4 @@
-"""A run's crops at start, middle and end, as ``record`` keeps them."""
+"""The crops that a run saved at start, middle and end (``Recorder.crops``)."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ PARAMETERS = ("s_p", "s_t", "theta", "dx", "dy", "dt")  # the order of Eq. 5
 
 
 class Snapshot(NamedTuple):
-    """P kept videos with their crops, and the parameters of N more crops.
+    """P saved videos with their crops, and the parameters of N more crops.
 
-    A box is its crop's in the clip that the cropper saw (mirrored, if ``flip``), before any rotation.
+    Boxes are in the clip as the crop was taken (mirrored if ``flip``), before rotation.
     """
 
     step: int
     id: np.ndarray  # str (P,)
-    video: np.ndarray  # uint8 (P, V, T, H, W, 3), as stored; V = 1: one clip for both views, 2: one each
+    video: np.ndarray  # uint8 (P, V, T, H, W, 3), not mirrored; V = 1: one clip for both views, V = 2: one per view
     flip: np.ndarray  # bool (P, 2)
-    boxes: np.ndarray  # float32 (P, 2, 3, 2): axes (x, y, t), [low, high], in [0, 1] where they are inside
-    params: np.ndarray  # float32 (N, 2, 6), in the order of PARAMETERS, of the same noise in every run
+    boxes: np.ndarray  # float32 (P, 2, 3, 2): axes (x, y, t), [low, high]; a crop inside the clip is within [0, 1]
+    params: np.ndarray  # float32 (N, 2, 6), in the order of PARAMETERS, from the same noise in every run
 
     @property
     def rotated(self) -> bool:
@@ -33,10 +33,10 @@ class Snapshot(NamedTuple):
 
 
 def read_snapshots(folder: Path) -> list[Snapshot]:
-    """A run's snapshots by step; one that is still being written is left out.
+    """The snapshots of a run by step, without those that are still being written.
 
     Raises:
-        DataError: there is none.
+        DataError: there are none.
     """
     found = []
     for path in sorted((folder / "crops").glob("step=*.npz")):
@@ -44,7 +44,5 @@ def read_snapshots(folder: Path) -> list[Snapshot]:
             arrays = {name: kept[name] for name in Snapshot._fields if name != "step"}
             found.append(Snapshot(int(path.stem.partition("=")[2]), **arrays))
     if not found:
-        raise DataError(
-            f"a run must have kept its crops to draw them, but {folder / 'crops'} has none that can be read"
-        )
+        raise DataError(f"there are no saved crops in {folder / 'crops'}; the run has not reached its first step")
     return found

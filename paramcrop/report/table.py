@@ -1,7 +1,6 @@
-"""A sweep's space and records -> one table: a row a trial, a cell a task and metric; and the tidy rows below it.
+"""The space and records of a sweep -> a table with a row per trial and a cell per task and metric, and its tidy rows.
 
-Nothing is hidden: a trial that has not begun, is at work or has failed is a row with its state and the reason.
-Imports no torch.
+Every trial has a row: one that is waiting, running or failed shows its state and the reason. Imports no torch.
 """
 
 from __future__ import annotations
@@ -27,10 +26,11 @@ PER_VIDEO = ("videos", "labels", "scores", "facts", "failed", "per_class", "conf
 
 
 class Cell(NamedTuple):
-    """One trial, task and metric; in [0, 1].
+    """The result of one trial in one task and metric; numbers in [0, 1].
 
     Attributes:
-        difference: to the task's reference, see ``difference``; None: it is the reference, or there is none to be had.
+        difference: difference to the task's reference, see ``difference``; None: this is the reference, or there is
+            nothing to compare.
         paper: the paper's value; None: it has none.
     """
 
@@ -40,12 +40,13 @@ class Cell(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A set and a protocol with its numbers.
+    """A dataset, and a protocol with its parameters.
 
     Attributes:
-        name: DATASET/LABEL. metrics: those shown, the main one first.
-        reference: label of the row that differences are to: the first that has results.
-        chance: of a first guess, 1 / number of classes.
+        name: DATASET/LABEL.
+        metrics: the metrics shown, the main one first.
+        reference: label of the row that differences refer to, the first with results.
+        chance: top-1 accuracy by chance, 1 / number of classes.
     """
 
     name: str
@@ -58,9 +59,11 @@ class Row(NamedTuple):
     """One trial.
 
     Attributes:
-        label: unlike any other row's; see ``named_by_id``. runs: its pretrainings.
-        results: its evaluations, without what they say of each video.
-        cells: (task, metric) -> cell. why: what failed, a line each.
+        label: unique label; see ``named_by_id``.
+        runs: its pretraining runs.
+        results: its evaluations, without their data per video.
+        cells: (task, metric) -> cell.
+        why: its failures, one line each.
     """
 
     record: TrialRecord
@@ -72,7 +75,7 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """All of a sweep, the objective's task first."""
+    """The results of a sweep; the task of the objective comes first."""
 
     space: Space
     tasks: tuple[Task, ...]
@@ -80,7 +83,7 @@ class Table(NamedTuple):
 
 
 def make_table(space: Space, records: Sequence[TrialRecord]) -> Table:
-    """Read the runs and results that the records name."""
+    """Read the runs and results in the records."""
     references: dict[str, tuple[str, list[Result]]] = {}
     rows, labels = list[Row](), Counter[str]()
     for record in in_order(space, records):
@@ -92,12 +95,12 @@ def make_table(space: Space, records: Sequence[TrialRecord]) -> Table:
 
 
 def named_by_id(space: Space) -> bool:
-    """Whether rows are called by the trials' ids, because all their settings would be too long a name."""
+    """Whether the labels are the ids of the trials, because a list of all settings would be too long."""
     return space.search != "grid" and len(space.params) > 2
 
 
 def in_order(space: Space, records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """A grid's cells as the space has them, also those not begun; a search's trials by objective, the best first."""
+    """All trials of a grid in the order of the space, or the trials of a search by objective, best first."""
     if space.search == "grid":
         known = {record.id: record for record in records}
         trials = [make_trial(space, values) for values in grid(space)]
@@ -112,7 +115,7 @@ def task_of(result: Mapping[str, Any]) -> str:
 
 
 def _row(space: Space, record: TrialRecord, label: str, references: dict[str, tuple[str, list[Result]]]) -> Row:
-    """Of one trial; a task that no earlier one had gets it as its reference."""
+    """The row of one trial, which becomes the reference of each task that no earlier trial has."""
     trial = Trial(record.values, label, {}, {})
     with suppress(ConfigError):  # a variant that the space no longer has
         trial = make_trial(space, record.values)
@@ -126,27 +129,27 @@ def _row(space: Space, record: TrialRecord, label: str, references: dict[str, tu
             paper = paper_value(space, trial, mine[0], metric)
             cells[task, metric] = Cell(mean, None if mine is first else difference(mine, first, metric), paper)
     why = [f"seed {run['seed']}: {run['error']}" for run in record.runs if run["error"]] + record.failures
-    why += [f"a result is no longer there: {file}" for file, result in found.items() if result is None]
+    why += [f"a result is missing: {file}" for file, result in found.items() if result is None]
     kept = tuple({k: v for k, v in result.items() if k not in PER_VIDEO} for result in results)
     return Row(record, label, tuple(map(run_facts, record.runs)), kept, cells, tuple(why))
 
 
 def _tasks(space: Space, references: Mapping[str, tuple[str, Sequence[Result]]]) -> tuple[Task, ...]:
-    """In the order in which results name them, but the objective's first, and its metric."""
+    """The tasks in the order of the results, but with the objective's task and metric first."""
     dataset, protocol, objective = objective_parts(space)
     first, rest = list[Task](), list[Task]()
     for name, (label, results) in references.items():
         metrics, chance = shown_metrics(results[0]), 1 / len(results[0]["classes"])
         if results[0]["numbers"]["name"] == protocol and dataset in ("", results[0]["dataset"]):
-            had = [row["metric"] for row in results[0]["rows"] if row["metric"] == objective]
-            first.append(Task(name, tuple(dict.fromkeys([*had, *metrics])), label, chance))
+            main = [row["metric"] for row in results[0]["rows"] if row["metric"] == objective]
+            first.append(Task(name, tuple(dict.fromkeys([*main, *metrics])), label, chance))
         else:
             rest.append(Task(name, tuple(metrics), label, chance))
     return (*first, *rest)
 
 
 def tidy_rows(table: Table) -> list[dict[str, Any]]:
-    """One for each evaluation and metric, values in [0, 1]; a trial without any has one row with no metric."""
+    """A row per evaluation and metric, with values in [0, 1]; a trial without results has one row without a metric."""
     return [row for trial in table.rows for row in _tidy(trial)]
 
 

@@ -1,4 +1,4 @@
-"""Results as a reader sees them: in %, with their errors, and what must be known to compare them."""
+"""Results as text: percentages with their errors, and notes that a comparison needs."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from paramcrop.evaluation.statistics import Difference, Mean
-from paramcrop.report.facts import ENDS, RunFacts, Spread, agreed, end_of
+from paramcrop.report.facts import FINAL_METRICS, RunFacts, Spread, common_settings, final_metric
 from paramcrop.report.table import Cell, Row, Table, Task, named_by_id
 from paramcrop.settings.presets import show
 from paramcrop.sweeps.trials import rounded
 
-SPREAD = "± 95 % over pretraining seeds (from three on)"
-ERRORS = f"in %, {SPREAD}, [standard error that the test set's size alone gives]"
-PAIRED = "paired by split and video, ± 95 % over seeds and videos"
+SPREAD = "± 95 % interval over pretraining seeds (from three seeds on)"
+ERRORS = f"in %, {SPREAD}, [standard error from the size of the test set alone]"
+PAIRED = "paired by split and video, ± 95 % interval over seeds and videos"
 
 
 def show_mean(mean: Mean) -> str:
-    """Value with its interval, or the seeds' values; the test set's own error: "59.9 ± 1.2 [2.1]"."""
+    """Value with its interval or the values of the seeds, and the error of the test set: "59.9 ± 1.2 [2.1]"."""
     value = f"{100 * mean.value:.1f}"
     if mean.half is not None:
         value += f" ± {100 * mean.half:.1f}"
@@ -28,38 +28,39 @@ def show_mean(mean: Mean) -> str:
 
 
 def show_difference(difference: Difference) -> str:
-    """ "+1.2 ± 0.8", "+0.3 ± 1.1: not resolved", or "+1.2 ± 0.8 for this seed" where the seeds' part is not known.
+    """ "+1.2 ± 0.8", "+0.3 ± 1.1: not resolved", or "+1.2 ± 0.8 for this seed" if there is a single seed.
 
-    It is the difference of the means as they are printed, so that a reader who subtracts finds it.
+    The value is the difference of the rounded means, so that it agrees with the numbers in the table.
     """
     printed = round(100 * difference.a, 1) - round(100 * difference.b, 1)
     half = "" if difference.half is None else f" ± {100 * difference.half:.1f}"
-    told = " for this seed" if difference.seeds == 1 else "" if difference.resolved else ": not resolved"
-    return f"{printed:+.1f}{half}{told}"
+    remark = " for this seed" if difference.seeds == 1 else "" if difference.resolved else ": not resolved"
+    return f"{printed:+.1f}{half}{remark}"
 
 
 def show_count(mean: Mean) -> str:
-    """ "1530 of 1530", or "4590 of 4590 (4216 videos)" where test splits share videos."""
+    """ "1530 of 1530", or "4590 of 4590 (4216 videos)" if test splits share videos."""
     return f"{mean.n} of {mean.of}" + (f" ({mean.videos} videos)" if mean.videos < mean.n else "")
 
 
 def notes(results: Iterable[tuple[Mapping[str, Any], str | None]]) -> list[str]:
-    """What a reader must know to compare.
+    """Notes that a reader needs to compare results.
 
     Args:
-        results: each with the split that its run was pretrained on, of the set that it was pretrained on.
+        results: results, each with the split that its run was pretrained on.
     """
     results, lines = list(results), []
     of_runs = [(result, split) for result, split in results if result["subject"] == "run"]
-    if seen := {split for result, split in of_runs if result["pretraining_data"] == result["content_id"]}:
-        told = ", ".join(sorted(split or "all videos" for split in seen))
-        lines.append(f"note: the run was pretrained, without labels, on this same set ({told})")
+    if shared := {split for result, split in of_runs if result["pretraining_data"] == result["content_id"]}:
+        splits = ", ".join(sorted(split or "all videos" for split in shared))
+        lines.append(f"note: the run was pretrained on this same dataset ({splits}), without labels")
     if any(result["protocol"] != result["numbers"]["name"] for result, _ in results):
-        lines.append("note: numbers in brackets differ from the named protocol's: not comparable with the paper's")
-    for dataset, classes in {result["dataset"]: len(result["classes"]) for result, _ in results}.items():
         lines.append(
-            f"note: {dataset} has {classes} classes: by chance, the first guess is right in {100 / classes:.1f} %"
+            "note: the parameters in brackets differ from those of the named protocol, "
+            "so the results are not comparable with the paper's"
         )
+    for dataset, classes in {result["dataset"]: len(result["classes"]) for result, _ in results}.items():
+        lines.append(f"note: {dataset} has {classes} classes; top-1 accuracy by chance is {100 / classes:.1f} %")
     return lines
 
 
@@ -84,7 +85,7 @@ def show_state(row: Row) -> str:
 
 
 def show_spread(spread: Spread | None) -> str:
-    """ "0.623 ± 0.012", or with fewer than three seeds what each has."""
+    """ "0.623 ± 0.012", or with fewer than three seeds the value of each."""
     if spread is None:
         return NOTHING
     if spread.half is not None:
@@ -94,12 +95,12 @@ def show_spread(spread: Spread | None) -> str:
 
 
 def show_end(row: Row, name: str) -> str:
-    """One of ``ENDS``."""
-    return show_spread(end_of(row.runs, name))
+    """One of ``FINAL_METRICS``."""
+    return show_spread(final_metric(row.runs, name))
 
 
 def show_time(seconds: float, all_known: bool = True) -> str:
-    """ "36 s", "12 min", "3.25 h"; "≥" where some is not known."""
+    """ "36 s", "12 min", "3.25 h"; with "≥" if part of it is unknown."""
     units = ((7200, 3600, "h"), (120, 60, "min"), (0, 1, "s"))
     size, unit = next((size, unit) for least, size, unit in units if seconds >= least)
     return f"{'' if all_known else '≥ '}{seconds / size:.3g} {unit}"
@@ -110,12 +111,12 @@ def show_work(runs: Collection[RunFacts]) -> str:
     seconds, all_known = Counter[str](), all(run.all_known for run in runs)
     for run in runs:
         seconds.update(run.seconds)
-    told = [f"{show_time(each, all_known)} {DEVICES[device]}" for device, each in seconds.items()]
-    return " + ".join(told) or show_time(0, all_known)
+    parts = [f"{show_time(each, all_known)} {DEVICES[device]}" for device, each in seconds.items()]
+    return " + ".join(parts) or show_time(0, all_known)
 
 
 def task_lines(table: Table, task: Task) -> list[list[str]]:
-    """A head, then a line a trial: every shown metric, the difference to the first row, n of N."""
+    """A header, then a line per trial: all shown metrics, the difference to the reference, n of N."""
     main = task.metrics[0]
     lines = [["", *task.metrics, f"{main} - {task.reference}", "n of N"]]
     for row in table.rows:
@@ -130,37 +131,37 @@ def task_lines(table: Table, task: Task) -> list[list[str]]:
 
 
 def setting_lines(table: Table) -> list[list[str]]:
-    """A head, then a line a trial: its swept settings; empty where the labels say them."""
+    """A header, then a line per trial with its swept settings; empty if the labels contain them."""
     if not named_by_id(table.space):
         return []
     keys = list(table.space.params)
     values = [[show(rounded(row.record.values.get(key))) for key in keys] for row in table.rows]
-    return [["", *keys], *([row.label, *told] for row, told in zip(table.rows, values, strict=True))]
+    return [["", *keys], *([row.label, *line] for row, line in zip(table.rows, values, strict=True))]
 
 
 def trial_lines(table: Table) -> list[list[str]]:
-    """A head, then a line a trial: state, seeds, where pretraining ended, what it cost."""
+    """A header, then a line per trial: state, seeds, final metrics of pretraining, cost."""
     cost = ["pretraining, time x workers", "evaluation", "clips/s"]
-    lines = [["", "state", "seeds", *ENDS.values(), *cost]]
+    lines = [["", "state", "seeds", *FINAL_METRICS.values(), *cost]]
     for row in table.rows:
         seeds = ", ".join(str(run.seed) for run in row.runs) or NOTHING
-        ends = [show_end(row, name) for name in ENDS]
-        lines.append([row.label, show_state(row), seeds, *ends, *_cost(row)])
+        final = [show_end(row, name) for name in FINAL_METRICS]
+        lines.append([row.label, show_state(row), seeds, *final, *_cost(row)])
     return lines
 
 
 def _cost(row: Row) -> list[str]:
     speeds = [run.clips_per_s for run in row.runs if run.clips_per_s is not None]
-    worked = show_work(row.runs) if row.runs else NOTHING
-    judged = show_time(sum(r["seconds"] for r in row.results)) if row.results else NOTHING
-    return [worked, judged, f"{sum(speeds) / len(speeds):.3g}" if speeds else NOTHING]
+    pretraining = show_work(row.runs) if row.runs else NOTHING
+    evaluation = show_time(sum(r["seconds"] for r in row.results)) if row.results else NOTHING
+    return [pretraining, evaluation, f"{sum(speeds) / len(speeds):.3g}" if speeds else NOTHING]
 
 
 def show_counts(table: Table) -> str:
     """ "8 trials: 7 done, 1 failed"; "1 trial"."""
     states = Counter(row.record.state for row in table.rows)
-    told = ", ".join(f"{count} {state}" for state, count in states.most_common())
-    return show_trials(len(table.rows)) + (f": {told}" if told else "")
+    counts = ", ".join(f"{count} {state}" for state, count in states.most_common())
+    return show_trials(len(table.rows)) + (f": {counts}" if counts else "")
 
 
 def show_trials(count: int) -> str:
@@ -168,30 +169,28 @@ def show_trials(count: int) -> str:
 
 
 def show_total(table: Table) -> str:
-    """What all of it cost; a run or result that several trials share counts once."""
+    """The total cost; a run or result that several trials share counts once."""
     runs = {run.folder: run for row in table.rows for run in row.runs}.values()
     results = {result["eval_id"]: result["seconds"] for row in table.rows for result in row.results}
     return (
-        f"{len(runs)} pretrainings, {show_work(runs)} (time x workers, each on a GPU or its share of a node's CPUs); "
+        f"{len(runs)} pretraining runs, {show_work(runs)} (time x workers; each has a GPU or its share of the CPUs); "
         f"{len(results)} evaluations, {show_time(sum(results.values()))}"
     )
 
 
-def troubles(table: Table) -> list[str]:
-    """What failed, and why."""
+def failures(table: Table) -> list[str]:
+    """The failures of all trials, one line each."""
     return [f"{row.label}: {why}" for row in table.rows for why in row.why]
 
 
 def all_notes(table: Table) -> list[str]:
-    """What the errors mean, and what must be known to compare."""
-    differences = f"differences: {PAIRED}; with one seed over videos alone, so for this seed"
+    """What the errors mean, and the notes that a comparison needs."""
+    differences = f"differences: {PAIRED}; with a single seed only over videos, so they hold for this seed"
     lines = [ERRORS, differences] if table.space.tasks else [SPREAD]
     if any(not run.all_known for row in table.rows for run in row.runs):
-        lines.append("≥: a start that was killed or is still at work does not count")
+        lines.append("≥: the time of workers that were killed or are still running is not included")
     if table.space.search != "grid":
-        lines.append(
-            "trials are in the order of the objective, by which they were chosen: the best of many is partly luck"
-        )
+        lines.append("trials are sorted by the objective that the search optimises: the best of many is partly luck")
     return [*lines, *(note.removeprefix("note: ") for note in notes(_with_splits(table)))]
 
 
@@ -202,5 +201,5 @@ def _with_splits(table: Table) -> Iterator[tuple[dict[str, Any], str | None]]:
 
 
 def fixed_settings(table: Table) -> dict[str, Any]:
-    """What all pretrainings had in common, as their folders say it."""
-    return agreed([run.settings for row in table.rows for run in row.runs if run.settings])
+    """The settings that all pretraining runs have in common."""
+    return common_settings([run.settings for row in table.rows for run in row.runs if run.settings])

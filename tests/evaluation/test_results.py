@@ -36,9 +36,9 @@ def test_what_must_be_known_to_compare_is_said() -> None:
         told = {"subject": subject, "pretraining_data": data, "content_id": "a", "protocol": protocol}
         return told | {"numbers": {"name": "knn"}, "dataset": "made-up", "classes": ["a", "b", "c"]}, split
 
-    chance = "note: made-up has 3 classes: by chance, the first guess is right in 33.3 %"
+    chance = "note: made-up has 3 classes; top-1 accuracy by chance is 33.3 %"
     assert notes([of("run", "b", "knn", None), of("pixels", "a", "knn", None)]) == [chance]
-    same = "note: the run was pretrained, without labels, on this same set (all videos, train)"
+    same = "note: the run was pretrained on this same dataset (all videos, train), without labels"
     assert notes([of("run", "a", "knn", "train"), of("run", "a", "knn", None)]) == [same, chance]
     line, last = notes([of("run", "b", "knn[size=3]", None)])
-    assert line.startswith("note: numbers in brackets differ") and last == chance
+    assert line.startswith("note: the parameters in brackets differ") and last == chance

@@ -1,4 +1,4 @@
-"""What work is done, counted: costs that are the same on every machine, so that none creeps back."""
+"""Counts of work that are equal on every machine, as a guard against regressions."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ def test_a_crop_takes_a_quarter_of_the_memory_of_grid_sample_on_a_float_clip() -
     stored = torch.randint(0, 256, (2, 64, 128, 128, 3), dtype=torch.uint8)
     video, v, weight = stored.permute(0, 4, 1, 2, 3), torch.full((2, 6), 0.4), torch.rand(2, 3, *SIZE)
     own = weight.nbytes  # the view itself
-    most = {way: peak_bytes(partial(both_ways, way, video, v, weight)) - own for way in (ours, peer)}
-    assert most[ours] < most[peer] / 4, most
+    peak = {way: peak_bytes(partial(both_ways, way, video, v, weight)) - own for way in (ours, peer)}
+    assert peak[ours] < peak[peer] / 4, peak
 
 
-def test_only_the_frames_that_a_view_shows_are_augmented() -> None:
-    seen: list[int] = []
+def test_only_the_frames_of_a_view_are_augmented() -> None:
+    counts: list[int] = []
     plain = Augmentation(
         torch.zeros(2, dtype=torch.bool), torch.arange(4).repeat(2, 1), torch.tensor([[1.0, 1, 1, 0]] * 2)
     )
 
     def counted(frames: Tensor) -> Tensor:
-        seen.append(frames.shape[2])
+        counts.append(frames.shape[2])
         return augment(frames, plain)
 
     v = torch.full((2, 6), 0.4, requires_grad=True)
     crop_cube(torch.zeros(2, 3, 64, 32, 32, dtype=torch.uint8), to_ranges(v), (16, 28, 28), counted).sum().backward()
-    assert sum(seen) == 3 * 16  # themselves, and in the backward pass their neighbours
+    assert sum(counts) == 3 * 16  # the frames themselves, and their two neighbours in the backward pass
 
 
 @pytest.mark.parametrize("windows", [1, 2])
@@ -56,7 +56,7 @@ def test_both_views_come_from_one_pass_over_a_video(windows: int, monkeypatch: p
 
     monkeypatch.setattr(VideoReader, "read", counted)
     cut_sample({"id": "a", "video": video.data}, ClipSpec(share_window=windows == 1, size=32), 0, 0)
-    (wanted,) = passes
-    needless = sum(first % KEYFRAME_INTERVAL for first in wanted[np.diff(wanted, prepend=-2) > 1])
-    assert needless <= (KEYFRAME_INTERVAL - 1) * windows  # decoded on the way from the last keyframe
-    assert len(wanted) <= 64 * windows
+    (frames,) = passes
+    unused = sum(first % KEYFRAME_INTERVAL for first in frames[np.diff(frames, prepend=-2) > 1])
+    assert unused <= (KEYFRAME_INTERVAL - 1) * windows  # decoded on the way from the last keyframe
+    assert len(frames) <= 64 * windows

@@ -1,4 +1,4 @@
-"""The paper's tables: every number that it prints, the row that will fill it, and what may be compared with it."""
+"""The paper's tables: all printed values, the runs that fill the rows, and which results are comparable."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from paramcrop.sweeps.trials import config_of, grid, make_trial
 from tests.sweeps.made import made_result, made_run, write_space
 
 K400 = "k400_simclr_s3dg"
-# Table -> rows that it has, cited ones included, and what the paper prints for those that are its own, row by row.
+# Table -> number of rows, cited ones included, and the printed values of the paper's own rows.
 PRINTED: dict[str, tuple[int, list[tuple[float, ...]]]] = {
     "table1": (6, [(56.0, 85.3), (54.6, 85.3), (55.2, 85.5), (59.9, 86.9), (58.6, 86.6), (55.7, 86.2)]),
     "table2": (
@@ -65,14 +65,14 @@ PRINTED: dict[str, tuple[int, list[tuple[float, ...]]]] = {
     ),
     "table14": (3, [(51.5, 52.8, 82.4, 83.3), (44.9, 46.0, 76.9, 78.5), (33.3, 34.6, 57.6, 60.1)]),
 }
-CITED = {  # the first that each cites
+CITED = {  # the first cited row of each table
     "table9": (23.8, 59.6),
     "table10": (30.5, 54.1),
     "table11": (7.6, 22.9, 34.4, 48.8),
     "table12": (19.7, 28.5, 33.5, 40.0),
 }
 FIGURES = {"figure1", "figure5", "figure6", "figure7", "figure8", "figure9", "figure10"}
-# A trial's label and what it must be at the paper's preset -> the settings that make it so.
+# Table and label of a trial -> its settings that differ from the paper's preset.
 MADE: dict[tuple[str, str], dict[str, Any]] = {
     ("table2", "Random, ParamCrop, rotation"): {"cropper.rotation": 30.0},
     ("table2", "ParamCrop"): {"data.random_cube": False},
@@ -99,12 +99,12 @@ def configs(space: Space, content_id: str = "data") -> dict[str, str]:
     return {trial.label: run_id(config_of(space, trial, space.seeds[0]), content_id) for trial in trials}
 
 
-def test_every_table_and_figure_is_there(paper: Paper) -> None:
+def test_every_table_and_figure_exists(paper: Paper) -> None:
     assert set(paper.entries) == set(PRINTED) | FIGURES
 
 
 @pytest.mark.parametrize("name", PRINTED)
-def test_a_table_has_the_papers_rows_and_every_number_in_the_cell_that_fills_it(paper: Paper, name: str) -> None:
+def test_a_table_has_the_papers_rows_and_values(paper: Paper, name: str) -> None:
     layout = paper_space(paper, name).layout
     assert layout is not None
     rows, numbers = PRINTED[name]
@@ -119,7 +119,7 @@ def test_a_table_has_the_papers_rows_and_every_number_in_the_cell_that_fills_it(
 
 
 @pytest.mark.parametrize("name", [*PRINTED, *sorted(FIGURES)])
-def test_an_entry_resolves_at_the_demos_and_at_the_papers_scale(paper: Paper, name: str) -> None:
+def test_an_entry_resolves_at_the_scale_of_the_demo_and_of_the_paper(paper: Paper, name: str) -> None:
     space = paper_space(paper, name)
     at_demo, at_scale = with_stand_in(space_at(space), "synthetic"), space_at(space, preset_of(paper, name, K400))
     assert set(configs(at_demo)) == set(configs(at_scale))
@@ -136,7 +136,7 @@ def test_an_entry_resolves_at_the_demos_and_at_the_papers_scale(paper: Paper, na
 
 
 @pytest.mark.parametrize(("name", "label"), MADE)
-def test_a_row_is_the_run_that_its_name_says(paper: Paper, name: str, label: str) -> None:
+def test_a_row_is_the_run_of_its_name(paper: Paper, name: str, label: str) -> None:
     space = space_at(paper_space(paper, name), K400)
     expected = load_config(K400, None, [f"{k}={yaml.safe_dump(v).split()[0]}" for k, v in MADE[name, label].items()])
     assert configs(space)[label] == run_id(expected, "data")
@@ -153,7 +153,7 @@ def test_tables_share_their_runs(paper: Paper) -> None:
     assert by_name["figure9"] == by_name["figure10"]
 
 
-def test_what_is_printed_for_a_run_is_found_by_its_settings() -> None:
+def test_printed_values_are_found_by_settings() -> None:
     depth_18 = load_config("k400_simclr_r2d3d18", None, ["seed=3", "data.split=train1"])
     assert published(depth_18, "hmdb51", "paper-finetune", "video@1") == (0.53, 0.52)  # Tables 5 and 8
     assert published(load_config(K400), "ucf101", "paper-linear", "video@1") == (0.593,)
@@ -162,62 +162,62 @@ def test_what_is_printed_for_a_run_is_found_by_its_settings() -> None:
 
 
 def made_table(folder: Path, space: Space, videos: dict[str, Any], right: int, **result: Any) -> Path:
-    """The sweep of a table of which the row ParamCrop has one run and one evaluation of HMDB51's 1530 videos."""
+    """A sweep of a table whose row ParamCrop has one run and one evaluation on HMDB51's 1530 videos."""
     write_space(folder, space)
     values = next(values for values in grid(space) if values["variant"] == "ParamCrop")
     trial = make_trial(space, values)
     run = made_run(folder / "run", space, values, 0)
     write_provenance(run, config_of(space, trial, 0), "data", videos)
     scores = {"video@1": [1.0] * right + [0.0] * (1530 - right)}
-    told: dict[str, Any] = {"task": "hmdb51/finetune", "classes": 51, "source": "hmdb51"} | result
-    file = made_result(run, 0, scores, **told)
+    fields: dict[str, Any] = {"task": "hmdb51/finetune", "classes": 51, "source": "hmdb51"} | result
+    file = made_result(run, 0, scores, **fields)
     runs = [{"seed": 0, "folder": str(run), "state": "finished", "error": ""}]
     write_record(folder, TrialRecord(trial.id, trial.label, trial.values, "", state="done", runs=runs, results=[file]))
     return folder
 
 
 def the_cell(folder: Path) -> Filled:
-    """Of ParamCrop on HMDB51."""
+    """The cell of ParamCrop on HMDB51."""
     return next(line for line in fill(read_table(folder)) if line.label == "ParamCrop").cells[0]
 
 
 KINETICS = {"dataset": "kinetics", "videos": 240000, "classes": 400}
 
 
-def test_only_the_papers_own_run_and_protocol_may_agree(paper: Paper, tmp_path: Path) -> None:
+def test_only_the_papers_own_run_and_protocol_are_comparable(paper: Paper, tmp_path: Path) -> None:
     space = space_at(paper_space(paper, "table1"), K400)
     same = the_cell(made_table(tmp_path / "same", space, KINETICS, 920))  # 60.1 %, the paper has 59.9
-    assert (same.apart, same.paper) == ((), 0.599) and same.verdict is not None and not same.verdict.differs
-    assert same.verdict.also == ("Manual Simulation 58.6",) and same.verdict.stands == ("one seed", "one split")
+    assert (same.mismatches, same.paper) == ((), 0.599) and same.verdict is not None and not same.verdict.differs
+    assert same.verdict.also == ("Manual Simulation 58.6",) and same.verdict.limits == ("one seed", "one split")
     far = the_cell(made_table(tmp_path / "far", space, KINETICS, 700))
-    assert far.apart == () and far.verdict is not None and far.verdict.differs
+    assert far.mismatches == () and far.verdict is not None and far.verdict.differs
     other = {"dataset": "kinetics", "videos": 100, "classes": 600}
-    apart = the_cell(made_table(tmp_path / "k600", space, other, 920))
-    assert apart.apart == ("pretrained on 100 kinetics videos",) and apart.verdict is None
+    other_videos = the_cell(made_table(tmp_path / "k600", space, other, 920))
+    assert other_videos.mismatches == ("pretrained on 100 kinetics videos",) and other_videos.verdict is None
     numbers = the_cell(made_table(tmp_path / "numbers", space, KINETICS, 920, numbers=["epochs=3"]))
-    assert numbers.apart == ("paper-finetune with other numbers",)
+    assert numbers.mismatches == ("paper-finetune with other parameters",)
     elsewhere = the_cell(made_table(tmp_path / "elsewhere", space, KINETICS, 920, classes=8, source="folder"))
-    assert elsewhere.apart == ("evaluated on folder of 8 classes",)
+    assert elsewhere.mismatches == ("evaluated on folder with 8 classes",)
     changed = space_at(paper_space(paper, "table1"), K400, {"train.global_batch": 512})
     batch = the_cell(made_table(tmp_path / "batch", changed, KINETICS, 920))
-    assert batch.apart == ("1 settings are not the paper's, such as train.global_batch",)
+    assert batch.mismatches == ("1 setting differs from the paper's (train.global_batch)",)
 
 
-def test_a_demos_number_is_marked_wherever_it_is_shown(paper: Paper, tmp_path: Path) -> None:
+def test_a_result_of_the_demo_is_marked_everywhere(paper: Paper, tmp_path: Path) -> None:
     space = with_stand_in(space_at(paper_space(paper, "table1")), "synthetic")
     videos = {"dataset": "synthetic", "videos": 256, "classes": 8}
-    told = {"task": "synthetic/finetune", "classes": 8, "source": "synthetic"}
-    folder = made_table(tmp_path / "table1", space, videos, 920, **told)
+    fields = {"task": "synthetic/finetune", "classes": 8, "source": "synthetic"}
+    folder = made_table(tmp_path / "table1", space, videos, 920, **fields)
     cell = the_cell(folder)
-    assert cell.verdict is None and "synthetic videos stand in for hmdb51 and ucf101" in cell.apart
+    assert cell.verdict is None and "synthetic videos stand in for hmdb51 and ucf101" in cell.mismatches
     filled = view(read_table(folder))
     assert filled.title == "Table 1" and filled.lines[0].label == "Random"
     texts = {line.label: [show_both(cell) for cell in line.cells] for line in filled.lines}
     assert texts["ParamCrop"] == ["60.1 [1.3] † (59.9)", "60.1 [1.3] † (86.9)"]
     assert texts["Simple"] == ["not run yet (54.6)", "not run yet (85.3)"]
     notes = "\n".join(filled.notes)
-    assert "ours was pretrained on 256 synthetic videos, 30 epochs, at most 60 steps of 32 videos, views" in notes
-    assert "† not to be compared with the paper's" in notes and "told apart" not in notes
+    assert "our runs were pretrained on 256 synthetic videos, 30 epochs, at most 60 steps of 32 videos, views" in notes
+    assert "† not comparable with the paper's" in notes and "significant" not in notes
     page, markdown, *_ = write_report(folder)
     for text in (page.read_text(), markdown.read_text()):
         assert "60.1 [1.3] †" in text.replace("\\", "") and "59.9" in text
@@ -225,25 +225,25 @@ def test_a_demos_number_is_marked_wherever_it_is_shown(paper: Paper, tmp_path: P
     assert 'id="table1"' in index.read_text() and "60.1 [1.3] †" in index.read_text()
     assert "## Table 1: How difficult" in whole.read_text() and "(54.6)" in whole.read_text()
     unfilled = space.model_copy(update={"layout": None})  # as a figure
-    for written in write_paper([made_table(tmp_path / "figure", unfilled, videos, 920, **told)], tmp_path / "paper"):
+    for written in write_paper([made_table(tmp_path / "figure", unfilled, videos, 920, **fields)], tmp_path / "paper"):
         assert "retrained on 256 synthetic videos, 30 epochs, at most 60 steps" in written.read_text()
 
 
-def test_the_paper_differs_beyond_the_seeds_and_both_test_sets_errors() -> None:
+def test_the_paper_differs_outside_the_errors_of_seeds_and_both_test_sets() -> None:
     mean = Mean(0.60, (0.60,), None, 0.0125, 1530, 1530, 1530, 1)
     assert not differs(mean, 0.57) and differs(mean, 0.56)  # 1.96 x sqrt(2) x 1.25 points = 3.5
     assert not differs(mean._replace(values=(0.58, 0.60, 0.62)), 0.56)
 
 
-def test_a_number_that_lies_near_several_of_the_papers_agrees_with_none() -> None:
-    assert (
-        show_verdict(Verdict(False, ("Hard 56.0", "Manual 58.3"))) == "not told apart (nor from Hard 56.0, Manual 58.3)"
-    )
-    assert show_verdict(Verdict(False, (), ("one seed", "one split"))) == "not told apart (one seed and one split)"
+def test_a_result_near_several_of_the_papers_rows_names_all_of_them() -> None:
+    also = Verdict(False, ("Hard 56.0", "Manual 58.3"))
+    assert show_verdict(also) == "no significant difference (nor from Hard 56.0, Manual 58.3)"
+    limited = Verdict(False, (), ("one seed", "one split"))
+    assert show_verdict(limited) == "no significant difference (one seed and one split)"
     assert show_verdict(Verdict(True, ("Hard 56.0",), ("one seed",))) == "differs (one seed)"
 
 
-def test_table_7_has_parameters_and_arithmetic_beside_the_papers(paper: Paper) -> None:
+def test_table_7_has_our_parameters_and_arithmetic_and_the_papers(paper: Paper) -> None:
     space = paper_space(paper, "table7")
     assert space.layout is not None
     cells = size_cells(space, space.layout)
@@ -256,16 +256,16 @@ def test_table_7_has_parameters_and_arithmetic_beside_the_papers(paper: Paper) -
     assert [cell.paper for cell in cells["3 layers"]] == ["+0.014M", "+0.002G"]
 
 
-def test_the_papers_own_inconsistencies_are_told(paper: Paper) -> None:
-    told = {name: " ".join(entry.notes) for name, entry in paper.entries.items()}
-    assert "52.0 / 79.5 in Table 8" in told["table5"] and "53.0 / 79.4 in Table 5" in told["table8"]
-    assert "+3.0, but 74.0 - 71.9 is 2.1" in told["table8"] and "0.014M" in told["table7"]
-    assert "same SpeedNet row in Tables 11 and 12" in told["table11"] and told["table11"] == told["table12"]
+def test_inconsistencies_of_the_paper_are_noted(paper: Paper) -> None:
+    notes = {name: " ".join(entry.notes) for name, entry in paper.entries.items()}
+    assert "52.0 / 79.5 in Table 8" in notes["table5"] and "53.0 / 79.4 in Table 5" in notes["table8"]
+    assert "+3.0, but 74.0 - 71.9 is 2.1" in notes["table8"] and "0.014M" in notes["table7"]
+    assert "same SpeedNet row in Tables 11 and 12" in notes["table11"] and notes["table11"] == notes["table12"]
     rows = [row for name in ("table11", "table12") for row in paper.entries[name].rows if "SpeedNet" in row.label]
     assert len(rows) == 2 and rows[0].paper == rows[1].paper
 
 
-def test_mean_teachers_table_is_pretrained_on_what_it_is_tested_on(paper: Paper) -> None:
+def test_mean_teachers_table_is_pretrained_on_its_test_dataset(paper: Paper) -> None:
     space = paper_space(paper, "table6")
     assert space.pretrained_on == "hmdb51" and preset_of(paper, "table6", K400) == "hmdb51_mean_teacher_s3dg"
     assert preset_of(paper, "table6", None) is None and preset_of(paper, "table1", K400) == K400
@@ -274,7 +274,7 @@ def test_mean_teachers_table_is_pretrained_on_what_it_is_tested_on(paper: Paper)
     assert labels == {"random, 10 %": 0.1, "random, 50 %": 0.5, "ParamCrop, 10 %": 0.1, "ParamCrop, 50 %": 0.5}
 
 
-def test_the_newest_records_of_a_table_are_read_in_its_order(paper: Paper, tmp_path: Path) -> None:
+def test_the_newest_records_of_a_table_are_read_in_order(paper: Paper, tmp_path: Path) -> None:
     space = space_at(paper_space(paper, "table1"), K400)
     folder = made_table(tmp_path / "t", space, KINETICS, 920)
     (record,) = read_records(folder)

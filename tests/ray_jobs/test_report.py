@@ -47,7 +47,7 @@ def test_the_newest_sweep_is_told_and_written(home: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert ["lower=0.1", "75.0 ± 62.1 [21.7]", "+41.7 ± 50.8", "4 of 4"] in cells(done.stdout)
     assert ["lower=0.2", "waiting", "-", "-"] in cells(done.stdout)
-    assert "4 trials: 2 done, 2 waiting; 6 pretrainings" in done.stdout
+    assert "4 trials: 2 done, 2 waiting; 6 pretraining runs" in done.stdout
     files = [Path(line.strip()) for line in done.stdout.splitlines() if line.startswith("  /")]
     names = ["index.html", "table.md", "results.parquet", "curve.png", "distance.png", "figure5.png"]
     assert [file.name for file in files] == names and all(file.is_file() for file in files)

@@ -43,13 +43,13 @@ def drawn_over(table: Table, key: str) -> Axes:
     return axes
 
 
-def test_a_curve_has_a_point_a_trial_with_its_interval(tmp_path: Path) -> None:
+def test_a_curve_has_a_point_with_an_interval_per_trial(tmp_path: Path) -> None:
     table = swept(tmp_path / "sweep", show="curve", derived={"cropper.upper": "1 - cropper.lower"})
     axes = drawn_over(table, "cropper.lower")
     line = axes.get_lines()[0]
     assert np.asarray(line.get_xdata()).tolist() == [0.0, 0.1, 0.2, 0.3]
     assert np.asarray(line.get_ydata()).tolist() == pytest.approx([100 / 3, 75, 100 / 3, 75])
-    assert np.asarray(axes.get_lines()[-1].get_ydata()).tolist() == [12.5, 12.5]  # chance, of 8 classes
+    assert np.asarray(axes.get_lines()[-1].get_ydata()).tolist() == [12.5, 12.5]  # chance for 8 classes
     bars = [segment for bar in axes.containers for segment in bar[2][0].get_segments()]
     half = table.rows[1].cells["made-up/paper-linear", "video@1"].mean.half
     assert len(bars) == 4 and half is not None
@@ -59,7 +59,7 @@ def test_a_curve_has_a_point_a_trial_with_its_interval(tmp_path: Path) -> None:
     assert names(draw(table, tmp_path / "sweep")) == ["curve.png", "distance.png", "figure5.png"]
 
 
-def test_with_two_seeds_each_is_a_dot_and_there_are_no_bars(tmp_path: Path) -> None:
+def test_two_seeds_are_drawn_as_dots_without_error_bars(tmp_path: Path) -> None:
     space = made_space(seeds=[0, 1], params={"cropper.lower": [0.1]})
     made_trial(tmp_path, space, grid(space)[0], scores({0: RIGHT[0], 1: RIGHT[1]}))
     axes = drawn_over(table_of(tmp_path, space), "cropper.lower")
@@ -67,7 +67,7 @@ def test_with_two_seeds_each_is_a_dot_and_there_are_no_bars(tmp_path: Path) -> N
     plt.close("all")
 
 
-def test_several_settings_have_a_panel_each_and_a_line_for_each_choice_of_the_others(tmp_path: Path) -> None:
+def test_each_setting_has_a_panel_with_a_line_per_combination_of_the_others(tmp_path: Path) -> None:
     params = {"cropper.lower": [0.1, 0.2], "cropper.noise": ["normal", "uniform"]}
     table = swept(tmp_path / "sweep", show="curve", params=params)
     axes = drawn_over(table, "cropper.lower")
@@ -77,16 +77,19 @@ def test_several_settings_have_a_panel_each_and_a_line_for_each_choice_of_the_ot
         for line in axes.get_lines()
         if line.get_label() in ("noise=normal", "noise=uniform")
     ]
-    assert (at[0] < at[1]).all() and np.abs(at[1] - [0.1, 0.2]).max() < 0.001  # bars beside each other
-    assert places_of(table, "cropper.noise") == {"normal": 0, "uniform": 1}  # no numbers: one after the other
+    assert (at[0] < at[1]).all() and np.abs(at[1] - [0.1, 0.2]).max() < 0.001  # the error bars do not overlap
+    assert places_of(table, "cropper.noise") == {
+        "normal": 0,
+        "uniform": 1,
+    }  # values that are not numbers are placed at 0, 1, …
     assert [text.get_text() for text in drawn_over(table, "cropper.noise").get_xticklabels()] == ["normal", "uniform"]
     plt.close("all")
     draw(table, tmp_path / "sweep")
     height, width, _ = matplotlib.image.imread(tmp_path / "sweep" / "figures" / "curve.png").shape
-    assert height > width  # two panels below each other
+    assert height > width  # one panel below the other
 
 
-def test_of_too_many_choices_of_the_others_only_points_are_drawn(tmp_path: Path) -> None:
+def test_too_many_combinations_are_drawn_as_points(tmp_path: Path) -> None:
     params = {"cropper.lower": [0.1, 0.2], "cropper.lr": [0.001 * (i + 1) for i in range(7)]}
     space = made_space(show="curve", params=params, seeds=[0])
     for values in grid(space):
@@ -99,7 +102,7 @@ def test_of_too_many_choices_of_the_others_only_points_are_drawn(tmp_path: Path)
     plt.close("all")
 
 
-def test_a_table_is_drawn_beside_its_labels_with_the_papers_values(tmp_path: Path) -> None:
+def test_a_table_is_drawn_with_labels_and_the_papers_values(tmp_path: Path) -> None:
     variants = [
         {"label": n, "set": {"cropper.lower": v}, "paper": {"linear video@1": 50}} for n, v in (("a", 0.1), ("b", 0.2))
     ]
@@ -113,7 +116,7 @@ def test_a_table_is_drawn_beside_its_labels_with_the_papers_values(tmp_path: Pat
     assert names(draw(table, tmp_path / "sweep")) == ["trials.png", "figure5.png"]
 
 
-def test_crops_are_drawn_of_the_runs_that_kept_them(tmp_path: Path) -> None:
+def test_crops_are_drawn_for_runs_that_saved_them(tmp_path: Path) -> None:
     table = swept(tmp_path / "sweep", show="crops", params={"cropper.lower": [0.1, 0.2]})
     assert "crops.png" not in names(draw(table, tmp_path / "sweep"))
     for row in table.rows:
@@ -121,26 +124,26 @@ def test_crops_are_drawn_of_the_runs_that_kept_them(tmp_path: Path) -> None:
     assert names(draw(table, tmp_path / "sweep")) == ["trials.png", "crops.png", "figure5.png"]
 
 
-def test_a_sweep_that_has_only_begun_has_no_pictures(tmp_path: Path) -> None:
+def test_a_sweep_without_results_has_no_pictures(tmp_path: Path) -> None:
     assert draw(make_table(made_space(), []), tmp_path) == []
 
 
-def searched(folder: Path, told: int) -> Space:
-    """A search of which so many trials have an objective, one was stopped and one is at work."""
+def searched(folder: Path, complete: int) -> Space:
+    """A search with ``complete`` trials that have an objective, one that was stopped and one that is running."""
     params: dict[str, Any] = {"cropper.lower": {"uniform": [0, 0.5]}, "cropper.lr": {"loguniform": [0.001, 0.1]}}
     params |= {"cropper.hidden": {"choice": [16, 64]}}
     evaluate = {"tasks": ["validation"]}
     space = made_space(params=params, evaluate=evaluate, search="random", samples=20, seeds=[0])
     study = open_study(write_space(folder, space), folder.name, space)
     rng = np.random.default_rng(0)
-    for i in range(told + 2):
+    for i in range(complete + 2):
         study.sampler = make_sampler(space, i)
         suggested = study.ask(distributions(space))
         trial = make_trial(space, decode(space, suggested.params))
         record = TrialRecord(trial.id, trial.label, trial.values, "", started=i, state="running" if i else "pruned")
         if i == 0:
             tell(study, suggested.number, "pruned", 0.0)
-        elif i <= told:
+        elif i <= complete:
             run = made_run(folder.parent / "runs" / trial.id, space, trial.values, 0)
             right = (rng.random(50) < 0.2 + trial.values["cropper.lower"]).astype(float).tolist()
             record.results = [made_result(run, 0, {"R@1": right}, "made-up/validation")]
@@ -151,8 +154,8 @@ def searched(folder: Path, told: int) -> Space:
     return space
 
 
-def test_a_search_is_drawn_by_optuna_and_leaves_the_other_pictures_style_alone(tmp_path: Path) -> None:
-    space = searched(tmp_path / "sweep", told=15)
+def test_a_search_is_drawn_by_optuna_without_changing_the_style_of_other_pictures(tmp_path: Path) -> None:
+    space = searched(tmp_path / "sweep", complete=15)
     style = dict(matplotlib.rcParams)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -162,16 +165,16 @@ def test_a_search_is_drawn_by_optuna_and_leaves_the_other_pictures_style_alone(t
 
 
 @pytest.mark.parametrize(
-    ("told", "drawn"),
+    ("complete", "drawn"),
     [(0, []), (1, ["trials.png", "figure5.png"]), (2, ["slice.png", "history.png", "trials.png", "figure5.png"])],
 )
-def test_of_too_few_trials_there_are_no_importances(tmp_path: Path, told: int, drawn: list[str]) -> None:
-    space = searched(tmp_path / "sweep", told)
+def test_too_few_trials_have_no_importances(tmp_path: Path, complete: int, drawn: list[str]) -> None:
+    space = searched(tmp_path / "sweep", complete)
     assert names(draw(make_table(space, read_records(tmp_path / "sweep")), tmp_path / "sweep")) == drawn
 
 
-def test_a_search_whose_study_is_gone_is_drawn_without_it(tmp_path: Path) -> None:
-    space = searched(tmp_path / "sweep", told=3)
+def test_a_search_without_its_study_is_drawn_without_it(tmp_path: Path) -> None:
+    space = searched(tmp_path / "sweep", complete=3)
     (tmp_path / "sweep" / "study.journal").unlink()
     pictures = draw(make_table(space, read_records(tmp_path / "sweep")), tmp_path / "sweep")
     assert names(pictures) == ["trials.png", "figure5.png"]

@@ -21,7 +21,7 @@ LABELS = ("plain", "<b>bold</b> | *starred*", "late")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two trials that are done, of which one has a wicked name, and one that failed."""
+    """Two finished trials, one of them with a hostile name, and a failed one."""
     variants = [{"label": label, "set": {"cropper.lower": i / 10}} for i, label in enumerate(LABELS)]
     space = made_space(params={}, variants=variants, question="Is <i>this</i> & that better?")
     folder = write_space(tmp_path / "sweep", space)
@@ -49,7 +49,7 @@ class Reader(HTMLParser):
         self.text += data
 
 
-def test_the_page_needs_nothing_but_itself(folder: Path) -> None:
+def test_the_page_is_self_contained(folder: Path) -> None:
     text = write_report(folder)[0].read_text()
     found = Reader(text)
     assert "http://" not in text and "https://" not in text and "url(" not in text and "@import" not in text
@@ -58,13 +58,13 @@ def test_the_page_needs_nothing_but_itself(folder: Path) -> None:
     assert found.tags.count("img") == len(list((folder / "figures").glob("*.png"))) == 2
 
 
-def test_names_of_the_users_are_text_not_tags(folder: Path) -> None:
+def test_user_text_is_escaped(folder: Path) -> None:
     found = Reader(write_report(folder)[0].read_text())
     assert "Is <i>this</i> & that better?" in found.text and "i" not in found.tags
     assert "<b>bold</b> | *starred*" in found.text and "<script>alert(1)</script>" in found.text
 
 
-def test_the_page_says_what_was_asked_what_failed_and_where_each_number_is_from(folder: Path) -> None:
+def test_the_page_shows_the_space_the_failures_and_the_source_of_each_number(folder: Path) -> None:
     text = Reader(write_report(folder)[0].read_text()).text
     table = read_table(folder)
     assert "3 trials: 2 done, 1 failed" in text and "late: seed 0: <script>" in text
@@ -72,10 +72,10 @@ def test_the_page_says_what_was_asked_what_failed_and_where_each_number_is_from(
     for row in table.rows[:2]:
         for run, result in zip(row.runs, row.results, strict=True):
             assert str(run.folder) in text and run.id in text and result["eval_id"] in text
-    assert "seed: 0" not in text  # it differs, so it is not among what all pretrainings share
+    assert "seed: 0" not in text  # seeds differ, so they are not among the shared settings
 
 
-def test_the_parquet_file_holds_every_number_and_every_trial(folder: Path) -> None:
+def test_the_parquet_file_has_every_number_and_every_trial(folder: Path) -> None:
     write_report(folder)
     rows = pq.read_table(folder / "results.parquet").to_pylist()
     expected = tidy_rows(read_table(folder))
@@ -104,7 +104,7 @@ def test_a_swept_setting_is_a_column_of_numbers_or_of_texts(tmp_path: Path) -> N
     assert columns["param.optim.clip_norm"] == [None, "1"] * 2
 
 
-def test_the_markdown_table_keeps_its_columns_whatever_the_names(folder: Path) -> None:
+def test_the_markdown_table_keeps_its_columns_for_any_name(folder: Path) -> None:
     write_report(folder)
     lines = (folder / "table.md").read_text().splitlines()
     assert lines[0] == "# Is &lt;i>this&lt;/i> & that better?"
@@ -114,7 +114,7 @@ def test_the_markdown_table_keeps_its_columns_whatever_the_names(folder: Path) -
     assert lines[start + 4] == "| late | failed | - | - | - |"
 
 
-def test_files_appear_whole_or_not_at_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_written_atomically(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_report(folder)
     names = {path.name for path in folder.rglob("*")}
     assert not [name for name in names if name.startswith(".")]
@@ -130,7 +130,7 @@ def test_files_appear_whole_or_not_at_all(folder: Path, monkeypatch: pytest.Monk
     assert {path.name for path in folder.rglob("*")} == names
 
 
-def test_a_trial_at_work_was_interrupted_if_no_sweep_is_alive(folder: Path) -> None:
+def test_a_running_trial_counts_as_interrupted_if_no_sweep_is_alive(folder: Path) -> None:
     space = made_space()
     folder = write_space(folder.parent / "other", space)
     first = make_trial(space, grid(space)[0])
@@ -140,6 +140,6 @@ def test_a_trial_at_work_was_interrupted_if_no_sweep_is_alive(folder: Path) -> N
     assert f"| {first.label} | interrupted |" in make_markdown(read_table(folder))
 
 
-def test_a_folder_without_a_space_is_one_line(tmp_path: Path) -> None:
+def test_a_folder_without_a_space_is_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"a space must be a readable file: .*space\.yaml"):
         write_report(tmp_path)

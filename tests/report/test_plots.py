@@ -27,7 +27,7 @@ def made_run(folder: Path, height: float, steps: tuple[int, ...] = (1, 2, 3, 4, 
 def made_crops(
     folder: Path, clips: int = 1, box: tuple[float, float] = (0.1, 0.6), flip: bool = False, theta: float = 0.0
 ) -> Path:
-    """View 1's box lies at ``box`` in x and y, all the time; view 2's beyond the clip."""
+    """The box of view 1 is at ``box`` in x and y at all times; that of view 2 is outside the clip."""
     (folder / "crops").mkdir(parents=True)
     boxes = np.tile(np.array([box, box, [0.0, 1.0]]), (4, 2, 1, 1))
     boxes[:, 1, 2] = [2.0, 3.0]
@@ -62,7 +62,7 @@ def test_figure5_of_many_labels_has_two_panels(tmp_path: Path) -> None:
     assert many[1] / many[0] > 1.4 * one[1] / one[0]
 
 
-def test_seeds_logged_at_other_steps_are_drawn_where_all_were(tmp_path: Path) -> None:
+def test_seeds_are_drawn_at_the_steps_that_all_of_them_logged(tmp_path: Path) -> None:
     runs = {"a": [made_run(tmp_path / "a0", 0.1), made_run(tmp_path / "a1", 0.2, steps=(1, 3, 5, 7))]}
     plot_figure5(runs, tmp_path / "one.png")
     assert has(tmp_path / "one.png", (0x1F, 0x77, 0xB4))
@@ -74,7 +74,7 @@ def test_crops_are_drawn_on_the_frames_they_cover(tmp_path: Path, clips: int) ->
     assert has(tmp_path / "crops.png", ORANGE) and not has(tmp_path / "crops.png", GREEN)
 
 
-def test_every_runs_own_boxes_lie_on_the_first_runs_clips(tmp_path: Path) -> None:
+def test_boxes_of_every_run_are_drawn_on_the_clips_of_the_first(tmp_path: Path) -> None:
     made_crops(tmp_path / "one", box=(0.1, 0.6))
     made_crops(tmp_path / "two", box=(0.3, 0.9), theta=0.2)
     np.savez(tmp_path / "one" / "crops" / "torn.npz")  # not a snapshot
@@ -91,8 +91,8 @@ def test_every_runs_own_boxes_lie_on_the_first_runs_clips(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("clips", "shown"), [(1, [0.4, 0.9]), (2, [0.1, 0.6])])
-def test_a_mirrored_view_is_drawn_where_it_was_cut(tmp_path: Path, clips: int, shown: list[float]) -> None:
-    """On a clip that both views share the box is mirrored back; on a view's own clip the clip is mirrored."""
+def test_a_mirrored_view_is_drawn_at_its_place(tmp_path: Path, clips: int, shown: list[float]) -> None:
+    """If both views share a clip, the box is mirrored back; otherwise the clip of the view is mirrored."""
     made_crops(tmp_path, clips, flip=True)
     file = tmp_path / "crops" / "step=0000000.npz"
     arrays = dict(np.load(file))
@@ -111,7 +111,7 @@ def test_the_film_shows_the_boxes_frame_by_frame(tmp_path: Path) -> None:
     frames = film.read(np.arange(8)).astype(int)
     orange = (np.abs(frames - np.array(ORANGE)).max(-1) < 60).sum((1, 2))
     assert (orange > 100).all()
-    assert np.abs(frames[1:] - frames[:-1]).max((1, 2, 3)).min() > 60  # the line of time moves
+    assert np.abs(frames[1:] - frames[:-1]).max((1, 2, 3)).min() > 60  # the time line moves
 
 
 def test_histograms_show_both_views(tmp_path: Path) -> None:
@@ -121,14 +121,14 @@ def test_histograms_show_both_views(tmp_path: Path) -> None:
     arrays["params"][:, 1] += 0.2
     np.savez(file, **arrays)
     plot_parameters(tmp_path, tmp_path / "parameters.png")
-    for colour in (ORANGE, GREEN):  # on white, of opacity .6
+    for colour in (ORANGE, GREEN):  # on white with opacity 0.6
         assert has(tmp_path / "parameters.png", tuple(round(255 - 0.6 * (255 - c)) for c in colour))
     assert [snapshot.step for snapshot in read_snapshots(tmp_path)] == [0, 5]
 
 
-def test_a_run_without_crops_and_a_clip_that_is_not_there_are_one_line(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"a run must have kept its crops to draw them, but .* has none"):
+def test_a_run_without_crops_and_a_missing_clip_are_one_line_errors(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"there are no saved crops in "):
         plot_crops({"run": tmp_path}, tmp_path / "crops.png")
     made_crops(tmp_path)
-    with pytest.raises(DataError, match="numbered 0 to 3, but 4 was asked for"):
+    with pytest.raises(DataError, match="must be 0 to 3, but is 4"):
         film_crops({"run": tmp_path}, tmp_path / "crops.mp4", video=4)

@@ -1,4 +1,4 @@
-"""A sweep's table, against calculations by hand."""
+"""The table of a sweep against calculations by hand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from paramcrop.paper.published import paper_value
 from paramcrop.report.table import Table, in_order, make_table, tidy_rows
-from paramcrop.report.text import all_notes, show_cell, task_lines, trial_lines, troubles
+from paramcrop.report.text import all_notes, failures, show_cell, task_lines, trial_lines
 from paramcrop.sweeps.record import TrialRecord, read_records, write_record
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import grid, make_trial
@@ -43,7 +43,7 @@ def table_of(folder: Path, space: Space) -> Table:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two trials of four that are done, with three seeds each."""
+    """A sweep of four trials, two of which are done with three seeds each."""
     space = made_space()
     write_space(tmp_path / "sweep", space)
     for values, right in zip(grid(space), (OTHER, RIGHT), strict=False):
@@ -51,19 +51,19 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "sweep"
 
 
-def test_means_intervals_and_paired_differences_are_those_of_a_calculation_by_hand(folder: Path) -> None:
+def test_means_intervals_and_paired_differences_equal_a_calculation_by_hand(folder: Path) -> None:
     first, second, *_ = table_of(folder, made_space()).rows
     mean = second.cells[TASK, "video@1"].mean
     assert mean.values == (0.5, 0.75, 1.0) and mean.value == 0.75
     assert mean.half == pytest.approx(4.3027 * statistics.stdev([0.5, 0.75, 1.0]) / math.sqrt(3), rel=1e-4)
     assert mean.test_error == pytest.approx(math.sqrt(0.75 * 0.25 / 4)) and (mean.n, mean.of) == (4, 4)
-    # Each video counts once: its mean over the seeds, of this trial less of the first.
+    # Each video counts once, with its mean over the seeds in this trial minus that in the first.
     a, b = ([statistics.fmean(column) for column in zip(*of.values(), strict=True)] for of in (RIGHT, OTHER))
     paired = [x - y for x, y in zip(a, b, strict=True)]
     assert paired == pytest.approx([2 / 3, 2 / 3, 1 / 3, 0])
     difference = second.cells[TASK, "video@1"].difference
     assert difference is not None and difference.value == pytest.approx(statistics.fmean(paired))
-    # Variances over the videos, and over either trial's seeds; Student's t of Satterthwaite's 6.2 degrees of freedom.
+    # Variances over the videos and the seeds of each trial; Student's t with Satterthwaite's 6.2 degrees of freedom.
     seeds = [[statistics.fmean(right) for right in of.values()] for of in (RIGHT, OTHER)]
     variances = [statistics.variance(paired) / 4, *(statistics.variance(values) / 3 for values in seeds)]
     freedom = sum(variances) ** 2 / sum(v**2 / f for v, f in zip(variances, (3, 2, 2), strict=True))
@@ -73,7 +73,7 @@ def test_means_intervals_and_paired_differences_are_those_of_a_calculation_by_ha
     assert first.cells[TASK, "video@1"].difference is None
 
 
-def test_the_table_shows_percents_the_first_row_and_what_is_not_resolved(folder: Path) -> None:
+def test_the_table_shows_percentages_and_differences_to_the_first_row(folder: Path) -> None:
     table = table_of(folder, made_space())
     assert task_lines(table, table.tasks[0])[:3] == [
         ["", "video@1", "clip@1", "video@1 - lower=0.0", "n of N"],
@@ -82,7 +82,7 @@ def test_the_table_shows_percents_the_first_row_and_what_is_not_resolved(folder:
     ]
 
 
-def test_fewer_than_three_seeds_give_no_interval_but_their_values(tmp_path: Path) -> None:
+def test_fewer_than_three_seeds_are_shown_as_values_without_an_interval(tmp_path: Path) -> None:
     space = made_space(seeds=[0, 1])
     made_trial(tmp_path, space, grid(space)[0], scores({0: RIGHT[0], 1: RIGHT[1]}))
     row = table_of(tmp_path, space).rows[0]
@@ -91,31 +91,31 @@ def test_fewer_than_three_seeds_give_no_interval_but_their_values(tmp_path: Path
     assert trial_lines(table_of(tmp_path, space))[1][3] == "0.600 (0.600, 0.600)"
 
 
-def test_a_failed_a_running_and_a_trial_that_has_not_begun_are_rows_with_their_reasons(folder: Path) -> None:
+def test_failed_running_and_waiting_trials_are_rows_with_their_reasons(folder: Path) -> None:
     space = made_space()
     run = made_run(folder.parent / "runs" / "half", space, grid(space)[2], 0)
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "state": "failed",
         "runs": [{"seed": 0, "folder": str(run), "state": "diverged", "error": "the loss must be finite, but is nan"}],
         "failures": ["made-up/paper-linear: its evaluator died"],
         "results": [str(folder / "evaluations" / "gone.json")],
     }
     failed, waiting = (make_trial(space, values) for values in grid(space)[2:])
-    write_record(folder, TrialRecord(failed.id, failed.label, failed.values, "", **told))
+    write_record(folder, TrialRecord(failed.id, failed.label, failed.values, "", **fields))
     table = table_of(folder, space)
     assert [row.record.state for row in table.rows] == ["done", "done", "failed", "waiting"]
     assert table.rows[3].record.id == waiting.id and task_lines(table, table.tasks[0])[4][1] == "waiting"
-    assert troubles(table) == [
+    assert failures(table) == [
         "lower=0.2: seed 0: the loss must be finite, but is nan",
         "lower=0.2: made-up/paper-linear: its evaluator died",
-        f"lower=0.2: a result is no longer there: {folder}/evaluations/gone.json",
+        f"lower=0.2: a result is missing: {folder}/evaluations/gone.json",
     ]
     record = TrialRecord(waiting.id, waiting.label, waiting.values, "", state="running", doing="seed 0: starts")
     write_record(folder, record)
     assert trial_lines(table_of(folder, space))[4][1] == "running: seed 0: starts"
 
 
-def test_differences_are_to_the_first_trial_that_has_results(tmp_path: Path) -> None:
+def test_differences_refer_to_the_first_trial_with_results(tmp_path: Path) -> None:
     space = made_space()
     for values, right in zip(grid(space)[1:3], (OTHER, RIGHT), strict=True):
         made_trial(tmp_path, space, values, scores(right))
@@ -125,7 +125,7 @@ def test_differences_are_to_the_first_trial_that_has_results(tmp_path: Path) -> 
     assert table.rows[2].cells[TASK, "video@1"].difference is not None
 
 
-def test_there_is_no_difference_between_other_videos_or_without_a_score_for_each(tmp_path: Path) -> None:
+def test_there_is_no_difference_between_other_videos_or_without_scores_per_video(tmp_path: Path) -> None:
     space = made_space()
     records = [made_trial(tmp_path, space, values, scores({0: RIGHT[0]})) for values in grid(space)[:2]]
     file = Path(records[1].results[0])
@@ -165,7 +165,7 @@ def test_the_objectives_task_and_metric_come_first(tmp_path: Path) -> None:
     assert second.name == TASK
 
 
-def test_a_search_is_in_the_order_of_its_objective() -> None:
+def test_a_search_is_sorted_by_its_objective() -> None:
     space = made_space(params={"cropper.lower": {"uniform": [0, 0.5]}}, search="random", samples=3)
     records = [TrialRecord(str(i), str(i), {}, "", objective=value) for i, value in enumerate((0.1, None, 0.3, 0.2))]
     assert [record.id for record in in_order(space, records)] == ["2", "3", "0", "1"]
@@ -173,12 +173,12 @@ def test_a_search_is_in_the_order_of_its_objective() -> None:
     assert [record.id for record in in_order(least, records)] == ["0", "3", "2", "1"]
 
 
-def test_a_trial_that_the_space_no_longer_has_is_not_lost(folder: Path) -> None:
+def test_a_trial_that_the_space_no_longer_has_stays_in_the_table(folder: Path) -> None:
     space = made_space(params={"cropper.lower": [0.1]})
     assert [row.label for row in table_of(folder, space).rows] == ["lower=0.1", "lower=0.0"]
 
 
-def test_equal_labels_are_told_apart(tmp_path: Path) -> None:
+def test_equal_labels_are_made_unique(tmp_path: Path) -> None:
     space = made_space(params={"cropper.lower": [0.12341, 0.12342]})
     for values in grid(space):
         made_trial(tmp_path, space, values, scores({0: RIGHT[0]}))
@@ -197,7 +197,7 @@ def test_equal_labels_are_told_apart(tmp_path: Path) -> None:
         ({"linear clip@1": 33.5}, None),
     ],
 )
-def test_the_papers_value_is_the_variants_own(tmp_path: Path, paper: dict[str, float], value: float | None) -> None:
+def test_the_papers_value_comes_from_the_variant(tmp_path: Path, paper: dict[str, float], value: float | None) -> None:
     space = made_space(params={}, variants=[{"label": "a", "set": {"policy": "hard"}, "paper": paper}], seeds=[0])
     made_trial(tmp_path, space, grid(space)[0], scores({0: RIGHT[0]}))
     cell = table_of(tmp_path, space).rows[0].cells[TASK, "video@1"]
@@ -216,18 +216,16 @@ def test_the_papers_value_is_the_variants_own(tmp_path: Path, paper: dict[str, f
         ({"cropper.lower": 0.3}, None),
     ],
 )
-def test_what_the_paper_published_is_shown_beside_its_own_settings_alone(
-    settings: dict[str, Any], value: float | None
-) -> None:
+def test_a_published_value_is_shown_only_for_the_papers_settings(settings: dict[str, Any], value: float | None) -> None:
     space = made_space(preset="k400_simclr_s3dg", params={}, variants=[{"label": "a", "set": settings}])
     result = {"numbers": {"name": "paper-linear"}, "dataset": "ucf101"}
     assert paper_value(space, make_trial(space, grid(space)[0]), result, "video@1") == value
 
 
-def test_pretraining_on_the_same_set_is_said(tmp_path: Path) -> None:
+def test_pretraining_on_the_evaluation_dataset_is_noted(tmp_path: Path) -> None:
     space = made_space(seeds=[0])
     record = made_trial(tmp_path, space, grid(space)[0], scores({0: RIGHT[0]}))
-    same = "the run was pretrained, without labels, on this same set (all videos)"
+    same = "the run was pretrained on this same dataset (all videos), without labels"
     assert same not in all_notes(table_of(tmp_path, space))
     run = Path(record.runs[0]["folder"])
     record.results.append(made_result(run, 0, {"video@1": (1, 0)}, "same/linear", content_id=DATA))
