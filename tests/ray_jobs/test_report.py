@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with two sweeps, of which "bounds" is the newer."""
     home = tmp_path_factory.mktemp("home")
-    searched(home / "sweeps" / "search", told=11)
+    searched(home / "sweeps" / "search", complete=11)
     space = made_space(show="curve")
     folder = write_space(home / "sweeps" / "bounds", space)
     for values, right in zip(grid(space), (OTHER, RIGHT), strict=False):
@@ -45,7 +45,7 @@ def cells(text: str) -> list[list[str]]:
 def test_the_newest_sweep_is_told_and_written(home: Path) -> None:
     done = report(home)
     assert done.returncode == 0, done.stderr
-    assert ["lower=0.1", "75.0 ± 62.1 [21.7]", "+41.7 ± 50.8", "4 of 4"] in cells(done.stdout)
+    assert ["lower=0.1", "75.0 ± 62.1 [21.7]", "+41.7 ± 56.0", "4 of 4"] in cells(done.stdout)
     assert ["lower=0.2", "waiting", "-", "-"] in cells(done.stdout)
     assert "4 trials: 2 done, 2 waiting; 6 pretraining runs" in done.stdout
     files = [Path(line.strip()) for line in done.stdout.splitlines() if line.startswith("  /")]
