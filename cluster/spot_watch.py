@@ -10,7 +10,6 @@ script on every worker. Kubernetes does not need it: there, Ray drains a pod tha
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import sys
 import time
@@ -18,7 +17,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from datetime import datetime, timezone
-from typing import Any
 
 AWS, GCP = "http://169.254.169.254", "http://metadata.google.internal"
 POLL = 5.0  # seconds between two polls
@@ -59,14 +57,12 @@ CLOUDS: dict[str, tuple[Callable[[str], float | None], str]] = {"aws": (aws_dead
 
 def drain(address: str, node_id: str, deadline: float) -> bool:
     """Tell Ray that a node will be taken away at ``deadline``; return whether Ray accepts the drain."""
-    raylet: Any = importlib.import_module("ray._raylet")
-    generated: Any = importlib.import_module("ray.core.generated.autoscaler_pb2")
-    reason = generated.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
-    client = raylet.GcsClient(address=address)
-    accepted, why = client.drain_node(node_id, reason, "the spot machine is being preempted", round(1000 * deadline))
-    if not accepted:
-        print(f"Ray does not drain {node_id}: {why}", file=sys.stderr)
-    return bool(accepted)
+    from ray_jobs.engine.ray_private import drain_node
+
+    refusal = drain_node(address, node_id, deadline, "the spot machine is being preempted")
+    if refusal:
+        print(f"Ray does not drain {node_id}: {refusal}", file=sys.stderr)
+    return not refusal
 
 
 def this_node() -> tuple[str, str]:

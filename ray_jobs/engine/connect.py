@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import ray
-from ray._private.ray_logging import stdout_deduplicator
 from ray.autoscaler.sdk import request_resources
-from ray.job_config import JobConfig
 
 import paramcrop
 from paramcrop.errors import ResourceError
 from paramcrop.settings.config import Config
 from ray_jobs.engine.plan import Node
+from ray_jobs.engine.ray_private import DATA, check, hide_lines, worker_path
 
 OWN = {  # of a Ray that is started here, unless the environment says otherwise
     # A sweep's next trial finds the decoders of the last: its first batch comes in 3.5 s, not 8.5 s. Default: 1 s, for
@@ -33,8 +32,11 @@ QUIET = {
 }
 
 
-def connect(ray_logs: bool) -> None:
+def connect(ray_logs: bool, trains: bool = False) -> None:
     """Join the cluster that RAY_ADDRESS names, a job belongs to, or `ray start` made here; else start one; once.
+
+    Args:
+        trains: whether a run is pretrained, for the check of what Ray has.
 
     Raises:
         ResourceError: such a cluster is named or recorded, but cannot be joined.
@@ -43,11 +45,11 @@ def connect(ray_logs: bool) -> None:
         return
     for name, value in (QUIET | OWN).items():
         os.environ.setdefault(name, value)
-    if not ray_logs and stdout_deduplicator.skip_re is None:  # else RAY_DEDUP_LOGS_SKIP_REGEX says what is not shown
-        stdout_deduplicator.skip_re = EXPECTED
+    if not ray_logs:
+        hide_lines(EXPECTED)
     level = logging.INFO if ray_logs else logging.ERROR
     try:
-        ray.init(log_to_driver=ray_logs, logging_level=level, job_config=JobConfig(_py_driver_sys_path=own_path()))
+        ray.init(log_to_driver=ray_logs, logging_level=level, **worker_path(own_path()))
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ResourceError(
@@ -56,6 +58,8 @@ def connect(ray_logs: bool) -> None:
         ) from None
     for name in ("ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(level)
+    if trains:
+        check(DATA)
 
 
 def own_path() -> list[str]:

@@ -23,8 +23,8 @@ from paramcrop.data.killable import Killable
 from paramcrop.data.manifest import Manifest
 from paramcrop.data.order import Labelled, Segment, epoch_segments, steps_per_epoch
 from paramcrop.data.samples import Cut, Following, cut_batches, following_rows, read_segment
-from ray_jobs.engine.loop import Forget, Pace
 from ray_jobs.engine.plan import DECODE_CPUS
+from ray_jobs.engine.ray_private import lighten, loop_callbacks
 
 LIGHT_CPUS = 0.02  # of a read task, which waits for storage, and of a slicing one
 DECODERS_PER_READER = 8  # some 200 videos a second, tens of MB
@@ -75,7 +75,8 @@ def training_samples(
     # A task takes whole blocks: one for a segment would decode all of it, others the segments after it, and what those
     # make would wait in memory for its turn. Strictly, so that every task's rows are whole blocks of block_rows.
     task_rows = task_blocks(block_rows, spec, decoders) * block_rows
-    sliced = _light(encoded.repartition(target_num_rows_per_block=task_rows, strict=True), readers)
+    sliced = encoded.repartition(target_num_rows_per_block=task_rows, strict=True)
+    lighten(sliced, LIGHT_CPUS, readers)  # whole CPUs are what decoding would lack
     samples = sliced.map_batches(
         partial(_decode, rows=block_rows, spec=spec, seed=seed, following=following, timeout=timeout, count=decoders),
         batch_size=task_rows,
@@ -85,7 +86,7 @@ def training_samples(
     # Below the size of block_rows rows, so that these are a block as soon as they are decoded, and in one piece: Ray
     # Data hands on what is larger, and cuts only what is 1.5 times too large.
     samples.context.target_max_block_size = int(0.9 * block_rows * row_bytes(spec))
-    samples.context.custom_execution_callback_classes = [Pace, Forget]
+    samples.context.custom_execution_callback_classes = loop_callbacks()
     return samples
 
 
@@ -118,14 +119,6 @@ def row_bytes(spec: ClipSpec) -> int:
 def _read(batch: dict[str, np.ndarray], folder: str, order: Callable[[int], list[Segment]]) -> pa.Table:
     (epoch,), (segment,), (skip,) = batch["epoch"], batch["segment"], batch["skip"]
     return read_segment(folder, order(int(epoch))[segment]).slice(int(skip))
-
-
-def _light(repartitioned: Dataset, tasks: int) -> Dataset:
-    """Let a repartition take next to no CPU. It has no options for that; whole ones are what decoding would lack."""
-    step: Any = repartitioned._logical_plan.dag
-    step.ray_remote_args["num_cpus"] = LIGHT_CPUS
-    step.compute.size = tasks
-    return repartitioned
 
 
 def _decode(

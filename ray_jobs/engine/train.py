@@ -32,6 +32,7 @@ from paramcrop.training.pretrain import pretrain
 from paramcrop.training.recorder import Recorder
 from ray_jobs.engine.ingest import execution_options, reader_count, rows_per_block, training_samples
 from ray_jobs.engine.plan import Plan
+from ray_jobs.engine.ray_private import linked_errors
 
 CONTROLLER_FAILURES = 10  # Ray's default retries a start that cannot be for ever
 TOGETHER = (NonFiniteLossError, DecodeFailuresError, StorageError)  # raised on every rank at once, see ``pretrain``
@@ -185,9 +186,5 @@ def own_error(error: BaseException) -> ParamCropError | None:
             return current
         if id(current) not in seen:
             seen.add(id(current))
-            todo += list(getattr(current, "worker_failures", {}).values())
-            linked = [
-                getattr(current, name, None) for name in ("_base_exc", "cause", "__cause__", "controller_failure")
-            ]
-            todo += [e for e in linked if isinstance(e, BaseException)]
+            todo += linked_errors(current)
     return None

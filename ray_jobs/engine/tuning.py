@@ -12,9 +12,11 @@ import logging
 import os
 import shutil
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import optuna
 import ray.tune
 from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
@@ -23,8 +25,9 @@ from ray.tune.search.optuna import OptunaSearch
 
 from paramcrop.storage.files import open_folder
 from paramcrop.sweeps.space import Proxy, Space
-from paramcrop.sweeps.study import distributions, drawn_values, make_sampler, storage, study_name, tell
+from paramcrop.sweeps.study import distributions, drawn_values, make_sampler, open_study, storage, study_name, tell
 from ray_jobs.engine.plan import DRIVER_CPUS
+from ray_jobs.engine.ray_private import number_of, study_of
 from ray_jobs.engine.trial import run_trial
 from ray_jobs.engine.work import Work
 
@@ -53,25 +56,37 @@ class StudySearch(OptunaSearch):
             storage=storage(folder),
             sampler=make_sampler(space, 0),
         )
-        self._space_file, self._deadline = space, deadline
+        self._space_file, self._folder, self._deadline = space, folder, deadline
+        self._numbers: dict[str, int] = {}  # of trials at work, in the study
 
     def suggest(self, trial_id: str) -> Any:
         if self._deadline is not None and time.monotonic() > self._deadline:
             return Searcher.FINISHED
-        study: Any = self._ot_study
+        found = study_of(self)
+        study = found or self._opened
         study.sampler = make_sampler(self._space_file, len(drawn_values(study, self._space_file)))
-        return super().suggest(trial_id)
+        if found is None:
+            trial = study.ask(distributions(self._space_file))
+            self._numbers[trial_id] = trial.number
+            return dict(trial.params)
+        values = super().suggest(trial_id)
+        self._numbers[trial_id] = number_of(self, trial_id)
+        return values
+
+    @cached_property
+    def _opened(self) -> optuna.Study:
+        """The same study, for a Ray that does not show its own."""
+        return open_study(self._folder, self._folder.name, self._space_file)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """What a trial reports on its way is for the scheduler."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        if trial_id in self._completed_trials:
+        number = self._numbers.pop(trial_id, None)
+        if number is None:  # told before
             return
-        self._completed_trials.add(trial_id)
         state = "failed" if error or not result else str(result["state"])
-        study: Any = self._ot_study
-        tell(study, self._ot_trials[trial_id].number, state, float(result["objective"]) if result else 0.0)
+        tell(study_of(self) or self._opened, number, state, float(result["objective"]) if result else 0.0)
 
 
 class AskToStop(ASHAScheduler):

@@ -128,7 +128,7 @@ def check_cluster(path: str, config: Config) -> ClusterFile:
     cluster = read_cluster(path)
     problems = [*cluster.problems, *storage_problems(cluster, config), *gpu_problems(cluster, config)]
     if cluster.kind == "vm":
-        from ray_jobs.engine.launcher import ray_problems
+        from ray_jobs.engine.ray_private import ray_problems
 
         problems += ray_problems(cluster.documents[0])
     return cluster._replace(problems=problems)

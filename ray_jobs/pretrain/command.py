@@ -124,7 +124,7 @@ def train(
     from ray_jobs.engine.connect import connect, planned
     from ray_jobs.engine.train import run_pretraining
 
-    connect(config.run.ray_logs)
+    connect(config.run.ray_logs, trains=True)
     with planned(config, partial(plan_of, config), lambda text: console.print(text, highlight=False)) as plan:
         console.print(f"resources: {plan.arithmetic}", highlight=False)
         with run_progress(place, steps, console):

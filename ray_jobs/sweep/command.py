@@ -75,7 +75,7 @@ def run(sweep: Sweep, todo: int, concurrent: int | None, timeout: float, quiet: 
     from ray_jobs.engine.work import Work
     from ray_jobs.sweep.progress import sweep_progress
 
-    connect(ray_logs=False)
+    connect(ray_logs=False, trains=True)
     t = sweep.config.train
 
     def plan_of(nodes: list[Node]) -> SweepPlan:

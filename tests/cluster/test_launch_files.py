@@ -14,8 +14,8 @@ import yaml
 
 from paramcrop.errors import ConfigError
 from paramcrop.settings.presets import load_config
-from ray_jobs.engine.launcher import ray_problems
 from ray_jobs.engine.plan import Node
+from ray_jobs.engine.ray_private import ray_problems
 from ray_jobs.launch_files.check import RAY, check_cluster, read_cluster, tell_cluster
 from ray_jobs.launch_files.kube import kube_problems
 from ray_jobs.launch_files.vm import vm_problems

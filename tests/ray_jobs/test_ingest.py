@@ -20,7 +20,7 @@ from ray.data._internal.execution.metadata_fetcher import InlineMetadataFetcher
 from paramcrop.data.clips import ClipSpec
 from paramcrop.data.manifest import Manifest
 from paramcrop.data.samples import epoch_batches
-from ray_jobs.engine import ingest, loop
+from ray_jobs.engine import ingest, ray_private
 from ray_jobs.engine.ingest import execution_options, rows_per_block, training_samples
 
 pytestmark = pytest.mark.ray
@@ -127,13 +127,13 @@ def test_what_a_task_gives_is_taken_soon(shards: tuple[str, Manifest], monkeypat
     dataset = training_samples(*shards, SPEC, SEED, range(1), GLOBAL, WINDOW, 3, 60)
     dataset.context.execution_options = execution_options(2)
     assert sum(1 for _ in dataset.iter_batches(batch_size=3, batch_format="numpy")) == 48 // 3
-    assert streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S == loop.WAIT and ended
+    assert streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S == ray_private.WAIT and ended
 
 
 @pytest.mark.usefixtures("local_ray")
 def test_what_blocks_took_is_not_kept_for_ever(shards: tuple[str, Manifest], monkeypatch: pytest.MonkeyPatch) -> None:
     """Of each operator's blocks the last few; those that come after the loop's last step on top."""
-    monkeypatch.setattr(loop, "KEPT", 2)
+    monkeypatch.setattr(ray_private, "KEPT", 2)
     dataset = training_samples(*shards, SPEC, SEED, range(10), GLOBAL, WINDOW, 3, 60)
     dataset.context.execution_options = execution_options(2)
     assert sum(1 for _ in dataset.iter_batches(batch_size=3, batch_format="numpy")) == 10 * 48 // 3
