@@ -27,9 +27,8 @@ class Installed:
         first = {"paramcrop": str(self.site / "bin" / "paramcrop"), "python": sys.executable}[command[0]]
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PYTHONPATH"))}
         environment = kept | OWN_RAY | {"PYTHONPATH": str(self.site), "PARAMCROP_HOME": str(self.cwd / "home")}
-        given = {"cwd": self.cwd, "env": environment, "capture_output": True, "text": True, "check": False}
-        done: subprocess.CompletedProcess[str] = subprocess.run([first, *command[1:]], **given)
-        return done
+        line = [first, *command[1:]]
+        return subprocess.run(line, cwd=self.cwd, env=environment, capture_output=True, text=True, check=False)
 
 
 def install(folder: Path) -> Installed:

@@ -118,7 +118,7 @@ class PyAVFrames:
 
     def _start(self, time: int) -> int:
         """Where decoding must start for the frame shown at ``time``: the last keyframe that is not after it."""
-        return self._keys[max(0, bisect_right(self._keys, time, key=lambda key: key[0]) - 1)][1]
+        return int(self._keys[max(0, bisect_right(self._keys, time, key=lambda key: key[0]) - 1)][1])
 
 
 def _decoded(frames: Iterator[av.VideoFrame], times: list[int]) -> dict[int, np.ndarray]:

@@ -154,7 +154,7 @@ def _tasks_done(executor: Any) -> int | None:
     """A number that grows with all that the loop does; None: it cannot be told."""
     try:
         counts = [operator.metrics for operator in getattr(executor, STEPS.attribute) or ()]
-        return sum(m.num_tasks_submitted + m.num_task_outputs_generated for m in counts)
+        return int(sum(m.num_tasks_submitted + m.num_task_outputs_generated for m in counts))
     except (AttributeError, TypeError):
         return None
 
@@ -180,8 +180,9 @@ PLAN = Name("ray.data", "Dataset", "_logical_plan", "cutting decode tasks takes 
 
 def lighten(repartitioned: Any, cpus: float, tasks: int) -> None:
     """Let a repartition run ``tasks`` tasks of ``cpus`` each: it has no options for that, and takes whole CPUs."""
-    step = getattr(getattr(repartitioned, PLAN.attribute, None), "dag", None)
-    arguments, compute = getattr(step, "ray_remote_args", None), getattr(step, "compute", None)
+    step: Any = getattr(getattr(repartitioned, PLAN.attribute, None), "dag", None)
+    arguments: Any = getattr(step, "ray_remote_args", None)
+    compute: Any = getattr(step, "compute", None)
     if isinstance(arguments, dict) and hasattr(compute, "size"):
         arguments["num_cpus"] = cpus
         compute.size = tasks

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from paramcrop.data import video
 from paramcrop.data.clips import ClipSpec
 from paramcrop.data.manifest import Manifest
 from paramcrop.data.samples import epoch_batches
@@ -37,7 +37,7 @@ def test_reads_in_any_order_and_with_repeats_equal_a_full_read() -> None:
     np.testing.assert_array_equal(VideoReader(data).read(indices), whole[indices])
 
 
-@pytest.mark.skipif(video.decord is None, reason="decord has no wheel for this machine")
+@pytest.mark.skipif(find_spec("decord") is None, reason="decord has no wheel for this machine")
 def test_pyav_gives_decords_frames_under_decords_numbers() -> None:
     """On a video of several keyframes, frames wide apart and close together, the first and the last."""
     data = encode(render("sideways", 90, 48, 64, np.random.default_rng(0)), 12.0).data
@@ -81,7 +81,7 @@ def test_without_decord_videos_are_read_and_batches_cut_to_the_same_pixels(
 
 @pytest.mark.parametrize("data", [b"", b"not a video", bytes(range(256)) * 16])
 def test_garbage_is_a_video_error_without_decord_too(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video, "decord", None)
+    monkeypatch.setattr("paramcrop.data.video.decord", None)
     with pytest.raises(VideoError, match="PyAV cannot open the video") as caught:
         VideoReader(data)
     assert "\n" not in str(caught.value)

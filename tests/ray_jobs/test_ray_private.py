@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -175,7 +176,7 @@ def test_without_rays_client_a_node_is_drained_by_the_command(
         return SimpleNamespace(returncode=len(commands) - 1, stderr="no such node\n", stdout="")
 
     drop(monkeypatch, ray_private.CLIENT)
-    monkeypatch.setattr(ray_private.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
     assert [ray_private.drain_node("1.2.3.4:5", "abc", time.time() + 30, "why") for _ in range(2)] == [
         "",
         "no such node",
