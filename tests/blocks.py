@@ -6,7 +6,8 @@ A fence is run, in its page's order, unless an HTML comment on the line before i
     <!-- takes minutes -->      run, by a test marked slow
     <!-- needs: a bucket -->    not run; its commands are parsed
 
-A fence with title="NAME" is written to that file first. ``text`` fences show output.
+A fence with title="NAME" is written to that file first. ``text`` and ``output`` fences show what a command prints; the
+site wraps the latter.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ FENCE = re.compile(
     r"```(?P<language>\w*)(?P<info>[^\n]*)\n(?P<code>.*?)^(?P=indent)```$",
     re.M | re.S,
 )
-LANGUAGES = ("bash", "python", "yaml", "text")
+SHOWN = ("text", "output")
+LANGUAGES = ("bash", "python", "yaml", *SHOWN)
 RUN = ("", "starts Ray", "takes minutes")  # marks of what is run
 PAGES = [ROOT / "README.md", ROOT / "cluster" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMAND = re.compile(r"(?:paramcrop |python ray_jobs/)(?P<name>[a-z]+)(?:\.py)?(?= |$)(?P<rest>.*)")

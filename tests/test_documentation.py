@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ import paramcrop
 from paramcrop.cli import COMMANDS
 from paramcrop.data.synthetic import render
 from paramcrop.data.video import encode
-from paramcrop.evaluation.protocols import PROTOCOLS, Protocol, find_protocol
+from paramcrop.evaluation.protocols import PROTOCOLS, Protocol, find_protocol, numbers
 from paramcrop.paper.tables import read_paper
 from paramcrop.settings.presets import all_options, preset_names
+from paramcrop.storage.runs import read_metrics
 from paramcrop.sweeps.space import Space, space_at
 from paramcrop.sweeps.trials import config_of, grid, make_trial
 from ray_jobs.evaluate.options import parse_arguments as parse_evaluate
@@ -36,7 +38,7 @@ from site_pages.paper import cost_rows
 from site_pages.protocols import KINDS
 from site_pages.settings import is_unstated, unstated_page
 from site_pages.spaces import models
-from tests.blocks import LANGUAGES, PAGES, RUN, blocks, runs
+from tests.blocks import LANGUAGES, PAGES, RUN, SHOWN, blocks, runs
 from tests.wheel import OWN_RAY, ROOT, Installed
 
 README = (ROOT / "README.md").read_text()
@@ -64,7 +66,7 @@ def test_every_block_is_run_or_says_what_it_needs(page: Path) -> None:
     for block in blocks(page):
         assert block.language in LANGUAGES, block.code
         assert block.mark in RUN or block.mark.startswith("needs: "), block.mark
-        assert not block.mark or block.language != "text", "a text block is shown, not run"
+        assert not block.mark or block.language not in SHOWN, "what is shown is not run"
     loose = [line for line in text.splitlines() if re.match(r" {4,}(paramcrop|python|pip|ray) ", line)]
     inside = "".join(block.code for block in blocks(page))
     assert [line for line in loose if line.strip() not in inside] == [], "commands belong into fences"
@@ -233,7 +235,9 @@ def test_every_setting_preset_protocol_key_and_command_is_on_its_page(generated:
     assert [name for name in preset_names() if f"\n## {name}\n" not in generated["reference/presets.md"]] == []
     assert [name for name in PROTOCOLS if f"`{name}`" not in protocols] == []
     assert {protocol.kind for protocol in PROTOCOLS.values()} == set(KINDS)
-    assert [name for name in Protocol.model_fields if f"| `{name}` |" not in protocols] == ["name", "kind"]
+    used = {number for protocol in PROTOCOLS.values() for number in numbers(protocol)}
+    assert used == set(Protocol.model_fields) - {"name", "version", "kind"}
+    assert [number for number in used if f"| `{number}` |" not in protocols] == []
     keys = generated["reference/space-keys.md"]
     asked = {field.alias or key for model in models().values() for key, field in model.model_fields.items()}
     assert [key for key in sorted(asked - {"layout"}) if f"| `{key}` |" not in keys] == []
@@ -256,6 +260,36 @@ def test_every_setting_that_the_paper_leaves_open_is_listed() -> None:
     fields = [*all_options(), *Protocol.model_fields.items()]
     assert listed == [name for name, field in fields if is_unstated(field)]
     assert "cropper.lr" in listed and "epochs" in listed and len(listed) == 33
+
+
+# The pages that are written by hand name what is there.
+
+
+def test_each_equation_is_where_the_page_says() -> None:
+    text = (ROOT / "docs" / "paper" / "equations.md").read_text()
+    rows = re.findall(r"^\| (Eq\. \d|[^|]+)[^|]*\|[^|]+\| (.*) \|$", text, re.M)
+    for equation, code in rows:
+        for home, name in re.findall(r"#(paramcrop\.[\w.]+)\.(\w+)\)", code):
+            found = getattr(import_module(home), name)
+            assert not equation.startswith("Eq.") or equation in found.__doc__, name
+    assert [n for n in range(1, 9) if f"Eq. {n}" not in text] == []
+
+
+def test_every_room_and_module_of_the_engine_is_in_the_house() -> None:
+    text = (ROOT / "docs" / "design" / "house.md").read_text()
+    rooms = [path.parent.name for path in (ROOT / "paramcrop").glob("*/__init__.py")]
+    assert [room for room in rooms if f"`{room}/`" not in text] == []
+    engine = [path.stem for path in (ROOT / "ray_jobs" / "engine").glob("*.py") if path.stem != "__init__"]
+    assert [module for module in engine if f"`{module}`" not in text] == []
+
+
+def test_every_file_and_metric_of_a_run_is_named(tiny_run: Path) -> None:
+    text = (ROOT / "docs" / "reference" / "run-files.md").read_text()
+    names = [path.name + "/" * path.is_dir() for path in tiny_run.iterdir()]
+    assert [name for name in names if f"`{name}" not in text] == []
+    metrics = {name for line in read_metrics(tiny_run) for name in line}
+    parameters = {f"{name}_{view}" for name in ("s_p", "s_t", "theta", "dx", "dy", "dt") for view in (1, 2)}
+    assert [name for name in sorted(metrics - parameters) if f"`{name}`" not in text] == []
 
 
 # The errors are quoted as the code has them.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from paramcrop.evaluation.protocols import INPUT, PROTOCOLS, SHORT, USED, Protocol, numbers
+from paramcrop.evaluation.protocols import PROTOCOLS, SHORT, Protocol, numbers
 from paramcrop.settings.presets import show
 from site_pages.markdown import meaning, table
 
@@ -19,26 +17,26 @@ KINDS = {  # what a protocol of each kind does
 
 
 def protocols_page() -> str:
-    """Each protocol with the numbers that its kind uses, then what the numbers mean."""
+    """Kind by kind: its protocols and what differs between them, then the numbers of the first one."""
     text = """# Evaluation protocols
 
 A protocol has a name, a version and all its numbers. `--set epochs=50` changes a number in every task that has it, and
-the name then says so: `paper-linear[epochs=50]`. A number in bold differs from that of the first protocol of its kind.
+the name then says so: `paper-linear[epochs=50]`.
 """
-    short = {full: f"<br>short: `{name}`" for name, full in SHORT.items()}
     for kind, what in KINDS.items():
-        mine = [protocol for protocol in PROTOCOLS.values() if protocol.kind == kind]
-        head = ["", *(f"`{protocol.name}`{short.get(protocol.name, '')}" for protocol in mine)]
-        rows = [[f"`{name}`", *_compared(name, mine)] for name in ("version", *numbers(mine[0]))]
-        text += f"\n## {kind}\n\n{what}\n\n" + table(head, rows)
-    rows = [[f"`{n}`", ", ".join(_users(n)), meaning(f)] for n, f in Protocol.model_fields.items() if f.description]
-    return text + "\n## What the numbers mean\n\n" + table(["Number", "Kinds", "Meaning"], rows)
+        first, *others = [protocol for protocol in PROTOCOLS.values() if protocol.kind == kind]
+        listed = "".join(f"- {_name(other)}: {_differences(other, first)}\n" for other in others)
+        rows = [[f"`{n}`", f"`{show(getattr(first, n))}`", meaning(Protocol.model_fields[n])] for n in numbers(first)]
+        text += f"\n## {kind}\n\n{what}\n\n- {_name(first)}\n{listed}\n" + table(["Number", "Value", "Meaning"], rows)
+    return text
 
 
-def _compared(name: str, protocols: Sequence[Protocol]) -> list[str]:
-    values = [show(getattr(protocol, name)) for protocol in protocols]
-    return [value if value == values[0] else f"**{value}**" for value in values]
+def _name(protocol: Protocol) -> str:
+    short = "".join(f", short `{name}`" for name, full in SHORT.items() if full == protocol.name)
+    return f"`{protocol.name}`{short}, version {protocol.version}"
 
 
-def _users(name: str) -> list[str]:
-    return ["all"] if name in INPUT else [kind for kind, used in USED.items() if name in used]
+def _differences(protocol: Protocol, first: Protocol) -> str:
+    values = ((name, getattr(protocol, name)) for name in numbers(protocol))
+    changed = [f"`{name}={show(value)}`" for name, value in values if value != getattr(first, name)]
+    return f"{', '.join(changed)}; otherwise as `{first.name}`"

@@ -1,11 +1,12 @@
 """Where a crop lies in its source: Eq. 3 and 4, boxes, and the two measures of Figure 5.
 
 Conventions, fixed here for the whole project:
-    - videos are (B, C, T, H, W); coordinates are (x, y, t), each in [-1, 1] over the whole source;
-    - matrices map crop -> source;
-    - ``align_corners=False``: -1 and 1 are the outer edges of the first and last pixel (or frame), so pixel i of n
-      lies at (2 i + 1) / n - 1;
-    - outside the source, the border is repeated.
+
+- videos are (B, C, T, H, W); coordinates are (x, y, t), each in [-1, 1] over the whole source;
+- matrices map crop -> source;
+- ``align_corners=False``: -1 and 1 are the outer edges of the first and last pixel (or frame), so pixel i of n lies at
+  (2 i + 1) / n - 1;
+- outside the source, the border is repeated.
 """
 
 from __future__ import annotations
@@ -19,15 +20,23 @@ from torch import Tensor
 class CropParams(NamedTuple):
     """The six parameters of Eq. 3, one value per sample. Every policy returns them; ``crop_cube`` applies them.
 
-    Each is float32 (B,). ``theta`` is None without rotation; the crop is then an axis-aligned box and costs less.
+    Each is float32 (B,).
+
+    Attributes:
+        s_p: spatial scale, crop width / source width, in (0, 1].
+        s_t: temporal scale, crop length / source length, in (0, 1].
+        theta: rotation in the image plane, radians; None: none, and the crop is an axis-aligned box that costs less.
+        dx: centre offset, in units of half the source width.
+        dy: the same, in units of half the source height.
+        dt: the same, in units of half the source length.
     """
 
-    s_p: Tensor  # spatial scale: crop width / source width, in (0, 1]
-    s_t: Tensor  # temporal scale: crop length / source length, in (0, 1]
-    theta: Tensor | None  # rotation in the image plane, radians
-    dx: Tensor  # centre offset, in units of half the source width
-    dy: Tensor  # the same, in units of half the source height
-    dt: Tensor  # the same, in units of half the source length
+    s_p: Tensor
+    s_t: Tensor
+    theta: Tensor | None
+    dx: Tensor
+    dy: Tensor
+    dt: Tensor
 
 
 def affine_matrix(params: CropParams) -> Tensor:
