@@ -1,4 +1,4 @@
-"""A store that speaks S3, on loopback, for as long as a test needs it."""
+"""An S3 server on loopback, for the duration of a test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAME = "s3://paramcrop-test"
 
 @contextmanager
 def s3_server() -> Iterator[dict[str, str]]:
-    """-> the environment in which `s3://paramcrop-test` is a bucket of it."""
+    """Yield the environment in which `s3://paramcrop-test` is a bucket on the server."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = int(s.getsockname()[1])
@@ -47,4 +47,4 @@ def wait_for(port: int, server: subprocess.Popen[bytes], seconds: float = 60) ->
             if s.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.2)
-    raise RuntimeError(f"the S3 server must listen on port {port}, but exited with {server.poll()}")
+    raise RuntimeError(f"the S3 server does not listen on port {port}; its exit status is {server.poll()}")

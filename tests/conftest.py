@@ -16,7 +16,7 @@ torch.set_num_threads(2)
 
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Manifest]:
-    """48 small encoded videos in shards of three row groups."""
+    """48 small encoded videos in shards with three row groups."""
     folder = str(tmp_path_factory.mktemp("shards"))
     make_dataset(folder, count=48, frames=24, height=32, width=40, row_group_rows=16)
     return folder, read_manifest(folder)
@@ -24,13 +24,13 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Manifest]:
 
 @pytest.fixture(scope="session")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A labelled set of two splits, of which three test videos do not decode."""
+    """A labelled dataset with two splits; three test videos do not decode."""
     return make_labelled(tmp_path_factory.mktemp("labelled"))
 
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run's folder."""
+    """The folder of a tiny run."""
     return make_run(tmp_path_factory.mktemp("runs") / "tiny")
 
 

@@ -1,4 +1,4 @@
-"""A small labelled set with splits, a tiny run that was pretrained, and evaluations of it."""
+"""A small labelled dataset with splits, a tiny pretrained run, and evaluations of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from paramcrop.training.pretrain import pretrain
 from paramcrop.training.recorder import Recorder
 from tests.memory import made_clips, memory_batches, tiny_config
 
-TRAIN, TEST, BROKEN = 40, 18, 5  # of the broken test videos, two are not even in the shards
+TRAIN, TEST, BROKEN = 40, 18, 5  # two of the broken test videos are not in the shards at all
 STORED = 16
 RUN = ("train.epochs=2", "run.checkpoint_epochs=1", "run.log_every=1")
 DATA = "some data"
@@ -25,7 +25,7 @@ SMALL = ("frames=4", "stride=3", "size=24")
 
 
 def _with_splits(seed: int) -> Iterator[Video]:
-    """40 for training and 16 for testing, of which the last three do not decode."""
+    """40 training videos and 16 test videos; the last three do not decode."""
     made = list(videos(TRAIN + STORED, 20, 32, 40, seed))
     for i, video in enumerate(sorted(made, key=lambda v: v.id)):
         split = ("train",) if i < TRAIN else ("test",)
@@ -34,7 +34,7 @@ def _with_splits(seed: int) -> Iterator[Video]:
 
 
 def make_labelled(folder: Path, seed: int = 0) -> str:
-    """Two more test videos, and one for training, were left out when it was prepared."""
+    """The dataset, whose preparation also rejected two test videos and one training video."""
     manifest = write_shards(_with_splits(seed), str(folder), CLASSES, row_group_rows=8)
     gone = [
         {"id": f"gone-{i}", "path": "", "splits": s, "reason": "gone"} for i, s in enumerate(("test", "test", "train"))
@@ -44,7 +44,7 @@ def make_labelled(folder: Path, seed: int = 0) -> str:
 
 
 def make_run(folder: Path) -> Path:
-    """Two epochs, a checkpoint each."""
+    """A run of two epochs, with a checkpoint after each."""
     config = tiny_config(*RUN)
     clips = made_clips(16, config.data.clip_frames, config.data.clip_size)
     recorder = Recorder(folder)

@@ -1,4 +1,4 @@
-"""(Checkpoint, dataset, protocol, seed) -> a result: figures, what was said of every video, what could not be read."""
+"""Evaluate one (checkpoint, dataset, protocol, seed): metrics, the scores of every video, and unreadable videos."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from paramcrop.data.batch import Batch
 from paramcrop.data.clips import ClipSpec
 from paramcrop.data.labels import labelled_share
 from paramcrop.errors import CheckpointError, DataError
-from paramcrop.evaluation.features import Normalise, Outputs, clip_outputs, kept_outputs, only, together
+from paramcrop.evaluation.features import Normalise, Outputs, clip_outputs, concatenate, only, stored_outputs
 from paramcrop.evaluation.finetune import Classifier, Training, finetune
 from paramcrop.evaluation.heads import choose, normalised, train_heads
 from paramcrop.evaluation.job import Job
@@ -34,16 +34,18 @@ from paramcrop.storage.runs import commit
 from paramcrop.training.build import network_dtype
 
 JITTER = (0.5, 0.5, 0.5, 0.25)  # brightness, contrast, saturation, hue
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
-class Judged(NamedTuple):
-    """Of the n test videos that could be read.
+class Evaluation(NamedTuple):
+    """The outcome on the n test videos that could be read.
 
     Attributes:
-        scores: metric -> float (n,), each video's 1 or 0 (clip@1: a share); its mean is the metric.
-        predicted: class numbers (n,), or None where nothing is classified.
-        facts: what else there is to say, such as a chosen learning rate.
+        test: their outputs.
+        scores: metric -> float (n,), 1 or 0 for each video (clip@1: a share); the mean is the metric.
+        predicted: class indices (n,), or None if the protocol does not classify.
+        failed_train: {"id", "reason"} of the training videos that could not be read.
+        facts: further facts for the record, such as the chosen learning rate.
     """
 
     test: Outputs
@@ -53,84 +55,92 @@ class Judged(NamedTuple):
     facts: dict[str, Any]
 
 
-class Place(NamedTuple):
-    """Where an evaluation computes: device, dtype under autocast, how videos are decoded, whom to tell."""
+class Runtime(NamedTuple):
+    """How an evaluation computes.
+
+    Attributes:
+        device, dtype: those of the network; the dtype is autocast's.
+        mapped: maps a decoding function over videos, perhaps in parallel.
+        report: receives the progress as text.
+    """
 
     device: torch.device
     dtype: torch.dtype
     mapped: Map
-    tell: Tell
+    report: Report
 
 
-def evaluate(job: Job, device: torch.device, mapped: Map, tell: Tell = lambda text: None) -> dict[str, Any]:
-    """The result, as it is kept: plain values only.
+def evaluate(job: Job, device: torch.device, mapped: Map, report: Report = lambda text: None) -> dict[str, Any]:
+    """Evaluate and return the result in the form in which it is stored, with plain values only.
 
     Raises:
-        DataError, CheckpointError, ConfigError: one line; nothing was computed.
+        DataError, CheckpointError, ConfigError: one line.
     """
     start = time.monotonic()
     train, test = open_split(job.folder, job.train), open_split(job.folder, job.test)
     if shared := train.labels.keys() & test.labels.keys():
-        raise DataError(f"splits must share no video, but {job.train} and {job.test} share {min(shared)}")
-    where = Place(device, network_dtype(job.settings, device), mapped, tell)
+        raise DataError(f"two splits must not share a video, but {job.train} and {job.test} share {min(shared)}")
+    runtime = Runtime(device, network_dtype(job.settings, device), mapped, report)
     if job.how.kind == "validation":
         train, test = held_out(train, job.how.held_out, job.how.videos, job.seed)
     kinds = {"finetune": by_finetuning, "heads": by_heads, "knn": by_neighbours}
     kinds |= {"retrieval": by_retrieval, "validation": by_retrieval, "classifier": by_own_classifier}
-    judged = kinds[job.how.kind](job, train, test, where)
-    return as_result(job, train, test, judged) | {"seconds": round(time.monotonic() - start, 2)}
+    evaluation = kinds[job.how.kind](job, train, test, runtime)
+    return as_result(job, train, test, evaluation) | {"seconds": round(time.monotonic() - start, 2)}
 
 
-def by_finetuning(job: Job, train: LabelledSet, test: LabelledSet, where: Place) -> Judged:
-    """Full, linear or few-shot fine-tuning; the last epoch is tested."""
+def by_finetuning(job: Job, train: LabelledSet, test: LabelledSet, runtime: Runtime) -> Evaluation:
+    """Full, linear or few-shot fine-tuning; the test uses the last epoch's weights."""
     how, config = job.how, job.settings
     normalise = Normalise(config.augment.mean, config.augment.std)
-    whole = how.train == "all" and job.subject != "pixels"
-    classifier = Classifier(job.network(), train.classes, how.dropout, whole, how.bn == "frozen", job.seed)
+    train_backbone = how.train == "all" and job.subject != "pixels"
+    classifier = Classifier(job.network(), train.classes, how.dropout, train_backbone, how.bn == "frozen", job.seed)
     chosen = labelled_share(list(train.labels), list(train.labels.values()), how.labels, job.seed)
     batch = min(how.batch, len(chosen))
     spec = training_clips(job)
     failed: dict[str, str] = {}
     finetune(
         classifier,
-        lambda epoch: noting(training_batches(train, chosen, spec, batch, job.seed, where.mapped, epoch), failed),
+        lambda epoch: record_failures(
+            training_batches(train, chosen, spec, batch, job.seed, runtime.mapped, epoch), failed
+        ),
         len(chosen) // batch,
         Training(how.epochs, how.lr, how.weight_decay, how.warmup, job.seed),
         normalise,
-        where.device,
-        where.dtype,
+        runtime.device,
+        runtime.dtype,
         job.work,
-        lambda epoch, loss: where.tell(f"epoch {epoch}/{how.epochs}, loss {loss:.3f}"),
+        lambda epoch, loss: runtime.report(f"epoch {epoch}/{how.epochs}, loss {loss:.3f}"),
     )
-    outputs = clip_outputs(classifier, test, job.input, normalise, where.device, where.dtype, where.mapped)
-    said = average_clips(outputs.clips, outputs.label)
+    outputs = clip_outputs(classifier, test, job.input, normalise, runtime.device, runtime.dtype, runtime.mapped)
+    predictions = average_clips(outputs.clips, outputs.label)
     facts = {"labelled videos": len(chosen), "steps": how.epochs * (len(chosen) // batch)}
     unread = [{"id": video, "reason": reason} for video, reason in sorted(failed.items())]
-    return classified(outputs, said.probabilities, unread, facts, {"clip@1": said.clip_correct})
+    return classified(outputs, predictions.probabilities, unread, facts, {"clip@1": predictions.clip_correct})
 
 
-def by_own_classifier(job: Job, train: LabelledSet, test: LabelledSet, where: Place) -> Judged:
-    """What a semi-supervised run has itself learned to say."""
+def by_own_classifier(job: Job, train: LabelledSet, test: LabelledSet, runtime: Runtime) -> Evaluation:
+    """The classifier that a semi-supervised run has learned, without further training."""
     if job.subject != "run":
-        raise CheckpointError(f"{job.how.name} tests what a run has learned, but {job.subject} has no classifier")
+        raise CheckpointError(f"{job.how.name} tests the classifier of a run, but {job.subject} has none")
     network = trained_classifier(job.settings, Path(job.checkpoint), job.how.network, test.classes)
     normalise = Normalise(job.settings.augment.mean, job.settings.augment.std)
     outputs = clip_outputs(
-        network.to(where.device), test, job.input, normalise, where.device, where.dtype, where.mapped
+        network.to(runtime.device), test, job.input, normalise, runtime.device, runtime.dtype, runtime.mapped
     )
-    said = average_clips(outputs.clips, outputs.label)
-    return classified(outputs, said.probabilities, [], {}, {"clip@1": said.clip_correct})
+    predictions = average_clips(outputs.clips, outputs.label)
+    return classified(outputs, predictions.probabilities, [], {}, {"clip@1": predictions.clip_correct})
 
 
-def noting(batches: Iterable[Batch], failed: dict[str, str]) -> Iterator[Batch]:
-    """The same batches; videos that could not be decoded are added to ``failed`` with the reason."""
+def record_failures(batches: Iterable[Batch], failed: dict[str, str]) -> Iterator[Batch]:
+    """Yield the same batches, and add videos that could not be decoded to ``failed`` with the reason."""
     for batch in batches:
         failed |= {video: error for video, error in zip(batch.id, batch.error, strict=True) if error}
         yield batch
 
 
 def training_clips(job: Job) -> ClipSpec:
-    """One clip per video: a random window, a random square, flip and jitter."""
+    """The training clip of a video: a random window and square, with flip and jitter."""
     how = job.how
     brightness, contrast, saturation, hue = JITTER
     return ClipSpec(
@@ -147,9 +157,9 @@ def training_clips(job: Job) -> ClipSpec:
     )
 
 
-def by_heads(job: Job, train: LabelledSet, test: LabelledSet, where: Place) -> Judged:
-    """A linear head on kept features; learning rate and weight decay chosen on held-out training videos."""
-    how, (gallery, queries) = job.how, features(job, train, test, where)
+def by_heads(job: Job, train: LabelledSet, test: LabelledSet, runtime: Runtime) -> Evaluation:
+    """A linear head on stored features; held-out training videos decide its learning rate and weight decay."""
+    how, (gallery, queries) = job.how, features(job, train, test, runtime)
     chosen = labelled_share(gallery.id, gallery.label.tolist(), how.labels, job.seed)
     rows = torch.tensor([video in chosen for video in gallery.id])
     x, labels, classes = gallery.mean[rows], gallery.label[rows], len(train.classes)
@@ -160,36 +170,42 @@ def by_heads(job: Job, train: LabelledSet, test: LabelledSet, where: Place) -> J
     return classified(queries, logits, gallery.failed, facts)
 
 
-def by_retrieval(job: Job, train: LabelledSet, test: LabelledSet, where: Place) -> Judged:
-    """Test videos query the training videos; in a validation, training videos held out query the others."""
-    how, (gallery, queries) = job.how, features(job, train, test, where)
+def by_retrieval(job: Job, train: LabelledSet, test: LabelledSet, runtime: Runtime) -> Evaluation:
+    """Test videos query the training videos; in a validation, held-out training videos query the others."""
+    how, (gallery, queries) = job.how, features(job, train, test, runtime)
     similarity = cosine(queries.mean, gallery.mean, how.centre)
     scores = {f"R@{k}": recall_at(similarity, queries.label, gallery.label, k).float() for k in how.ranks}
     nearest = similarity.topk(min(5, similarity.shape[1]), dim=1).indices
     facts = {"nearest": [[gallery.id[i] for i in row] for row in nearest.tolist()]}
-    return Judged(queries, scores, None, gallery.failed, facts)
+    return Evaluation(queries, scores, None, gallery.failed, facts)
 
 
-def by_neighbours(job: Job, train: LabelledSet, test: LabelledSet, where: Place) -> Judged:
-    how, (gallery, queries) = job.how, features(job, train, test, where)
+def by_neighbours(job: Job, train: LabelledSet, test: LabelledSet, runtime: Runtime) -> Evaluation:
+    """k-NN classification: each test video gets the votes of its nearest training videos."""
+    how, (gallery, queries) = job.how, features(job, train, test, runtime)
     similarity = cosine(queries.mean, gallery.mean)
     votes = knn_votes(similarity, gallery.label, len(train.classes), how.neighbours, how.temperature)
     return classified(queries, votes, gallery.failed, {})
 
 
-def features(job: Job, train: LabelledSet, test: LabelledSet, where: Place) -> tuple[Outputs, Outputs]:
-    """Of the training and the test videos, from the files that keep them if they are there."""
-    config, network = job.settings, job.network().to(where.device)
+def features(job: Job, train: LabelledSet, test: LabelledSet, runtime: Runtime) -> tuple[Outputs, Outputs]:
+    """The features of the training and the test videos, read from files where these exist.
+
+    There is one file per shard, so that splits and validations that share shards also share their features.
+    """
+    config, network = job.settings, job.network().to(runtime.device)
     normalise = Normalise(config.augment.mean, config.augment.std)
 
     def of(videos: LabelledSet) -> Outputs:
         parts = []
         for part in by_shard(videos):
             file = job.features / f"{part.manifest.shards[0].sha256[:16]}.pt"
-            run = partial(clip_outputs, network, part, job.input, normalise, where.device, where.dtype, where.mapped)
-            parts.append(kept_outputs(file, run))
-            where.tell(f"features of {sum(len(p.id) for p in parts)} of {videos.manifest.videos} videos")
-        return only(together(parts), videos.labels)
+            run = partial(
+                clip_outputs, network, part, job.input, normalise, runtime.device, runtime.dtype, runtime.mapped
+            )
+            parts.append(stored_outputs(file, run))
+            runtime.report(f"features of {sum(len(p.id) for p in parts)} of {videos.manifest.videos} videos")
+        return only(concatenate(parts), videos.labels)
 
     return of(train), of(test)
 
@@ -200,19 +216,19 @@ def classified(
     failed_train: list[dict[str, str]],
     facts: dict[str, Any],
     more: dict[str, Tensor] | None = None,
-) -> Judged:
-    """Scores (n, C) of classes -> video@1, video@5 and whatever more there is."""
+) -> Evaluation:
+    """Class scores (n, C) -> video@1 and video@5, besides ``more`` metrics."""
     right = {f"video@{k}": top_k(scores, test.label, k).float() for k in (1, 5)}
-    return Judged(test, (more or {}) | right, scores.argmax(1), failed_train, facts)
+    return Evaluation(test, (more or {}) | right, scores.argmax(1), failed_train, facts)
 
 
-def as_result(job: Job, train: LabelledSet, test: LabelledSet, judged: Judged) -> dict[str, Any]:
-    """What is kept of an evaluation; ``n`` of ``of`` test videos were read."""
-    outputs, predicted = judged.test, judged.predicted
+def as_result(job: Job, train: LabelledSet, test: LabelledSet, evaluation: Evaluation) -> dict[str, Any]:
+    """The result in the form in which it is stored; in each row, ``n`` of ``of`` test videos were read."""
+    outputs, predicted = evaluation.test, evaluation.predicted
     if not outputs.id:
-        raise DataError(f"{job.folder}: a video of split {job.test} must decode, but none of {len(test.labels)} does")
+        raise DataError(f"{job.folder}: none of the {len(test.labels)} videos of split {job.test} could be decoded")
     how, n = job.how, {"n": len(outputs.id), "of": test.all}
-    rows = [{"metric": name, "value": float(value.mean())} | n for name, value in judged.scores.items()]
+    rows = [{"metric": name, "value": float(value.mean())} | n for name, value in evaluation.scores.items()]
     result: dict[str, Any] = {
         "eval_id": job.eval_id,
         "subject": job.subject,
@@ -230,11 +246,11 @@ def as_result(job: Job, train: LabelledSet, test: LabelledSet, judged: Judged) -
         "commit": commit(),
         "classes": list(train.classes),
         "rows": rows,
-        "facts": judged.facts,
+        "facts": evaluation.facts,
         "videos": outputs.id,
         "labels": outputs.label.tolist(),
-        "scores": {name: value.tolist() for name, value in judged.scores.items()},
-        "failed": {"train": train.rejected + judged.failed_train, "test": test.rejected + outputs.failed},
+        "scores": {name: value.tolist() for name, value in evaluation.scores.items()},
+        "failed": {"train": train.rejected + evaluation.failed_train, "test": test.rejected + outputs.failed},
     }
     if predicted is not None:
         per_class = accuracy_per_class(predicted, outputs.label, len(train.classes))

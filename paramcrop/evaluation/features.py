@@ -1,4 +1,4 @@
-"""A network's outputs for the uniform clips of every video of a split, kept in a file: no video is decoded twice."""
+"""A network's outputs for the uniform clips of every video of a split, stored so that no video is decoded twice."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from paramcrop.data.uniform import UniformSpec, cut_uniform_or_error
 from paramcrop.evaluation.videos import LabelledSet, Map, rows
 from paramcrop.storage.files import whole
 
-PASS_CLIPS = 20  # clips through the network at once
+PASS_CLIPS = 20  # clips per forward pass
 
 
 class Normalise(NamedTuple):
-    """Of pixels in [0, 1]."""
+    """Normalises pixels in [0, 1] to (x - mean) / std."""
 
     mean: float
     std: float
@@ -30,12 +30,12 @@ class Normalise(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """Of n of N videos.
+    """Outputs of the n videos that could be decoded.
 
     Attributes:
-        id: of each video that could be decoded. label: int64 (n,).
-        clips: float32 (K_i, D) each.
-        failed: {"id", "reason"} of the others.
+        id: of each video. label: int64 (n,).
+        clips: float32 (K_i, D) of each video, one row per clip.
+        failed: {"id", "reason"} of each video that could not be decoded.
     """
 
     id: list[str]
@@ -45,7 +45,7 @@ class Outputs(NamedTuple):
 
     @property
     def mean(self) -> Tensor:
-        """Each video's mean over its clips: (n, D)."""
+        """The mean over each video's clips: (n, D)."""
         return torch.stack([clips.mean(0) for clips in self.clips])
 
 
@@ -59,7 +59,7 @@ def clip_outputs(
     dtype: torch.dtype,
     mapped: Map,
 ) -> Outputs:
-    """Run ``network``, put into evaluation mode, on every video."""
+    """Put ``network`` into evaluation mode and run it on every video."""
     network.eval()
     ids, labels, outputs, failed = list[str](), list[int](), list[Tensor](), list[dict[str, str]]()
     for row, clips, error in _decoded(videos, spec, mapped):
@@ -76,16 +76,17 @@ def clip_outputs(
 def _decoded(
     videos: LabelledSet, spec: UniformSpec, mapped: Map
 ) -> Iterator[tuple[dict[str, Any], np.ndarray | None, str]]:
-    """Each row, without its bytes, with its clips or the reason why there are none."""
-    kept: list[dict[str, Any]] = []
+    """Yield each row without its bytes, and its clips or the reason why there are none."""
+    pending: list[dict[str, Any]] = []
 
-    def noted() -> Iterator[dict[str, Any]]:
+    # The map takes rows ahead of its results, so ``pending`` holds the ids and labels of rows in flight, in order.
+    def taken() -> Iterator[dict[str, Any]]:
         for row in rows(videos):
-            kept.append({"id": row["id"], "label": row["label"]})
+            pending.append({"id": row["id"], "label": row["label"]})
             yield row
 
-    for clips, error in mapped(partial(cut_uniform_or_error, spec=spec), noted()):
-        yield kept.pop(0), clips, error
+    for clips, error in mapped(partial(cut_uniform_or_error, spec=spec), taken()):
+        yield pending.pop(0), clips, error
 
 
 def _forward(
@@ -98,8 +99,8 @@ def _forward(
     return output.float().cpu()
 
 
-def together(parts: Sequence[Outputs]) -> Outputs:
-    """Several shards' outputs as one."""
+def concatenate(parts: Sequence[Outputs]) -> Outputs:
+    """Join the outputs of several shards."""
     return Outputs(
         [video for part in parts for video in part.id],
         torch.cat([part.label for part in parts]),
@@ -108,15 +109,15 @@ def together(parts: Sequence[Outputs]) -> Outputs:
     )
 
 
-def only(outputs: Outputs, wanted: Collection[str]) -> Outputs:
-    """Of the videos with these ids."""
-    rows = [i for i, video in enumerate(outputs.id) if video in wanted]
-    failed = [failure for failure in outputs.failed if failure["id"] in wanted]
+def only(outputs: Outputs, videos: Collection[str]) -> Outputs:
+    """The outputs of the videos with these ids."""
+    rows = [i for i, video in enumerate(outputs.id) if video in videos]
+    failed = [failure for failure in outputs.failed if failure["id"] in videos]
     return Outputs([outputs.id[i] for i in rows], outputs.label[rows], [outputs.clips[i] for i in rows], failed)
 
 
-def kept_outputs(file: Path, make: Callable[[], Outputs]) -> Outputs:
-    """What ``file`` holds, or ``make``'s, which it holds from then on; the file appears whole or not at all."""
+def stored_outputs(file: Path, make: Callable[[], Outputs]) -> Outputs:
+    """Read the outputs from ``file``; if it does not exist, call ``make`` and write it atomically."""
     if not file.exists():
         outputs = make()
         file.parent.mkdir(parents=True, exist_ok=True)

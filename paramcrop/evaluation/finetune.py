@@ -1,4 +1,4 @@
-"""A classifier on a backbone, trained whole or its head alone: one loop, which goes on from its last epoch."""
+"""Fine-tune a classifier on a backbone, fully or only its head, in one loop that resumes from its last epoch."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from paramcrop.storage.checkpoint import NAME, load_checkpoint, newest_checkpoin
 
 
 class Training(NamedTuple):
-    """How a classifier is trained; see ``Protocol`` for the numbers' sources.
+    """How a classifier is trained; ``Protocol`` gives the sources of the values.
 
     Attributes:
-        epochs, lr, weight_decay: of Adam. warmup: epochs of linear warm-up; then cosine to 0 by step.
-        seed: of dropout and of the head's first weights.
+        epochs: passes over the training videos. lr, weight_decay: those of Adam.
+        warmup: epochs of linear warm-up, followed by a cosine to 0, per step.
+        seed: seed of dropout and of the head's initial weights.
     """
 
     epochs: int
@@ -40,9 +41,10 @@ class Classifier(nn.Module):
     """Backbone, dropout, linear head: (B, 3, T, H, W) -> logits (B, C).
 
     Args:
-        backbone: with ``features``. classes: C names.
-        train_backbone: off, no gradient reaches it and none of its parameters changes.
-        frozen_bn: the backbone stays in evaluation mode in training too: running statistics are used and kept.
+        backbone: a network with an attribute ``features``. classes: C names.
+        train_backbone: if False, the backbone gets no gradient and none of its parameters changes.
+        frozen_bn: keep the backbone in evaluation mode while training: batch norm uses its running statistics and
+            does not update them.
     """
 
     def __init__(
@@ -86,17 +88,17 @@ def finetune(
     device: torch.device,
     dtype: torch.dtype,
     folder: Path,
-    tell: Callable[[int, float], None] = lambda epoch, loss: None,
+    report: Callable[[int, float], None] = lambda epoch, loss: None,
 ) -> None:
-    """Train ``classifier`` in place to the last epoch, from the newest intact checkpoint in ``folder`` if there is one.
+    """Train ``classifier`` in place to the last epoch, starting from the newest intact checkpoint in ``folder``.
 
     Args:
-        batches: epoch -> its ``steps_per_epoch`` batches, of which the first view's clip, flip and jitter are used.
-        folder: keeps one checkpoint, that of the last finished epoch.
-        tell: called after each epoch with its number, from 1, and its mean loss.
+        batches: epoch -> its ``steps_per_epoch`` batches; only the first view's clip, flip and jitter are used.
+        folder: holds one checkpoint, that of the last finished epoch.
+        report: called after each epoch with its number, from 1, and its mean loss.
 
     Raises:
-        NonFiniteLossError: names the epoch.
+        NonFiniteLossError: the loss is not finite; the message names the epoch.
     """
     classifier.to(device)
     learned = [p for p in classifier.parameters() if p.requires_grad]
@@ -104,7 +106,7 @@ def finetune(
     first = _resume(classifier, optimizer, folder)
     for epoch in range(first, training.epochs):
         classifier.train()
-        torch.manual_seed(_epoch_seed(training.seed, epoch))  # of dropout: the same after a resume
+        torch.manual_seed(_epoch_seed(training.seed, epoch))  # so that dropout is the same after a resume
         total = torch.zeros((), device=device)
         for i, batch in enumerate(batches(epoch)):
             for group in optimizer.param_groups:
@@ -113,19 +115,20 @@ def finetune(
         loss = total.item() / steps_per_epoch
         if not math.isfinite(loss):
             raise NonFiniteLossError(f"the loss must be finite, but is {loss} in epoch {epoch + 1} of {folder}")
-        _keep(classifier, optimizer, folder, epoch + 1, steps_per_epoch)
-        tell(epoch + 1, loss)
+        _save(classifier, optimizer, folder, epoch + 1, steps_per_epoch)
+        report(epoch + 1, loss)
 
 
 def train_step(
     classifier: Classifier, batch: Batch, optimizer: Adam, normalise: Normalise, dtype: torch.dtype
 ) -> Tensor:
-    """One update on the cross-entropy -> the loss, not waited for."""
+    """One update on the cross-entropy -> the loss, as a tensor: reading its value here would stall a GPU."""
     frames = normalise(augment(batch.clip(0), batch.augmentation(0)))
     labels = batch.label.to(frames.device)
     with torch.autocast(frames.device.type, dtype, enabled=dtype != torch.float32):
         logits = classifier(frames)
-    loss = F.cross_entropy(logits.float(), labels, ignore_index=-1)  # a black clip, in place of a task of bad videos
+    # A label of -1 belongs to a black clip, the substitute when no video of a decode task is readable.
+    loss = F.cross_entropy(logits.float(), labels, ignore_index=-1)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
@@ -133,32 +136,34 @@ def train_step(
 
 
 def learning_rate(training: Training, epoch: float) -> float:
-    """Linear from 0 over ``warmup`` epochs, then cosine to 0; ``epoch`` may be a fraction."""
-    warmup = min(training.warmup, training.epochs / 2)  # a short training does not warm up all the time
+    """Linear from 0 over ``warmup`` epochs, then a cosine to 0; ``epoch`` may be fractional."""
+    warmup = min(training.warmup, training.epochs / 2)  # a short training warms up for at most half of its epochs
     if epoch < warmup:
         return training.lr * epoch / warmup
     return training.lr * 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / (training.epochs - warmup)))
 
 
 def load_classifier(classifier: Classifier, checkpoint: Path) -> int:
-    """Put a checkpoint's weights in place, its head's rows in this classifier's order of classes -> its epoch.
+    """Load a checkpoint, with the head's rows in this classifier's order of classes, and return its epoch.
 
     Raises:
-        CheckpointError: the classes have other names.
+        CheckpointError: the checkpoint has other class names.
     """
     state, meta = load_checkpoint(checkpoint)
     classifier.load_state_dict(state["classifier"] | remapped_head(state, classifier.classes))
     return int(meta["epoch"])
 
 
-def remapped_head(state: dict[str, Any], wanted: tuple[str, ...]) -> dict[str, Tensor]:
-    """The head's tensors of a checkpoint, rows in the order ``wanted`` of class names."""
-    mine = state["classes"]
-    if sorted(mine) != sorted(wanted):
-        missing, other = sorted(set(wanted) - set(mine))[:3], sorted(set(mine) - set(wanted))[:3]
-        raise CheckpointError(f"a classifier must have the classes of the videos, but it lacks {missing}, has {other}")
-    place = [mine.index(name) for name in wanted]
-    return {name: value[place] for name, value in state["classifier"].items() if name.startswith("head.")}
+def remapped_head(state: dict[str, Any], classes: tuple[str, ...]) -> dict[str, Tensor]:
+    """The head's tensors of a checkpoint, with rows in the order of ``classes``."""
+    own = state["classes"]
+    if sorted(own) != sorted(classes):
+        missing, other = sorted(set(classes) - set(own))[:3], sorted(set(own) - set(classes))[:3]
+        raise CheckpointError(
+            f"the classifier must have the classes of the videos, but it lacks {missing} and has {other}"
+        )
+    rows = [own.index(name) for name in classes]
+    return {name: value[rows] for name, value in state["classifier"].items() if name.startswith("head.")}
 
 
 def _resume(classifier: Classifier, optimizer: Adam, folder: Path) -> int:
@@ -166,20 +171,20 @@ def _resume(classifier: Classifier, optimizer: Adam, folder: Path) -> int:
     if newest is None:
         return 0
     state, _ = load_checkpoint(newest)
-    assert state["classes"] == list(classifier.classes), "the folder is that of one training on one set"
+    assert state["classes"] == list(classifier.classes), "a folder belongs to one training on one dataset"
     optimizer.load_state_dict(state["optimizer"])
     return load_classifier(classifier, newest)
 
 
-def _keep(classifier: Classifier, optimizer: Adam, folder: Path, epoch: int, steps_per_epoch: int) -> None:
-    """This epoch's checkpoint; then the one before is removed."""
+def _save(classifier: Classifier, optimizer: Adam, folder: Path, epoch: int, steps_per_epoch: int) -> None:
+    """Write this epoch's checkpoint, then remove the previous one."""
     state: dict[str, Any] = {"classifier": classifier.state_dict(), "optimizer": optimizer.state_dict()}
     state["classes"] = list(classifier.classes)
-    place = folder / "checkpoints" / NAME.format(epoch)
-    save_checkpoint(place, state, {"epoch": epoch, "step": epoch * steps_per_epoch})
-    for older in place.parent.glob("epoch=*"):
-        if older != place:
-            shutil.rmtree(older)
+    newest = folder / "checkpoints" / NAME.format(epoch)
+    save_checkpoint(newest, state, {"epoch": epoch, "step": epoch * steps_per_epoch})
+    for checkpoint in newest.parent.glob("epoch=*"):
+        if checkpoint != newest:
+            shutil.rmtree(checkpoint)
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:

@@ -1,4 +1,4 @@
-"""Linear heads on features that are kept: every learning rate and weight decay at once, chosen without the test set."""
+"""Linear heads on stored features: every learning rate and weight decay at once, chosen without the test set."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ BATCH = 256
 
 
 class Choice(NamedTuple):
-    """What was chosen on the held-out videos.
+    """The choice made on the held-out videos.
 
     Attributes:
-        lr, weight_decay: the best; of equals, the first.
-        accuracy: on the held-out videos, (lrs, weight decays).
+        lr, weight_decay: the best pair; among equals, the first.
+        accuracy: float (lrs, weight decays), on the held-out videos.
     """
 
     lr: float
@@ -39,9 +39,9 @@ def choose(
     epochs: int,
     seed: int,
 ) -> Choice:
-    """Train a head per (lr, weight decay) on part of the *training* videos (n, D), and judge it on the rest."""
+    """Train one head per (lr, weight decay) on part of the *training* videos (n, D), and test it on the rest."""
     rank = ranked_by_class([str(i) for i in range(len(labels))], labels.tolist(), seed)
-    held = torch.tensor(rank) >= 1 - held_out  # a class of one video trains
+    held = torch.tensor(rank) >= 1 - held_out  # the only video of a class is never held out
     grid = list(product(lrs, weight_decays))
     weights, biases = train_heads(features[~held], labels[~held], classes, grid, epochs, seed)
     predicted = (torch.einsum("nd,gcd->gnc", normalised(features[held]), weights) + biases[:, None]).argmax(2)
@@ -53,9 +53,9 @@ def choose(
 def train_heads(
     features: Tensor, labels: Tensor, classes: int, grid: list[tuple[float, float]], epochs: int, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """One linear head per (lr, weight decay) of ``grid``, all in one pass over features (n, D), which are normalised.
+    """Train one linear head per (lr, weight decay) of ``grid``, all at once, on normalised features (n, D).
 
-    SGD with momentum on the cross-entropy, cosine to 0; every head sees the same batches in the same order.
+    SGD with momentum on the cross-entropy, with a cosine to 0; every head sees the same batches in the same order.
 
     Returns:
         Weights (G, C, D) and biases (G, C).
@@ -70,7 +70,8 @@ def train_heads(
         for rows in torch.randperm(len(x), generator=random).split(BATCH):
             scale = 0.5 * (1 + math.cos(math.pi * step / steps))
             logits = torch.einsum("nd,gcd->gcn", x[rows], weights) + biases
-            error = (logits.softmax(1) - F.one_hot(labels[rows], classes).T) / len(rows)  # of the mean cross-entropy
+            # The gradient of the mean cross-entropy by the logits; written out, it serves all heads in one einsum.
+            error = (logits.softmax(1) - F.one_hot(labels[rows], classes).T) / len(rows)
             speed_w = MOMENTUM * speed_w + torch.einsum("gcn,nd->gcd", error, x[rows]) + decay * weights
             speed_b = MOMENTUM * speed_b + error.sum(2, keepdim=True)
             weights, biases = weights - lr * scale * speed_w, biases - lr * scale * speed_b
@@ -79,6 +80,6 @@ def train_heads(
 
 
 def normalised(features: Tensor) -> Tensor:
-    """Unit length times the square root of D, so that an entry is about 1 whatever the size: (n, D)."""
+    """Scale each feature (n, D) to length sqrt(D), so that entries are about 1 for every D."""
     scaled: Tensor = F.normalize(features.float(), dim=1) * features.shape[1] ** 0.5
     return scaled

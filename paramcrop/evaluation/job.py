@@ -1,4 +1,4 @@
-"""One evaluation: what is evaluated, on what, how; and the id that follows from it."""
+"""One evaluation: its subject, dataset and protocol, and the id that follows from them."""
 
 from __future__ import annotations
 
@@ -26,17 +26,19 @@ SUBJECTS = ("run", "random-init", "pixels", "weights")
 
 @dataclass(frozen=True)
 class Job:
-    """One evaluation of one subject; every field is plain, so that it can travel.
+    """One evaluation of one subject, with plain fields only, so that it can be sent to another process.
 
     Attributes:
-        run: the run's folder, which keeps the result. subject: one of ``SUBJECTS``; the two in the middle are
-            baselines, and weights are a foreign checkpoint's, in the run's architecture.
-        run_data: content id of what the run was pretrained on.
-        checkpoint, epoch: the run's, that is evaluated.
-        dataset: its name. folder: of its shards. content_id: of what is in it. train, test: the splits.
-        protocol: its fields. seed: of the head, the order, the part of the labels, and of random-init's weights.
-        uri: of what ``run`` is a copy, if of anything.
-        weights, prefixes: the foreign checkpoint's file, and beginnings of its names as (old, new).
+        run: the run's folder, where the result is stored.
+        subject: one of ``SUBJECTS``. "random-init" and "pixels" are baselines; "weights" is a foreign checkpoint in the
+            run's architecture.
+        config: the run's settings. run_data: content id of the videos that it was pretrained on.
+        checkpoint, epoch: the checkpoint to evaluate, and its epoch.
+        dataset: name. folder: path or URI of its shards. content_id: its content id. train, test: names of the splits.
+        protocol: the fields of the ``Protocol``.
+        seed: seed of the head, the order of the videos, the labelled share, and random-init's weights.
+        uri: the URI that ``run`` is a copy of, if it is one.
+        weights, prefixes: the foreign checkpoint's file, and prefixes of its names as (old, new).
     """
 
     run: str
@@ -66,7 +68,7 @@ class Job:
 
     @property
     def subject_id(self) -> dict[str, Any]:
-        """What the features depend on besides the videos."""
+        """Everything besides the videos that the features depend on."""
         config = self.settings
         pixels = {"mean": config.augment.mean, "std": config.augment.std}
         if self.subject == "run":
@@ -79,7 +81,7 @@ class Job:
 
     @property
     def eval_id(self) -> str:
-        """12 hex digits; equal for equal evaluations, wherever they are made."""
+        """12 hex digits; equal for equal evaluations, on any machine."""
         how, what = self.how.digest, [self.content_id, self.train, self.test]
         return short_hash([self.subject_id, how, what, self.seed])
 
@@ -90,12 +92,12 @@ class Job:
 
     @property
     def features(self) -> Path:
-        """Folder of the features of each shard: every split and protocol with the same input shares them."""
+        """The folder of each shard's features, shared by all splits and protocols with the same input."""
         return Path(self.run) / "features" / short_hash([self.subject_id, self.content_id, asdict(self.input)])
 
     @property
     def work(self) -> Path:
-        """Folder of what an unfinished evaluation has so far."""
+        """The folder of an unfinished evaluation's checkpoint."""
         return Path(self.run) / "evaluations" / self.eval_id
 
     @property
@@ -103,13 +105,13 @@ class Job:
         return Path(self.run) / "evaluations" / f"{self.eval_id}.json"
 
     def forget(self) -> None:
-        """Remove the result and what led to it, so that it is computed anew; its old rows stay in results.jsonl."""
+        """Delete the result and its intermediate files, so that it is computed again; results.jsonl keeps its rows."""
         self.result_file.unlink(missing_ok=True)
         shutil.rmtree(self.work, ignore_errors=True)
         shutil.rmtree(self.features, ignore_errors=True)
 
     def network(self) -> torch.nn.Module:
-        """The subject, with ``features``.
+        """The subject as a network with an attribute ``features``.
 
         Raises:
             CheckpointError: the checkpoint does not fit.
@@ -132,11 +134,13 @@ def _described(backbone: Backbone) -> dict[str, Any]:
 
 @cache
 def sha256_of(file: str) -> str:
-    """Raises:
-    CheckpointError: it cannot be read.
+    """The SHA-256 of a file of weights.
+
+    Raises:
+        CheckpointError: it cannot be read.
     """
     try:
         with open(file, "rb") as source:
             return digest(source)[1]
     except OSError as error:
-        raise CheckpointError(f"weights must be a file that can be read, but {file}: {error.strerror}") from None
+        raise CheckpointError(f"weights must be a readable file: {file}: {error.strerror}") from None

@@ -1,7 +1,7 @@
-"""Evaluation protocols: each has a name, a version and every number, so that two results are comparable or visibly not.
+"""Evaluation protocols: each fixes a name, a version and all parameters, which shows whether results are comparable.
 
-Raise a version when equal fields no longer mean the same computation. A protocol with other numbers than its name's
-says so in its label, as in ``paper-linear[epochs=20,size=32]``.
+Raise a version when equal fields no longer mean the same computation. A protocol whose parameters differ from those of
+its name shows the difference in its label, as in ``paper-linear[epochs=20,size=32]``.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ def _field(default: Any, text: str, **limits: Any) -> Any:
 
 
 class Protocol(BaseModel):
-    """One protocol. ``kind`` decides which of the numbers are used: see ``USED``."""
+    """One protocol. ``kind`` decides which of the parameters are used: see ``USED``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
     version: int = 1
     kind: Literal["finetune", "heads", "retrieval", "knn", "validation", "classifier"]
-    frames: int = _field(32, "of a clip", ge=1)
+    frames: int = _field(32, "frames per clip", ge=1)
     stride: int = _field(2, "source frames from one clip frame to the next (not in the paper)", ge=1)
     size: int = _field(224, "side of a clip, pixels", ge=8)
     box: float = _field(
-        0.875, "side of the centre square that test clips are cut from, share of the short side", gt=0, le=1
+        0.875, "side of the centre square from which test clips are cut, share of the short side", gt=0, le=1
     )
-    test_clips: int | None = _field(10, "uniform clips of a video, averaged; none: as many as overlap by half", ge=1)
-    train: Literal["all", "head"] = _field("all", "what learns")
-    bn: Literal["train", "frozen"] = _field("train", "the backbone's batch norm; frozen: running statistics, unchanged")
+    test_clips: int | None = _field(10, "uniform clips per video, averaged; none: as many as overlap by half", ge=1)
+    train: Literal["all", "head"] = _field("all", "which part is trained")
+    bn: Literal["train", "frozen"] = _field("train", "the backbone's batch norm; frozen: fixed running statistics")
     epochs: int = _field(100, "passes over the training videos (not in the paper)", ge=1)
-    warmup: float = _field(5, "epochs of linear warm-up, then cosine to 0 (not in the paper)", ge=0)
-    batch: int = _field(128, "videos a step", ge=2)
-    lr: float = _field(2e-4, "of Adam", gt=0)
-    weight_decay: float = _field(1e-3, "of Adam", ge=0)
-    dropout: float = _field(0.0, "before the head (not in the paper)", ge=0, lt=1)
+    warmup: float = _field(5, "epochs of linear warm-up, then a cosine to 0 (not in the paper)", ge=0)
+    batch: int = _field(128, "videos per step", ge=2)
+    lr: float = _field(2e-4, "learning rate of Adam", gt=0)
+    weight_decay: float = _field(1e-3, "weight decay of Adam", ge=0)
+    dropout: float = _field(0.0, "dropout before the head (not in the paper)", ge=0, lt=1)
     train_box: tuple[float, float] = _field(
         (0.65625, 0.875), "side of a training clip's random square, share of the short side"
     )
@@ -50,27 +50,27 @@ class Protocol(BaseModel):
         0.8, "probability of colour jitter of .5/.5/.5/.25 in training (not in the paper)", ge=0, le=1
     )
     labels: float = _field(1.0, "share of each class's training videos that is used (Table 14)", gt=0, le=1)
-    centre: bool = _field(False, "subtract the mean of the queries' and of the gallery's features, each their own")
+    centre: bool = _field(False, "subtract their own mean from the queries' features and from the gallery's")
     ranks: tuple[int, ...] = _field((1, 5, 10, 20, 50), "k of R@k")
     neighbours: int = _field(20, "k of k-NN", ge=1)
-    temperature: float = _field(0.07, "of k-NN's votes, exp(cosine / temperature)", gt=0)
-    lrs: tuple[float, ...] = _field((0.03, 0.1, 0.3, 1.0, 3.0, 10.0), "learning rates tried")
-    weight_decays: tuple[float, ...] = _field((0.0, 1e-5, 1e-4, 1e-3), "weight decays tried")
-    held_out: float = _field(0.2, "share of the training videos on which the choice is made", gt=0, lt=1)
-    network: Literal["student", "teacher"] = _field("teacher", "which of a run's two networks is tested")
-    videos: int = _field(2000, "training videos of a validation: whole shards, until there are as many", ge=2)
+    temperature: float = _field(0.07, "temperature of k-NN's votes, exp(cosine / temperature)", gt=0)
+    lrs: tuple[float, ...] = _field((0.03, 0.1, 0.3, 1.0, 3.0, 10.0), "learning rates to try")
+    weight_decays: tuple[float, ...] = _field((0.0, 1e-5, 1e-4, 1e-3), "weight decays to try")
+    held_out: float = _field(0.2, "share of the training videos held out to choose on", gt=0, lt=1)
+    network: Literal["student", "teacher"] = _field("teacher", "which of a run's two networks to test")
+    videos: int = _field(2000, "minimum of training videos in a validation, rounded up to complete shards", ge=2)
 
     @property
     def label(self) -> str:
-        """The name, and in brackets what differs from the named numbers."""
+        """The name, with the parameters that differ from the named protocol's in brackets."""
         changed = {k: v for k, v in self.model_dump().items() if v != getattr(PROTOCOLS[self.name], k)}
         inside = ",".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in sorted(changed.items()))
         return f"{self.name}[{inside}]" if inside else self.name
 
     @property
     def digest(self) -> str:
-        """12 hex digits over the name, the version and the numbers its kind uses."""
-        used = {k: v for k, v in self.model_dump(mode="json").items() if k in numbers(self)}
+        """12 hex digits over the name, the version and the parameters that its kind uses."""
+        used = {k: v for k, v in self.model_dump(mode="json").items() if k in parameters(self)}
         return short_hash([self.name, self.version, self.kind, used])
 
 
@@ -85,7 +85,7 @@ USED = {
     "validation": ("held_out", "videos", "ranks"),
     "classifier": ("network",),
 }
-# The classifier that a semi-supervised run has learned, as it is, on clips like its views.
+# The classifier that a semi-supervised run has learned, without further training, on clips like its views.
 _TRAINED: dict[str, Any] = {"kind": "classifier", "frames": 16, "size": 112, "stride": 3}
 _LINEAR: dict[str, Any] = {"kind": "finetune", "train": "head", "lr": 2e-3}  # the paper's linear fine-tune, "LFT"
 PROTOCOLS = {
@@ -93,7 +93,7 @@ PROTOCOLS = {
     for protocol in (
         Protocol(name="paper-finetune", kind="finetune"),
         Protocol(name="paper-finetune-64f", kind="finetune", frames=64, stride=1),  # Table 9's starred row
-        # Not said: what batch norm does. HiCo, by the same first author, leaves it in training mode.
+        # The paper does not say what batch norm does here. HiCo, by the same first author, keeps it in training mode.
         Protocol(name="paper-linear", bn="frozen", **_LINEAR),
         Protocol(name="paper-linear-bn-train", bn="train", **_LINEAR),
         *(Protocol(name=f"paper-fewshot-{p}", kind="finetune", labels=p / 100) for p in (10, 30, 50)),  # Table 14
@@ -103,7 +103,7 @@ PROTOCOLS = {
         Protocol(name="knn", kind="knn"),
         Protocol(name="semi-supervised-teacher", network="teacher", **_TRAINED),  # Table 6
         Protocol(name="semi-supervised-student", network="student", **_TRAINED),
-        # To choose settings by: retrieval among training videos alone, cheap enough to be asked while a run trains.
+        # For choosing settings: retrieval among training videos only, cheap enough to run while a run trains.
         Protocol(name="validation-retrieval", kind="validation", frames=16, size=112, stride=4, test_clips=2),
     )
 }
@@ -119,20 +119,20 @@ SHORT = {
 
 
 def find_protocol(name: str, overrides: Iterable[str] = ()) -> Protocol:
-    """A protocol by its name (or a short one of ``SHORT``), with ``key=value`` texts that its kind uses applied.
+    """The protocol with this name (or short name, see ``SHORT``), with ``key=value`` texts applied to its parameters.
 
     Raises:
-        ConfigError: there is no such protocol or number; one line.
+        ConfigError: one line; there is no such protocol or parameter.
     """
     full = SHORT.get(name, name)
     if full not in PROTOCOLS:
         known = [*PROTOCOLS, *SHORT]
         raise ConfigError(f"a protocol must be one of {', '.join(known)}, but is {name!r}{nearest(name, known)}")
     values = PROTOCOLS[full].model_dump()
-    known = numbers(PROTOCOLS[full])
+    known = parameters(PROTOCOLS[full])
     for key, value in (parse_override(text, known) for text in overrides):
         if key not in known:
-            raise ConfigError(f"{full} has the numbers {', '.join(known)}, but not {key!r}{nearest(key, known)}")
+            raise ConfigError(f"{full} has the parameters {', '.join(known)}, but not {key!r}{nearest(key, known)}")
         values[key] = value
     try:
         return Protocol.model_validate(values)
@@ -140,6 +140,6 @@ def find_protocol(name: str, overrides: Iterable[str] = ()) -> Protocol:
         raise ConfigError(f"{full}: {explain(error, Protocol.model_fields)}") from None
 
 
-def numbers(protocol: Protocol) -> list[str]:
-    """The fields that its kind uses."""
+def parameters(protocol: Protocol) -> list[str]:
+    """The names of the fields that the protocol's kind uses."""
     return [*INPUT, *USED[protocol.kind]]

@@ -1,4 +1,4 @@
-"""Evaluation results: a file each, written whole; their rows in a table."""
+"""Evaluation results: one file each, and their rows in a table."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from paramcrop.storage.files import whole
 from paramcrop.storage.jsonl import append_line
 
-SHOWN = ("video@1", "class mean", "clip@1", "R@1", "R@5", "R@20")  # in tables; the rest is in the results
+SHOWN = ("video@1", "class mean", "clip@1", "R@1", "R@5", "R@20")  # in tables; result files have all metrics
 
 
 def write_result(file: Path, result: Mapping[str, Any]) -> None:
-    """Keep a result, and add its rows to results.jsonl beside the folder; the file appears whole or not at all."""
+    """Write a result atomically, and append its rows to the results.jsonl of its run."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with whole(file) as part:
         part.write_text(json.dumps(result))
@@ -22,14 +22,14 @@ def write_result(file: Path, result: Mapping[str, Any]) -> None:
 
 
 def append_rows(file: Path, result: Mapping[str, Any]) -> None:
-    """A line for each metric of a result."""
-    told = ("eval_id", "subject", "dataset", "content_id", "splits", "protocol", "version", "seed", "pretraining_seed")
+    """Append one line for each metric of a result."""
+    keys = ("eval_id", "subject", "dataset", "content_id", "splits", "protocol", "version", "seed", "pretraining_seed")
     for row in result["rows"]:
-        append_line(file, {name: result[name] for name in (*told, "commit")} | row)
+        append_line(file, {name: result[name] for name in (*keys, "commit")} | row)
 
 
 def read_result(file: Path) -> dict[str, Any] | None:
-    """None: it is not there, or not one of ours."""
+    """Read a result; None if the file is missing, damaged, or not a result."""
     try:
         result = json.loads(file.read_text())
     except (OSError, ValueError):
@@ -38,6 +38,6 @@ def read_result(file: Path) -> dict[str, Any] | None:
 
 
 def shown_metrics(result: Mapping[str, Any]) -> list[str]:
-    """Those of ``SHOWN`` that the result has; the first is its main one."""
+    """The metrics of ``SHOWN`` that the result has; the first is its main metric."""
     had = {row["metric"] for row in result["rows"]}
     return [metric for metric in SHOWN if metric in had]

@@ -1,10 +1,10 @@
-"""Means and differences of evaluation scores, with the errors that pretraining seeds and test videos leave.
+"""Means and differences of evaluation scores, with their uncertainty over pretraining seeds and test videos.
 
-Two sources of chance are told apart. Another *seed* gives another network. Another draw of test *videos* gives other
-scores for the same network; a video that stands in several test splits is one draw, so errors are clustered by video.
-The two are crossed: every seed is tested on the same videos. A variance over both is estimated as the sum of the
-variance over seeds and the variance over videos, each by itself; what is left of both in a single score is counted
-twice, so the sum is never too small on average. `docs/numbers` states the estimators and a worked example.
+There are two sources of chance. Another *seed* gives another network. Another sample of test *videos* gives other
+scores for the same network; a video in several test splits is one sample, so errors are clustered by video. The two
+are crossed: every seed is tested on the same videos. The variance is estimated as the sum of the variance over seeds
+and the variance over videos. The residual of a single score enters both, so the sum is never too small on average.
+`docs/numbers` gives the estimators and a worked example.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Mean(NamedTuple):
     """A mean over seeds.
 
     Attributes:
-        value: mean over seeds of each seed's mean. values: each seed's.
+        value: mean over seeds of each seed's mean. values: each seed's mean.
         half: half the 95 % t-interval of the mean over seeds; None with fewer than three.
-        test_error: standard error that the choice of test videos alone gives, see ``share_error``.
-        n, of: scores read, and all, over the splits. videos: distinct test videos among the n.
-        splits: test splits.
+        test_error: standard error due to the sample of test videos alone, see ``share_error``.
+        n, of: scores that were read, and all scores, over the splits.
+        videos: number of distinct test videos among the n. splits: number of test splits.
     """
 
     value: float
@@ -47,9 +47,9 @@ class Difference(NamedTuple):
 
     Attributes:
         a, b: the means.
-        half: half the 95 % interval: over seeds and videos; over videos alone where ``seeds`` is 1.
-        seeds: the smaller number of seeds of the two; None: no seed changes either.
-        resolved: whether the interval leaves out 0 and counts the seeds; with one seed it is never so.
+        half: half the 95 % interval over seeds and videos, or over videos alone if ``seeds`` is 1.
+        seeds: the smaller of the two numbers of seeds; None if no seed changes either subject.
+        resolved: whether the interval excludes 0 and covers the seeds; never with one seed.
     """
 
     a: float
@@ -64,7 +64,7 @@ class Difference(NamedTuple):
 
 
 def means(results: Sequence[Mapping[str, Any]]) -> dict[str, Mean]:
-    """Results of one subject on one task -> metric -> its mean over seeds: the pretrainings' of a run, else its own."""
+    """Results of one subject on one task -> metric -> its mean over seeds (see ``seed_of``)."""
     found = {}
     distinct = len({video for result in results for video in result.get("videos", ())})
     for metric in (row["metric"] for row in results[0]["rows"]):
@@ -77,19 +77,19 @@ def means(results: Sequence[Mapping[str, Any]]) -> dict[str, Mean]:
 
 
 def seed_of(result: Mapping[str, Any]) -> int:
-    """The seed that makes one subject's results differ: of a run its pretraining's, of a baseline its own."""
+    """The seed that distinguishes one subject's results: a run's pretraining seed, or a baseline's own."""
     seed: int = result["pretraining_seed"] if result["subject"] == "run" else result["seed"]
     return seed
 
 
 def mean_of(cells: Mapping[Any, Sequence[Mapping[str, Any]]], videos: int = 0) -> Mean:
-    """Seed -> its rows of one metric, of every split (and evaluation) -> their mean.
+    """The mean of ``cells``: seed -> its rows of one metric, for every split and evaluation seed.
 
-    Splits are averaged within a seed first: they share the training and are no independent repeats. A split counts by
-    its videos, which makes leave-one-out folds add up to one accuracy over all videos.
+    Splits are averaged within a seed first, because they share the pretraining and are not independent repeats. Each
+    split is weighted by its number of videos, so that leave-one-out folds give the accuracy over all videos.
 
     Args:
-        videos: distinct test videos; 0: no video is in two splits.
+        videos: number of distinct test videos; 0 if no video is in two splits.
     """
     values = tuple(sum(r["value"] * r["n"] for r in rows) / sum(r["n"] for r in rows) for rows in cells.values())
     value = sum(values) / len(values)
@@ -102,8 +102,8 @@ def mean_of(cells: Mapping[Any, Sequence[Mapping[str, Any]]], videos: int = 0) -
 def share_error(share: float, n: int) -> float:
     """Standard error of a share p of n independent videos: sqrt(p (1 - p) / n), but never 0.
 
-    Near 0 and 1, where that formula says too little, it is the deviation of Jeffreys' posterior,
-    Beta(np + ½, n(1 - p) + ½): the larger of the two counts.
+    Near 0 and 1, where that formula is too small, it is the standard deviation of Jeffreys' posterior,
+    Beta(np + ½, n(1 - p) + ½): the larger of the two is used.
 
     Args:
         share: in [0, 1]. n: at least 1.
@@ -116,12 +116,12 @@ def share_error(share: float, n: int) -> float:
 def difference(a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any]], metric: str) -> Difference | None:
     """The difference of two subjects' means on one task, paired by (split, video) and clustered by video.
 
-    ``value`` is the difference of the means as they are printed. A video's part in it is the sum, over the splits that
-    it is in, of what its scores add to either mean; the variance over videos is that of these parts. The variance over
-    seeds is that of either subject's seeds. The interval is Student's t with Satterthwaite's degrees of freedom.
+    ``value`` is the difference of the printed means. A video's part in it is the sum, over its splits, of what its
+    scores contribute to the two means; the variance over videos is that of these parts. The variance over seeds is the
+    sum of both subjects'. The interval is Student's t with Satterthwaite's degrees of freedom.
 
     Returns:
-        None where a result keeps no scores by video for this metric, or the two share no test video.
+        None if a result has no scores by video for this metric, or if the two share no test video.
     """
     if any(metric not in result["scores"] for result in (*a, *b)):
         return None
@@ -143,7 +143,7 @@ def difference(a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any]], m
 
 
 def scores_of(results: Iterable[Mapping[str, Any]], metric: str) -> Scores:
-    """Seed -> (test split, video) -> score, the mean over the evaluation seeds of a pretraining."""
+    """Seed -> (test split, video) -> score, averaged over the evaluation seeds of one pretraining."""
     found: dict[int, dict[Key, list[float]]] = {}
     for result in results:
         of_seed = found.setdefault(seed_of(result), {})
@@ -153,7 +153,7 @@ def scores_of(results: Iterable[Mapping[str, Any]], metric: str) -> Scores:
 
 
 def _parts(scores: Scores, values: Sequence[float]) -> dict[str, float]:
-    """Video -> its part in the mean over seeds, less what it would add were every score the mean; they sum to 0."""
+    """Video -> its contribution to the mean over seeds, minus that of a video with average scores; they sum to 0."""
     parts: dict[str, float] = {}
     for of_seed, value in zip(scores.values(), values, strict=True):
         for (_, video), score in of_seed.items():
@@ -162,12 +162,12 @@ def _parts(scores: Scores, values: Sequence[float]) -> dict[str, float]:
 
 
 def interval_half(variances: Iterable[tuple[float, int]]) -> float | None:
-    """Half the 95 % interval of a sum of independent estimates: (variance, degrees of freedom) each.
+    """Half the 95 % interval of a sum of independent estimates, each given as (variance, degrees of freedom).
 
     Satterthwaite (1946): the sum's degrees of freedom are (sum of variances)² / sum of (variance² / freedom).
 
     Returns:
-        None where a part has no degree of freedom.
+        None if an estimate has no degree of freedom.
     """
     variances = list(variances)
     if any(freedom < 1 for _, freedom in variances):
@@ -180,7 +180,7 @@ def interval_half(variances: Iterable[tuple[float, int]]) -> float | None:
 
 
 def t_quantile(freedom: float) -> float:
-    """Student's t, two-sided 95 %."""
+    """The two-sided 95 % quantile of Student's t."""
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, 0.5 + LEVEL / 2))

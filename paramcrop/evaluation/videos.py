@@ -1,4 +1,4 @@
-"""The videos of a split, in evaluation: their labels, their rows in order, training batches of any part of them."""
+"""The videos of an evaluation: labelled splits, their rows in order, and training batches of any subset."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from paramcrop.data.uniform import direct
 from paramcrop.errors import DataError
 from paramcrop.storage.files import open_folder
 
-TASK_VIDEOS = 8  # videos that one call of the mapped function decodes
-# Like the builtin ``map``: (function, items) -> results in order; one that works in parallel takes items a few ahead.
-# The functions mapped here take a ``guard``, which calls another function with arguments: a map may give one that does
-# so in a child process, for decoders that hang or crash.
+TASK_VIDEOS = 8  # videos per decode task
+# Like the builtin ``map``: (function, items) -> results in order; a parallel one takes items a few ahead. The functions
+# mapped here accept a ``guard``, through which they call the decoder. A map can pass a guard that runs the call in a
+# child process, because decoders may hang or crash.
 Map: TypeAlias = Callable[[Callable[..., Any], Iterable[Any]], Iterator[Any]]
 
 
@@ -32,9 +32,9 @@ class LabelledSet(NamedTuple):
     """One split of a folder of shards.
 
     Attributes:
-        folder: path or URI. manifest: of this split alone.
-        labels: video id -> class number, in the order stored. classes: their names.
-        rejected: {"id", "reason"} of the split's videos that were left out when it was prepared.
+        folder: path or URI. manifest: that of this split only.
+        labels: video id -> class index, in stored order. classes: class names.
+        rejected: {"id", "reason"} of the split's videos that preparing the dataset left out.
     """
 
     folder: str
@@ -45,32 +45,34 @@ class LabelledSet(NamedTuple):
 
     @property
     def all(self) -> int:
-        """The split's videos, those that were left out included."""
+        """The number of the split's videos, including rejected ones."""
         return len(self.labels) + len(self.rejected)
 
 
 def open_split(folder: str, split: str) -> LabelledSet:
-    """Raises:
-    DataError: there is no such folder or split, or a video of it has no label.
+    """Read one split's manifest and labels.
+
+    Raises:
+        DataError: there is no such folder or split, or a video of it has no label.
     """
     manifest = read_manifest(folder).select(split)
     labels = read_labels(folder, manifest)
     unlabelled = [video for video, label in labels.items() if label < 0]
     if unlabelled:
-        told = f"{len(unlabelled)} of {len(labels)} have none, such as {unlabelled[0]}"
-        raise DataError(f"{folder}: every video of split {split} must have a class to be evaluated on, but {told}")
+        count = f"{len(unlabelled)} of {len(labels)} have none, such as {unlabelled[0]}"
+        raise DataError(f"{folder}: every video of split {split} must have a class, but {count}")
     rejected = [{"id": row["id"], "reason": row["reason"]} for row in manifest.rejected_of(split)]
     return LabelledSet(folder, manifest, labels, manifest.classes, rejected)
 
 
-def split_pairs(manifest: Manifest, wanted: Sequence[str] = ()) -> dict[str, tuple[str, str]]:
-    """Number (or "" where a set has one split alone) -> names of the training and the testing split.
+def split_pairs(manifest: Manifest, selected: Sequence[str] = ()) -> dict[str, tuple[str, str]]:
+    """Split number ("" in a dataset with a single pair) -> names of the training and the test split.
 
     Args:
-        wanted: numbers; none: all there are.
+        selected: split numbers; empty: all.
 
     Raises:
-        DataError: one that is wanted is not there, or the set has no pair at all.
+        DataError: a selected split does not exist, or the dataset has no pair of splits.
     """
     pairs: dict[str, tuple[str, str]] = {}
     for name in manifest.splits:
@@ -80,20 +82,20 @@ def split_pairs(manifest: Manifest, wanted: Sequence[str] = ()) -> dict[str, tup
                 if other + number in manifest.splits:
                     pairs.setdefault(number, (name, other + number))
     if not pairs:
-        raise DataError(f"a set must have splits train and test (or val), but has {', '.join(manifest.splits)}")
-    missing = [number for number in wanted if number not in pairs]
+        raise DataError(f"a dataset must have splits train and test (or val), but has {', '.join(manifest.splits)}")
+    missing = [number for number in selected if number not in pairs]
     if missing:
-        raise DataError(
-            f"--splits must be of {', '.join(n or 'the only one' for n in pairs)}, but {missing[0]!r} is not"
-        )
-    return {number: pairs[number] for number in wanted or sorted(pairs, key=lambda n: (len(n), n))}
+        numbers = ", ".join(number for number in pairs if number)
+        allowed = f"among {numbers}" if numbers else "unset, because the dataset has a single split"
+        raise DataError(f"--splits must be {allowed}, but includes {missing[0]!r}")
+    return {number: pairs[number] for number in selected or sorted(pairs, key=lambda n: (len(n), n))}
 
 
 def held_out(train: LabelledSet, share: float, videos: int, seed: int) -> tuple[LabelledSet, LabelledSet]:
-    """Two parts of a training split, the second with ``share`` of each class: to choose by, without a test video.
+    """Divide a training split in two, the second with ``share`` of each class, to choose settings without test videos.
 
     Args:
-        videos: of both together, at least: whole shards, whose videos were shuffled when they were written.
+        videos: minimum size of both together. Complete shards are taken; their videos were shuffled when written.
     """
     shards, labels = list[Shard](), dict[str, int]()
     for part in by_shard(train):
@@ -101,20 +103,20 @@ def held_out(train: LabelledSet, share: float, videos: int, seed: int) -> tuple[
             shards += part.manifest.shards
             labels |= read_labels(train.folder, part.manifest)
     rank = ranked_by_class(list(labels), list(labels.values()), seed)
-    asked = {video for video, place in zip(labels, rank, strict=True) if place < share}
+    queries = {video for video, position in zip(labels, rank, strict=True) if position < share}
     part = train._replace(manifest=replace(train.manifest, shards=tuple(shards)), rejected=[])
-    first, second = ({v: c for v, c in labels.items() if (v in asked) is wanted} for wanted in (False, True))
+    first, second = ({v: c for v, c in labels.items() if (v in queries) is held} for held in (False, True))
     return part._replace(labels=first), part._replace(labels=second)
 
 
 def by_shard(videos: LabelledSet) -> Iterator[LabelledSet]:
-    """The same set, a shard at a time; ``labels`` stay the whole set's."""
+    """The same set, one shard at a time; ``labels`` remain those of the full set."""
     for shard in videos.manifest.shards:
         yield videos._replace(manifest=replace(videos.manifest, shards=(shard,)))
 
 
 def rows(videos: LabelledSet) -> Iterator[dict[str, Any]]:
-    """``id``, ``video``, ``label`` of each video, in the order stored."""
+    """The ``id``, ``video`` and ``label`` of each video, in stored order."""
     fs, root = open_folder(videos.folder)
     for shard in videos.manifest.shards:
         for group in range(len(shard.row_groups)):
@@ -124,9 +126,9 @@ def rows(videos: LabelledSet) -> Iterator[dict[str, Any]]:
 def training_batches(
     videos: LabelledSet, chosen: set[str], spec: ClipSpec, batch: int, seed: int, mapped: Map, epoch: int
 ) -> Iterator[Batch]:
-    """One epoch of the ``chosen`` videos in whole batches, shuffled and drawn by (seed, epoch).
+    """One epoch of the ``chosen`` videos in full batches; (seed, epoch) determines the order and the clips.
 
-    A video that cannot be decoded is stood in for by the next of its task, as in pretraining.
+    The next readable video of the same task replaces a video that cannot be decoded, as in pretraining.
     """
     tasks = _tasks(videos, chosen, batch, seed, epoch)
     decoded = mapped(partial(_cut, spec=spec, seed=seed), tasks)
@@ -135,7 +137,7 @@ def training_batches(
 
 
 def _tasks(videos: LabelledSet, chosen: set[str], batch: int, seed: int, epoch: int) -> Iterator[list[dict[str, Any]]]:
-    """Rows to be decoded together; those of one batch never mix with the next one's."""
+    """The rows of each decode task; no task has rows of two batches."""
     waiting: list[dict[str, Any]] = []
     position = 0
     for segment in epoch_segments(videos.manifest, seed, epoch, videos.manifest.videos):

@@ -1,4 +1,4 @@
-"""The backbone that is evaluated: a run's, one with random weights, a foreign checkpoint's, or no network at all."""
+"""The backbone to evaluate: a run's, a foreign checkpoint's, one with random weights, or plain pixels."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from paramcrop.storage.checkpoint import load_checkpoint, newest_checkpoint
 from paramcrop.storage.mirror import mirror_at
 from paramcrop.training.build import build_backbone, features_of
 
-SHOWN = 3  # names in an error
-PREFIX = "method.backbone."  # of a run's checkpoint
+SHOWN = 3  # maximum number of names in an error
+PREFIX = "method.backbone."  # prefix of the backbone's tensors in a run's checkpoint
 
 
 class Pixels(nn.Module):
-    """No network: a clip's colours, averaged in ``grid`` cells of time, height and width. A baseline for features."""
+    """A baseline without a network: a clip's colours, averaged in ``grid`` cells of time, height and width."""
 
     def __init__(self, grid: tuple[int, int, int] = (4, 8, 8)) -> None:
         super().__init__()
@@ -46,34 +46,34 @@ def read_config(run: Path) -> Config:
     try:
         return make_config(flatten(yaml.safe_load((run / "config.yaml").read_text())))
     except (OSError, AttributeError, yaml.YAMLError) as error:
-        told = error.strerror if isinstance(error, OSError) else "it is not YAML of settings"
-        raise CheckpointError(f"a run's folder must hold its config.yaml, but {run} does not: {told}") from None
+        reason = error.strerror if isinstance(error, OSError) else "it does not contain settings"
+        raise CheckpointError(f"a run's folder must have a config.yaml, but {run} does not: {reason}") from None
 
 
 def pick_checkpoint(run: Path, epoch: int | None = None) -> tuple[Path, int]:
-    """A run's newest intact checkpoint, or that of ``epoch`` -> its folder and its epoch.
+    """The folder and the epoch of a run's newest intact checkpoint, or of that of ``epoch``.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is no such checkpoint.
     """
     if epoch is None:
         newest, passed_over = newest_checkpoint(run, mirror_at(run).fetch)
         if newest is None:
-            told = "; ".join(passed_over) or "it has none"
-            raise CheckpointError(f"a run must have a checkpoint to be evaluated, but {run}: {told}")
+            reason = "; ".join(passed_over) or "there are no checkpoints"
+            raise CheckpointError(f"a run must have an intact checkpoint, but {run} has none: {reason}")
         return newest, int(json.loads((newest / "meta.json").read_text())["epoch"])
     folder = run / "checkpoints" / f"epoch={epoch:04d}"
     if not (folder / "meta.json").exists():
         kept = ", ".join(str(int(p.name.partition("=")[2])) for p in sorted(folder.parent.glob("epoch=????")))
-        raise CheckpointError(f"--epoch must be one of the checkpoints' of {run}, {kept or 'none'}, but is {epoch}")
+        raise CheckpointError(f"--epoch must be that of a checkpoint of {run} ({kept or 'none'}), but is {epoch}")
     return folder, epoch
 
 
 def load_backbone(config: Config, checkpoint: Path) -> nn.Module:
-    """The backbone of a run's checkpoint, alone.
+    """The backbone from a run's checkpoint.
 
     Raises:
-        CheckpointError: names or shapes differ; the text has the first of them.
+        CheckpointError: names or shapes differ; the message gives the first ones.
     """
     backbone = build_backbone(config)
     state, _ = load_checkpoint(checkpoint)
@@ -82,18 +82,20 @@ def load_backbone(config: Config, checkpoint: Path) -> nn.Module:
 
 
 def trained_classifier(config: Config, checkpoint: Path, network: str, classes: Sequence[str]) -> nn.Module:
-    """The "student" or the "teacher" of a semi-supervised run: clips -> logits, in this order of ``classes``.
+    """The "student" or "teacher" classifier of a semi-supervised run: clips -> logits, in the order of ``classes``.
 
     Raises:
-        CheckpointError: the run has learned no classes, or others.
+        CheckpointError: the run has no classifier, or one for other classes.
     """
     if config.method != "mean_teacher":
-        raise CheckpointError(f"a run must be of method=mean_teacher to be tested as it is, but is of {config.method}")
+        raise CheckpointError(
+            f"only a run with method=mean_teacher has a classifier to test, but this run has method={config.method}"
+        )
     state, _ = load_checkpoint(checkpoint)
     learned = state["model"]["method._extra_state"]["classes"]
     if sorted(learned) != sorted(classes):
         missing, other = sorted(set(classes) - set(learned))[:SHOWN], sorted(set(learned) - set(classes))[:SHOWN]
-        raise CheckpointError(f"a run must know the classes of the videos, but it lacks {missing}, has {other}")
+        raise CheckpointError(f"the run must have learned the videos' classes, but it lacks {missing} and has {other}")
     backbone = build_backbone(config)
     head = nn.Linear(features_of(backbone), len(classes))
     which = "teacher_" if network == "teacher" else ""
@@ -105,33 +107,33 @@ def trained_classifier(config: Config, checkpoint: Path, network: str, classes: 
 
 
 def random_backbone(config: Config, seed: int) -> nn.Module:
-    """The same architecture as it is before any training."""
+    """The run's architecture with random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build_backbone(config)
 
 
 def foreign_state(file: Path, prefixes: Mapping[str, str]) -> dict[str, Tensor]:
-    """A plain state dict, or one below "state_dict" or "model", with names mapped by ``prefixes`` (old -> new).
+    """Load a state dict, plain or under "state_dict" or "model", and rename it by ``prefixes`` (old -> new).
 
     Raises:
-        CheckpointError: it cannot be read without running code, or holds no tensors.
+        CheckpointError: the file cannot be read without running code, or contains no tensors.
     """
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:
         reason = str(error).strip().partition("\n")[0][:200]
-        raise CheckpointError(f"weights must be a file of tensors that torch can load, but {file}: {reason}") from None
+        raise CheckpointError(f"weights must be a file of tensors that torch can load: {file}: {reason}") from None
     for key in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
     if not isinstance(loaded, dict) or not any(isinstance(value, Tensor) for value in loaded.values()):
-        raise CheckpointError(f"weights must be a mapping of names to tensors, but {file} holds something else")
+        raise CheckpointError(f"weights must be a mapping from names to tensors, but {file} contains no such mapping")
     return strip({name: value for name, value in loaded.items() if isinstance(value, Tensor)}, prefixes)
 
 
 def strip(state: Mapping[str, Tensor], prefixes: Mapping[str, str]) -> dict[str, Tensor]:
-    """The entries whose names begin with one of ``prefixes`` (the first that fits), renamed old -> new."""
+    """Select the entries whose names start with one of ``prefixes``, and replace that prefix (old -> new)."""
     renamed = {}
     for name, value in state.items():
         for old, new in prefixes.items():
@@ -141,8 +143,11 @@ def strip(state: Mapping[str, Tensor], prefixes: Mapping[str, str]) -> dict[str,
     return renamed
 
 
-def load_strictly(module: nn.Module, state: Mapping[str, Tensor], told: str) -> None:
-    """Every tensor of ``module`` from ``state``, and nothing left over.
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Load ``state`` into ``module``; names and shapes must match exactly.
+
+    Args:
+        source: where ``state`` comes from, for the error.
 
     Raises:
         CheckpointError: see ``load_backbone``.
@@ -150,16 +155,16 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], told: str) -> 
     own = module.state_dict()
     problems = {
         "lacks": [name for name in own if name not in state],
-        "has besides": [name for name in state if name not in own],
-        "has of another shape": [
-            f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
+        "also has": [name for name in state if name not in own],
+        "has the wrong shape for": [
+            f"{name}, {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
             for name in own
             if name in state and state[name].shape != own[name].shape
         ],
     }
     found = [f"{what} {', '.join(names[:SHOWN])}{_more(names)}" for what, names in problems.items() if names]
     if found:
-        raise CheckpointError(f"weights must be those of the backbone, but {told} {'; '.join(found)}")
+        raise CheckpointError(f"the weights must fit the backbone, but {source} {'; '.join(found)}")
     module.load_state_dict(dict(state))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from paramcrop.evaluation.protocols import find_protocol, numbers
+from paramcrop.evaluation.protocols import find_protocol, parameters
 from paramcrop.paper.tables import Entry, Paper, Row, cell_of, cells, names_of
 from paramcrop.sweeps.space import Cell, Evaluate, Layout, Line, PresetChanges, Space, find_space, read_space
 
@@ -98,7 +98,7 @@ def _tasks(paper: Paper, entry: Entry) -> tuple[str, ...]:
 
 def _used(values: Mapping[str, Any], tasks: tuple[str, ...]) -> dict[str, Any]:
     """The protocol parameters among ``values`` that some task has."""
-    known = {key for task in tasks for key in numbers(find_protocol(task.rpartition("/")[2]))}
+    known = {key for task in tasks for key in parameters(find_protocol(task.rpartition("/")[2]))}
     return {key: value for key, value in values.items() if key in known}
 
 

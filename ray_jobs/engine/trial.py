@@ -17,7 +17,7 @@ import ray.train
 from paramcrop.errors import NonFiniteLossError, ParamCropError
 from paramcrop.evaluation.job import Job
 from paramcrop.evaluation.results import read_result
-from paramcrop.evaluation.tasks import Asked, make_jobs
+from paramcrop.evaluation.tasks import Request, make_jobs
 from paramcrop.storage.runs import is_finished
 from paramcrop.sweeps.objective import objective_of
 from paramcrop.sweeps.record import TrialRecorder
@@ -49,17 +49,17 @@ def run_trial(values: dict[str, Any], work: Work) -> None:
             break
         done.append(place.folder)
     if state != "pruned":
-        results = _evaluate(done, work.asked_of(trial), recorder, work)
+        results = _evaluate(done, work.request_for(trial), recorder, work)
         state = "failed" if state == "done" and recorder.record.failures else state
         recorder.record.objective = _finite(objective_of(work.space, results))
     recorder.end(state)
     report(recorder, "", state)
 
 
-def _evaluate(runs: Sequence[Path], asked: Asked, recorder: TrialRecorder, work: Work) -> list[dict[str, Any]]:
+def _evaluate(runs: Sequence[Path], request: Request, recorder: TrialRecorder, work: Work) -> list[dict[str, Any]]:
     """Every evaluation of the runs -> the results there are; those that fail are noted, and lose nothing else."""
     try:
-        jobs = make_jobs(asked, runs)
+        jobs = make_jobs(request, runs)
     except ParamCropError as error:
         recorder.record.failures.append(str(error))
         return []

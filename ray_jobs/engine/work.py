@@ -10,7 +10,7 @@ from typing import Any
 
 import ray.tune
 
-from paramcrop.evaluation.tasks import Asked, only
+from paramcrop.evaluation.tasks import Request, only
 from paramcrop.sweeps.record import TrialRecorder
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import Trial, wanted_of
@@ -23,7 +23,7 @@ class Work:
 
     Attributes:
         folder: the sweep's. content_id: of the videos that runs are pretrained on. contents: of those evaluated on.
-        asked: the evaluations of all trials. proxy: the one that trials are compared by while they train, if any.
+        request: the evaluations of all trials. proxy: the one that trials are compared by while they train, if any.
         plan: one trial's share of the cluster. pool: of evaluators, for all.
     """
 
@@ -31,18 +31,18 @@ class Work:
     folder: Path
     content_id: str
     contents: Mapping[str, str]
-    asked: Asked
-    proxy: Asked | None
+    request: Request
+    proxy: Request | None
     plan: Plan
     pool: Sequence[Any]
 
-    def asked_of(self, trial: Trial) -> Asked:
+    def request_for(self, trial: Trial) -> Request:
         """The evaluations of a trial's runs."""
-        return only(self.asked, trial.tasks or self.space.evaluate.tasks)
+        return only(self.request, trial.tasks or self.space.evaluate.tasks)
 
     def wanted(self, trial: Trial) -> str:
         """What a trial's record must say for it to be done."""
-        tasks = [(self.contents[name], protocol) for name, protocol in self.asked_of(trial).tasks]
+        tasks = [(self.contents[name], protocol) for name, protocol in self.request_for(trial).tasks]
         return wanted_of(self.space, trial, self.content_id, tasks)
 
 

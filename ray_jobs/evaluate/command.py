@@ -13,7 +13,7 @@ from rich.console import Console
 
 from paramcrop.errors import ParamCropError
 from paramcrop.storage.mirror import mirror_at
-from ray_jobs.evaluate.options import find_asked, find_data, find_runs, parse_arguments
+from ray_jobs.evaluate.options import find_data, find_runs, make_request, parse_arguments
 
 MOST_LISTED = 6  # pictures; of more, their folders
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> None:
 
     config = read_config(runs[0])
     data = find_data(arguments, config)
-    jobs = make_jobs(find_asked(arguments, data, config), runs, arguments.epoch)
+    jobs = make_jobs(make_request(arguments, data, config), runs, arguments.epoch)
     if arguments.fresh and not arguments.dry_run:
         for job in jobs:
             job.forget()

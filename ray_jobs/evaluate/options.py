@@ -14,7 +14,7 @@ from paramcrop.storage.runs import home, is_finished
 from ray_jobs.options import EXIT_CODES, Parser, parse_sets, resolved, whole_numbers
 
 if TYPE_CHECKING:
-    from paramcrop.evaluation.tasks import Asked
+    from paramcrop.evaluation.tasks import Request
     from paramcrop.settings.config import Config
 
 SYNTHETIC = "synthetic"
@@ -143,16 +143,16 @@ def find_data(arguments: argparse.Namespace, config: Config) -> dict[str, str]:
     return data
 
 
-def find_asked(arguments: argparse.Namespace, data: Mapping[str, str], config: Config) -> Asked:
+def make_request(arguments: argparse.Namespace, data: Mapping[str, str], config: Config) -> Request:
     """Raises:
     ConfigError: a set, a protocol, a number or a prefix is not known.
     """
-    from paramcrop.evaluation.tasks import Asked, as_pretrained, find_tasks
+    from paramcrop.evaluation.tasks import Request, as_pretrained, find_tasks
 
     texts = arguments.task or [f"{name}/{protocol}" for name in data for protocol in DEFAULT_PROTOCOLS]
     view = as_pretrained(config) if arguments.as_pretrained or arguments.run is None else []
     weights, prefixes = foreign(arguments)
-    return Asked(
+    return Request(
         tasks=find_tasks(texts, data, arguments.set, view),
         data=data,
         splits=tuple(str(n) for n in whole_numbers("--splits", arguments.splits)) if arguments.splits else (),

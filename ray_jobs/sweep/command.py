@@ -85,7 +85,7 @@ def run(sweep: Sweep, todo: int, concurrent: int | None, timeout: float, quiet: 
         told = f"{sweep.space.question}\nsweep: {sweep.folder}\nresources: {plan.arithmetic}"
         console.print(told, highlight=False, markup=False)
         pool = make_pool(plan.evaluation, timeout, todo)
-        given = sweep.space, sweep.folder, sweep.content_id, sweep.contents, sweep.asked, sweep.proxy
+        given = sweep.space, sweep.folder, sweep.content_id, sweep.contents, sweep.request, sweep.proxy
         work = Work(*given, plan.pretraining, pool)
         hours = sweep.space.budget.hours
         deadline = None if hours is None else time.monotonic() + 3600 * hours

@@ -39,7 +39,7 @@ def describe(sweep: Sweep, cluster: str | None, concurrent: int | None) -> str:
     ]
     lines += [f"  {key} = {value}" for key, value in space.set.items()]
     lines += _trials(sweep)
-    lines.append(f"evaluations of the runs: {', '.join(f'{name}/{p.label}' for name, p in sweep.asked.tasks)}")
+    lines.append(f"evaluations of the runs: {', '.join(f'{name}/{p.label}' for name, p in sweep.request.tasks)}")
     lines.append(f"pretrainings: {len(runs)}, of them {len(runs) - len(left)} finished")
     if space.search != "grid":
         lines.append(

@@ -62,14 +62,14 @@ def find_sweeps(arguments: argparse.Namespace, data: Mapping[str, str]) -> list[
     paper = read_paper()
     entries = paper.entries if paper else {}
     if arguments.space == PAPER and paper:
-        return [_asked(arguments, paper_space(paper, name), name, data) for name in entries]
+        return [_named_space(arguments, paper_space(paper, name), name, data) for name in entries]
     if arguments.space in entries and paper:
-        return [_asked(arguments, paper_space(paper, arguments.space), arguments.space, data)]
+        return [_named_space(arguments, paper_space(paper, arguments.space), arguments.space, data)]
     path = find_space(arguments.space, entries)
-    return [_asked(arguments, read_space(path), path.stem, data)]
+    return [_named_space(arguments, read_space(path), path.stem, data)]
 
 
-def _asked(arguments: argparse.Namespace, space: Space, stem: str, data: Mapping[str, str]) -> tuple[str, Space]:
+def _named_space(arguments: argparse.Namespace, space: Space, stem: str, data: Mapping[str, str]) -> tuple[str, Space]:
     known = [key for key, _ in all_options()]
     changes = dict(parse_override(text, known) for text in arguments.overrides)
     if space.pretrained_on in data:
@@ -78,8 +78,8 @@ def _asked(arguments: argparse.Namespace, space: Space, stem: str, data: Mapping
     paper, preset = read_paper(), arguments.preset
     if space.layout and paper:
         preset = preset_of(paper, space.layout.name, preset)
-    asked = space_at(space, preset, changes, arguments.task, seeds=seeds, samples=arguments.samples)
-    if space.layout and asked.preset == DEMO and not data:
-        asked = with_stand_in(asked, SYNTHETIC)
-    other = f"-{asked.preset}" if asked.preset != space.preset else ""
-    return arguments.name or stem + other, asked
+    changed = space_at(space, preset, changes, arguments.task, seeds=seeds, samples=arguments.samples)
+    if space.layout and changed.preset == DEMO and not data:
+        changed = with_stand_in(changed, SYNTHETIC)
+    other = f"-{changed.preset}" if changed.preset != space.preset else ""
+    return arguments.name or stem + other, changed

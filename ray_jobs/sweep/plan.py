@@ -13,7 +13,7 @@ import yaml
 from paramcrop.data.manifest import Manifest
 from paramcrop.data.synthetic import cached_dataset
 from paramcrop.errors import ParamCropError
-from paramcrop.evaluation.tasks import Asked, as_pretrained, find_tasks, only
+from paramcrop.evaluation.tasks import Request, as_pretrained, find_tasks, only
 from paramcrop.settings.config import Config
 from paramcrop.settings.custom import is_custom
 from paramcrop.settings.presets import show
@@ -37,7 +37,7 @@ class Sweep:
     Attributes:
         config: the preset and what is set for all trials.
         data: set evaluated on -> its folder. contents: set -> content id.
-        videos: the manifest of what is pretrained on. asked: the evaluations of every run. proxy: of asha.
+        videos: the manifest of what is pretrained on. request: the evaluations of every run. proxy: of asha.
     """
 
     folder: Path
@@ -46,8 +46,8 @@ class Sweep:
     videos: Manifest
     data: dict[str, str]
     contents: dict[str, str]
-    asked: Asked
-    proxy: Asked | None
+    request: Request
+    proxy: Request | None
 
     @property
     def content_id(self) -> str:
@@ -69,8 +69,8 @@ class Sweep:
         return open_study(self.folder, self.folder.name, self.space)
 
     def wanted(self, trial: Trial) -> str:
-        asked = only(self.asked, trial.tasks or self.space.evaluate.tasks)
-        tasks = [(self.contents[name], protocol) for name, protocol in asked.tasks]
+        request = only(self.request, trial.tasks or self.space.evaluate.tasks)
+        tasks = [(self.contents[name], protocol) for name, protocol in request.tasks]
         return wanted_of(self.space, trial, self.content_id, tasks)
 
     def unfinished(self) -> list[Trial]:
@@ -121,10 +121,10 @@ def open_sweep(folder: Path, space: Space, data: dict[str, str]) -> Sweep:
     if SYNTHETIC in named or (space.tasks and not (data or named)):
         size = config.data.clip_frames, config.data.clip_size
         data = data | {SYNTHETIC: cached_dataset(home() / "data", *size, MADE_UP, seed=1, test=MADE_UP_TEST)}
-    asked = _asked(space, config, data, space.tasks)
-    proxy = _asked(space, config, data, [space.proxy.task], checked=False) if space.scheduler == "asha" else None
+    request = _request(space, config, data, space.tasks)
+    proxy = _request(space, config, data, [space.proxy.task], checked=False) if space.scheduler == "asha" else None
     _, videos = find_videos(config)
-    return Sweep(folder, space, config, videos, data, content_ids(data), asked, proxy)
+    return Sweep(folder, space, config, videos, data, content_ids(data), request, proxy)
 
 
 def check_classes(configs: Sequence[Config]) -> None:
@@ -158,7 +158,7 @@ def corner(space: Space) -> dict[str, Any]:
     return {key: swept.listed[0] if swept.listed else (swept.bounds or (0,))[0] for key, swept in space.params.items()}
 
 
-def _asked(space: Space, config: Config, data: dict[str, str], tasks: Sequence[str], checked: bool = True) -> Asked:
+def _request(space: Space, config: Config, data: dict[str, str], tasks: Sequence[str], checked: bool = True) -> Request:
     """Args:
     checked: whether every number that is set must be one of a task's.
     """
@@ -166,4 +166,4 @@ def _asked(space: Space, config: Config, data: dict[str, str], tasks: Sequence[s
     numbers = [f"{key}={show(value)}" for key, value in evaluate.set.items()]
     view = as_pretrained(config) if evaluate.as_pretrained else []
     found = find_tasks(tasks, data, numbers, view) if checked else find_tasks(tasks, data, [], [*view, *numbers])
-    return Asked(found, data, tuple(str(n) for n in evaluate.splits), tuple(evaluate.seeds))
+    return Request(found, data, tuple(str(n) for n in evaluate.splits), tuple(evaluate.seeds))

@@ -1,4 +1,4 @@
-"""Whole evaluations in this process, on a set some of whose videos do not decode."""
+"""Complete evaluations in this process, on a dataset with some videos that do not decode."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run(job: Job) -> dict[str, Any]:
         ("knn", (), ["video@1", "video@5", "class mean"]),
     ],
 )
-def test_every_protocol_gives_rows_that_say_n_of_all(
+def test_every_protocol_counts_the_videos_that_were_read(
     tiny_run: Path, labelled: str, protocol: str, overrides: tuple[str, ...], metrics: list[str], subject: str
 ) -> None:
     result = run(make_job(tiny_run, labelled, protocol, *overrides, subject=subject))
@@ -64,7 +64,7 @@ def test_every_protocol_gives_rows_that_say_n_of_all(
         ("frozen-linear-eval", {"confusion.png", "classes.png"}),
         ("knn", {"confusion.png", "classes.png"}),
         ("paper-retrieval-10clip", {"neighbours.png"}),
-        ("validation-retrieval", {"neighbours.png"}),  # whose queries are training videos
+        ("validation-retrieval", {"neighbours.png"}),  # its queries are training videos
     ],
 )
 def test_every_protocol_has_its_pictures(
@@ -79,7 +79,7 @@ def test_every_protocol_has_its_pictures(
     assert all(path.parent == tmp_path / "pictures" and path.stat().st_size > 1000 for path in drawn)
 
 
-def test_the_same_evaluation_gives_the_same_figures(tiny_run: Path, labelled: str, tmp_path: Path) -> None:
+def test_the_same_evaluation_gives_the_same_metrics(tiny_run: Path, labelled: str, tmp_path: Path) -> None:
     for protocol in ("paper-finetune", "frozen-linear-eval"):
         job = make_job(
             tiny_run, labelled, protocol, "epochs=2", *(("batch=16",) if protocol == "paper-finetune" else ())
@@ -104,7 +104,7 @@ def test_features_are_decoded_once_for_all_protocols(
     monkeypatch.setattr(evaluation, "clip_outputs", forbidden)
     assert run(job)["rows"] == first["rows"]
     run(_elsewhere(make_job(tiny_run, labelled, "knn"), tmp_path))
-    with pytest.raises(AssertionError, match="decoded again"):  # another input
+    with pytest.raises(AssertionError, match="decoded again"):  # because the clips differ
         run(_elsewhere(make_job(tiny_run, labelled, "knn", "test_clips=2"), tmp_path))
 
 
@@ -116,11 +116,11 @@ def test_a_videos_features_do_not_depend_on_its_neighbours(tiny_run: Path, label
     logits = clip_outputs(classifier, videos, job.input, Normalise(0.45, 0.225), CPU, torch.float32, map)
     assert [clips.shape for clips in outputs.clips] == [(10, 32)] * (TEST - BROKEN)
     head = classifier.head[1]
-    for features, said in zip(outputs.clips, logits.clips, strict=True):
-        torch.testing.assert_close(head(features), said, rtol=1e-4, atol=1e-5)
+    for features, expected in zip(outputs.clips, logits.clips, strict=True):
+        torch.testing.assert_close(head(features), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_few_shot_uses_the_share_and_says_so(tiny_run: Path, labelled: str) -> None:
+def test_few_shot_uses_and_records_the_labelled_share(tiny_run: Path, labelled: str) -> None:
     result = run(make_job(tiny_run, labelled, "paper-fewshot-30", "epochs=1", "batch=8"))
     assert result["facts"]["labelled videos"] == 16  # 5 of each of 8 classes, times .3, rounded up
     assert TRAIN == 40
@@ -133,10 +133,10 @@ def test_foreign_weights_are_evaluated_in_the_runs_architecture(tiny_run: Path, 
     foreign = replace(job, subject="weights", weights=str(tmp_path / "theirs.pt"), prefixes=(("encoder.", ""),))
     assert run(foreign)["scores"] == run(job)["scores"]
     assert foreign.eval_id != job.eval_id
-    with pytest.raises(CheckpointError, match=r"weights must be those of the backbone, but .* lacks "):
+    with pytest.raises(CheckpointError, match=r"the weights must fit the backbone, but .* lacks "):
         run(replace(foreign, prefixes=(("module.", ""),)))
 
 
-def test_splits_that_share_videos_are_refused(tiny_run: Path, labelled: str) -> None:
-    with pytest.raises(DataError, match="splits must share no video, but train and train share"):
+def test_splits_that_share_videos_are_an_error(tiny_run: Path, labelled: str) -> None:
+    with pytest.raises(DataError, match="two splits must not share a video, but train and train share"):
         run(replace(make_job(tiny_run, labelled, "knn"), test="train"))

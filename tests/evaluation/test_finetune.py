@@ -25,9 +25,9 @@ class Killed(Exception):
     pass
 
 
-def classifier(classes: tuple[str, ...], whole: bool, frozen_bn: bool) -> Classifier:
+def classifier(classes: tuple[str, ...], train_backbone: bool, frozen_bn: bool) -> Classifier:
     torch.manual_seed(0)
-    return Classifier(build_backbone(tiny_config()), classes, 0.5, whole, frozen_bn, seed=1)
+    return Classifier(build_backbone(tiny_config()), classes, 0.5, train_backbone, frozen_bn, seed=1)
 
 
 def train(model: Classifier, folder: Path, labelled: str, killed_in: int = -1) -> None:
@@ -50,10 +50,10 @@ def state(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-@pytest.mark.parametrize(("whole", "frozen_bn"), [(True, False), (False, True), (False, False)])
-def test_frozen_means_frozen(whole: bool, frozen_bn: bool, labelled: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("train_backbone", "frozen_bn"), [(True, False), (False, True), (False, False)])
+def test_frozen_tensors_do_not_change(train_backbone: bool, frozen_bn: bool, labelled: str, tmp_path: Path) -> None:
     classes = open_split(labelled, "train").classes
-    model = classifier(classes, whole, frozen_bn)
+    model = classifier(classes, train_backbone, frozen_bn)
     before = state(model)
     train(model, tmp_path, labelled)
     after = state(model)
@@ -61,23 +61,23 @@ def test_frozen_means_frozen(whole: bool, frozen_bn: bool, labelled: str, tmp_pa
     statistics = {name for name in before if "running" in name or "num_batches" in name}
     weights = {name for name in before if name.startswith("backbone.")} - statistics
     head = {"head.1.weight", "head.1.bias"}
-    assert changed == head | (weights if whole else set()) | (set() if frozen_bn else statistics)
+    assert changed == head | (weights if train_backbone else set()) | (set() if frozen_bn else statistics)
 
 
 @pytest.mark.parametrize("killed_in", [0, 2, 3])
-def test_cut_off_in_an_epoch_it_ends_as_if_it_had_not_been(killed_in: int, labelled: str, tmp_path: Path) -> None:
+def test_a_killed_training_resumes_to_the_same_weights(killed_in: int, labelled: str, tmp_path: Path) -> None:
     classes = open_split(labelled, "train").classes
     model = classifier(classes, True, False)
-    train(model, tmp_path / "whole", labelled)
+    train(model, tmp_path / "undisturbed", labelled)
     train(classifier(classes, True, False), tmp_path / "cut", labelled, killed_in)
     again = classifier(classes, True, False)
     train(again, tmp_path / "cut", labelled)
     expected, found = state(model), state(again)
     assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
-    assert len(list((tmp_path / "cut" / "checkpoints").iterdir())) == 1  # the last one alone is kept
+    assert len(list((tmp_path / "cut" / "checkpoints").iterdir())) == 1  # only the last one is kept
 
 
-def test_a_heads_rows_follow_the_names_of_its_classes(labelled: str, tmp_path: Path) -> None:
+def test_the_heads_rows_follow_the_class_names(labelled: str, tmp_path: Path) -> None:
     classes = open_split(labelled, "train").classes
     model = classifier(classes, False, True)
     train(model, tmp_path, labelled)
@@ -94,7 +94,7 @@ def test_a_heads_rows_follow_the_names_of_its_classes(labelled: str, tmp_path: P
 def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
     rates = [learning_rate(TRAINING, epoch) for epoch in (0, 0.5, 1, 2.5, 4)]
     assert rates == pytest.approx([0, 0.005, 0.01, 0.005, 0])
-    assert learning_rate(TRAINING._replace(warmup=100), 2) == pytest.approx(0.01)  # half of it at most
+    assert learning_rate(TRAINING._replace(warmup=100), 2) == pytest.approx(0.01)  # warm-up takes at most half
 
 
 def test_training_batches_hold_every_chosen_video_once(labelled: str) -> None:

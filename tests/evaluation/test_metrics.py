@@ -1,4 +1,4 @@
-"""Every figure against a slow reference and against torchmetrics, on random features."""
+"""Every metric against a slow reference and against torchmetrics, on random features."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def some_labels(n: int, seed: int = 1) -> Tensor:
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])
-def test_top_k_is_a_loops_and_torchmetrics(k: int) -> None:
+def test_top_k_equals_a_loop_and_torchmetrics(k: int) -> None:
     scores, labels = random(60, CLASSES), some_labels(60)
     slow = [
         label in sorted(range(CLASSES), key=lambda c: -row[c])[:k]
@@ -41,25 +41,25 @@ def test_top_k_is_a_loops_and_torchmetrics(k: int) -> None:
     assert top_k(scores, labels, k).float().mean().item() == pytest.approx(theirs.item())
 
 
-def test_more_places_than_classes_is_always_right() -> None:
+def test_top_k_with_k_above_the_number_of_classes_is_always_right() -> None:
     assert top_k(random(5, 3), some_labels(5) % 3, 5).all()
 
 
-def test_softmax_is_averaged_over_clips_not_logits() -> None:
+def test_clips_average_their_softmax_not_their_logits() -> None:
     logits = [random(4, CLASSES, seed=i) * 5 for i in range(3)] + [random(1, CLASSES, seed=9)]
     labels = some_labels(4)
-    said = average_clips(logits, labels)
+    predictions = average_clips(logits, labels)
     for i, clips in enumerate(logits):
         exponents = [[torch.exp(v).item() for v in clip] for clip in clips]
         slow = [sum(clip[c] / sum(clip) for clip in exponents) / len(clips) for c in range(CLASSES)]
-        assert said.probabilities[i].tolist() == pytest.approx(slow, abs=1e-5)
+        assert predictions.probabilities[i].tolist() == pytest.approx(slow, abs=1e-5)
         right = sum(max(range(CLASSES), key=lambda c: clip[c]) == labels[i] for clip in exponents) / len(clips)
-        assert said.clip_correct[i].item() == pytest.approx(right)
+        assert predictions.clip_correct[i].item() == pytest.approx(right)
     mean_logits = torch.stack([clips.mean(0) for clips in logits]).softmax(1)
-    assert not torch.allclose(said.probabilities, mean_logits, atol=0.01)
+    assert not torch.allclose(predictions.probabilities, mean_logits, atol=0.01)
 
 
-def test_per_class_and_confusion_are_torchmetrics() -> None:
+def test_per_class_accuracy_and_confusion_equal_torchmetrics() -> None:
     predicted, labels = some_labels(80, 2), some_labels(80, 3)
     theirs = multiclass_accuracy(predicted, labels, CLASSES, average="none")
     torch.testing.assert_close(accuracy_per_class(predicted, labels, CLASSES), theirs)
@@ -72,7 +72,7 @@ def test_per_class_and_confusion_are_torchmetrics() -> None:
 
 @pytest.mark.parametrize("k", [1, 5, 10])
 @pytest.mark.parametrize("centre", [False, True])
-def test_recall_is_a_loops_and_torchmetrics(k: int, centre: bool) -> None:
+def test_recall_equals_a_loop_and_torchmetrics(k: int, centre: bool) -> None:
     queries, gallery, labels, theirs = random(30, 16), random(50, 16, seed=4), some_labels(30), some_labels(50, 5)
     similarity = cosine(queries, gallery, centre)
     q, g = (queries - queries.mean(0), gallery - gallery.mean(0)) if centre else (queries, gallery)
@@ -88,14 +88,14 @@ def test_recall_is_a_loops_and_torchmetrics(k: int, centre: bool) -> None:
 
 
 def test_crafted_features_give_exactly_0_and_1() -> None:
-    """Queries equal a gallery video of their own class; then each of another's."""
+    """Each query equals a gallery video, first of its own class, then of another."""
     gallery, labels = torch.eye(8), torch.arange(8) % 4
     assert recall_at(cosine(gallery, gallery), labels, labels, 1).float().mean() == 1
     assert recall_at(cosine(gallery, gallery), (labels + 1) % 4, labels, 1).float().mean() == 0
     assert recall_at(cosine(gallery, gallery), labels, labels, 99).all()
 
 
-def test_knn_votes_are_a_loops() -> None:
+def test_knn_votes_equal_a_loop() -> None:
     queries, gallery, labels = random(20, 8), random(40, 8, seed=6), some_labels(40)
     similarity = cosine(queries, gallery)
     votes = knn_votes(similarity, labels, CLASSES, 9, 0.1)

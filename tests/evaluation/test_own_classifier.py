@@ -1,4 +1,4 @@
-"""What a semi-supervised run has learned to say, tested as it is: student and teacher."""
+"""The classifier that a semi-supervised run has learned, student and teacher, without further training."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two epochs of two steps, all labels shown."""
+    """A run of two epochs with two steps each and all labels."""
     folder = tmp_path_factory.mktemp("taught")
     clips = made_clips(16, CONFIG.data.clip_frames, CONFIG.data.clip_size)
     recorder = Recorder(folder)
@@ -41,7 +41,7 @@ def job(run: Path, folder: str, protocol: str, subject: str = "run") -> Job:
 
 
 @pytest.mark.parametrize("network", ["student", "teacher"])
-def test_it_says_what_its_network_says(taught: Path, labelled: str, network: str) -> None:
+def test_it_gives_the_metrics_of_its_network(taught: Path, labelled: str, network: str) -> None:
     result = evaluate(job(taught, labelled, network), CPU, map)
     assert [row["metric"] for row in result["rows"]] == ["clip@1", "video@1", "video@5", "class mean"]
     assert all((row["n"], row["of"]) == (TEST - BROKEN, TEST) for row in result["rows"])
@@ -59,13 +59,13 @@ def test_student_and_teacher_are_two_networks_with_rows_in_the_order_of_the_vide
     turned = trained_classifier(CONFIG, checkpoint, "student", CLASSES[::-1])
     assert torch.equal(turned.get_parameter("1.weight").flip(0), student.get_parameter("1.weight"))
     with pytest.raises(
-        CheckpointError, match=r"must know the classes of the videos, but it lacks \['other'\], has \['u"
+        CheckpointError, match=r"must have learned the videos' classes, but it lacks \['other'\] and has \['u"
     ):
         trained_classifier(CONFIG, checkpoint, "student", ("other", *CLASSES[1:]))
 
 
-def test_who_has_no_classifier_is_told_so(taught: Path, tiny_run: Path, labelled: str) -> None:
-    with pytest.raises(CheckpointError, match="tests what a run has learned, but random-init has no classifier"):
+def test_a_subject_without_a_classifier_is_an_error(taught: Path, tiny_run: Path, labelled: str) -> None:
+    with pytest.raises(CheckpointError, match="tests the classifier of a run, but random-init has none"):
         evaluate(job(taught, labelled, "teacher", "random-init"), CPU, map)
-    with pytest.raises(CheckpointError, match="must be of method=mean_teacher to be tested as it is, but is of simclr"):
+    with pytest.raises(CheckpointError, match=r"only a run with method=mean_teacher .* has method=simclr"):
         evaluate(make_job(tiny_run, labelled, "teacher"), CPU, map)

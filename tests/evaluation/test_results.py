@@ -8,12 +8,12 @@ from paramcrop.evaluation.results import read_result, shown_metrics, write_resul
 from paramcrop.report.text import notes
 
 
-def test_a_result_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
-    told = dict.fromkeys(("subject", "dataset", "content_id", "splits", "protocol", "version", "seed", "commit"), "x")
+def test_a_result_is_read_back_unless_it_is_damaged(tmp_path: Path) -> None:
+    others = dict.fromkeys(("subject", "dataset", "content_id", "splits", "protocol", "version", "seed", "commit"), "x")
     result: dict[str, Any] = {
         "eval_id": "e",
         "pretraining_seed": 0,
-        **told,
+        **others,
         "rows": [{"metric": "R@1", "value": 0.5, "n": 1, "of": 2}],
     }
     file = tmp_path / "evaluations" / "e.json"
@@ -31,10 +31,10 @@ def test_the_main_metric_is_the_first_that_is_shown() -> None:
     assert shown_metrics({"rows": [{"metric": m} for m in ("clip@1", "video@1")]}) == ["video@1", "clip@1"]
 
 
-def test_what_must_be_known_to_compare_is_said() -> None:
+def test_notes_say_what_makes_results_hard_to_compare() -> None:
     def of(subject: str, data: str, protocol: str, split: str | None) -> tuple[dict[str, Any], str | None]:
-        told = {"subject": subject, "pretraining_data": data, "content_id": "a", "protocol": protocol}
-        return told | {"numbers": {"name": "knn"}, "dataset": "made-up", "classes": ["a", "b", "c"]}, split
+        fields = {"subject": subject, "pretraining_data": data, "content_id": "a", "protocol": protocol}
+        return fields | {"numbers": {"name": "knn"}, "dataset": "made-up", "classes": ["a", "b", "c"]}, split
 
     chance = "note: made-up has 3 classes; top-1 accuracy by chance is 33.3 %"
     assert notes([of("run", "b", "knn", None), of("pixels", "a", "knn", None)]) == [chance]

@@ -30,25 +30,23 @@ def test_a_runs_backbone_is_the_checkpoints(tiny_run: Path) -> None:
 
 def test_a_checkpoint_is_picked_by_epoch(tiny_run: Path, tmp_path: Path) -> None:
     assert pick_checkpoint(tiny_run, 1)[1] == 1
-    with pytest.raises(CheckpointError, match=r"--epoch must be one of the checkpoints' of .*, 1, 2, but is 7"):
+    with pytest.raises(CheckpointError, match=r"--epoch must be that of a checkpoint of .* \(1, 2\), but is 7"):
         pick_checkpoint(tiny_run, 7)
-    with pytest.raises(CheckpointError, match=r"must have a checkpoint to be evaluated, but .*: it has none"):
+    with pytest.raises(CheckpointError, match=r"must have an intact checkpoint, but .*: there are no checkpoints"):
         pick_checkpoint(tmp_path)
-    with pytest.raises(CheckpointError, match=r"must hold its config.yaml, but .*: No such file"):
+    with pytest.raises(CheckpointError, match=r"must have a config.yaml, but .*: No such file"):
         read_config(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("backbone.width=16",), "has of another shape stem.0.weight"),
+        (("backbone.width=16",), "has the wrong shape for stem.0.weight"),
         (("backbone.name=s3dg",), "lacks "),
         (("backbone.depth=18",), "lacks .* and [0-9]+ more"),
     ],
 )
-def test_another_backbones_weights_are_refused_by_name(
-    tiny_run: Path, overrides: tuple[str, ...], message: str
-) -> None:
+def test_the_error_names_weights_that_do_not_fit(tiny_run: Path, overrides: tuple[str, ...], message: str) -> None:
     checkpoint, _ = pick_checkpoint(tiny_run)
     with pytest.raises(CheckpointError, match=message) as caught:
         load_backbone(tiny_config(*overrides), checkpoint)
@@ -75,11 +73,11 @@ def test_a_foreign_checkpoint_is_loaded_with_its_prefixes(tmp_path: Path, wrappe
     torch.save({wrapped: state, "epoch": 3} if wrapped else state, tmp_path / "theirs.pt")
     load_strictly(ours, foreign_state(tmp_path / "theirs.pt", {"module.encoder.": ""}), "theirs.pt")
     assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in ours.state_dict().items())
-    with pytest.raises(CheckpointError, match=r"theirs.pt lacks .*; has besides module.encoder"):
+    with pytest.raises(CheckpointError, match=r"theirs.pt lacks .*; also has module.encoder"):
         load_strictly(ours, foreign_state(tmp_path / "theirs.pt", {"": ""}), "theirs.pt")
 
 
-def test_files_that_are_no_weights_are_one_line(tmp_path: Path) -> None:
+def test_the_error_for_a_file_without_weights_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "text.pt").write_text("no weights")
     torch.save([1, 2], tmp_path / "list.pt")
     for name in ("absent.pt", "text.pt", "list.pt"):
@@ -88,7 +86,7 @@ def test_files_that_are_no_weights_are_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_pixels_are_means_of_cells() -> None:
+def test_pixel_features_are_means_over_cells() -> None:
     x = torch.rand(2, 3, 8, 16, 16)
     features = Pixels((2, 4, 4))(x)
     assert features.shape == (2, Pixels((2, 4, 4)).features)

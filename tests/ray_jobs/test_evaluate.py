@@ -18,7 +18,7 @@ from paramcrop.evaluation.job import Job
 from paramcrop.evaluation.results import read_result
 from paramcrop.evaluation.tasks import make_jobs
 from paramcrop.storage.jsonl import read_lines
-from ray_jobs.evaluate.options import find_asked, find_data, parse_arguments
+from ray_jobs.evaluate.options import find_data, make_request, parse_arguments
 from tests.labelled import BROKEN, SMALL, TEST, make_job
 from tests.memory import tiny_config
 from tests.ray_jobs.commands import Command
@@ -49,15 +49,15 @@ def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         ("--run tiny --data set=/nowhere", "/nowhere has no manifest.json"),
         ("--run tiny --data set={set} --task sett/knn", "--data must name the folder of 'sett'; the nearest is set"),
         ("--run tiny --data set={set} --task set/kn", "a protocol must be one of paper-finetune, "),
-        ("--run tiny --data set={set} --set sise=3", "has the numbers frames, stride, size, "),
+        ("--run tiny --data set={set} --set sise=3", "has the parameters frames, stride, size, "),
         ("--run tiny --data set={set} --set size=two", "size: must be a valid integer"),
         ("--run tiny --data set={set} --set size", "an override must be key=value, but is 'size'"),
-        ("--run tiny --data set={set} --splits 4", "--splits must be of the only one, but '4' is not"),
+        ("--run tiny --data set={set} --splits 4", "--splits must be unset, because the dataset has a single split"),
         ("--run tiny --data set={set} --splits a", "--splits must be whole numbers with commas between, but is 'a'"),
-        ("--run tiny --data set={set} --epoch 9", "--epoch must be one of the checkpoints' of {home}/runs/tiny, 1, 2,"),
+        ("--run tiny --data set={set} --epoch 9", "--epoch must be that of a checkpoint of {home}/runs/tiny (1, 2),"),
         (
             "--run tiny --data set={set} --weights absent.pt",
-            "weights must be a file that can be read, but {home}/absent.pt",
+            "weights must be a readable file: {home}/absent.pt",
         ),
         ("--run tiny --data set={set} --prefix a=b", "--prefix must go with --weights, but that is not given"),
         ("--run tiny --nonsense", "unrecognized arguments: --nonsense"),
@@ -81,7 +81,7 @@ def test_every_evaluation_is_asked_for_once(tiny_run: Path, labelled: str) -> No
         ["--run", "x", "--data", f"a={labelled}", "--seeds", "0,1", "--baseline", "random-init", "pixels"], ""
     )
     data = find_data(arguments, tiny_config())
-    jobs = make_jobs(find_asked(arguments, data, tiny_config()), [tiny_run, tiny_run])
+    jobs = make_jobs(make_request(arguments, data, tiny_config()), [tiny_run, tiny_run])
     counts = {name: sum(job.subject == name for job in jobs) for name in ("run", "random-init", "pixels")}
     assert counts == {"run": 6, "random-init": 6, "pixels": 3}  # three protocols, two seeds; pixels have no seed
     assert len({job.eval_id for job in jobs}) == len(jobs)

@@ -54,7 +54,7 @@ def by_label(home: Path, name: str) -> dict[str, TrialRecord]:
         ),
         ("--space {space}", {"params": {"cropper.lower": [0.9]}}, "lower=0.9: cropper.lower <= upper must hold"),
         ("--space {space}", {"objective": {"metric": "knn"}}, "objective.metric must be of one of validation"),
-        ("--space {space}", {"evaluate": {"set": {"sise": 3}}}, "has the numbers frames, stride, size"),
+        ("--space {space}", {"evaluate": {"set": {"sise": 3}}}, "has the parameters frames, stride, size"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
