@@ -20,33 +20,34 @@ AXES = {"both": (0, 1, 2), "spatial": (0, 1), "temporal": (2,)}  # indices into 
 
 
 class Policy(typing.Protocol):
-    """Who chooses the crops: what ``policy`` names. One of your own is an ``nn.Module`` with these."""
+    """A crop policy (setting ``policy``). Your own policy is an ``nn.Module`` with these methods."""
 
     training: bool
 
     def __call__(self, noise: Tensor, progress: float) -> tuple[CropParams, CropParams]:
-        """Draw the crops of both views of each clip: ``forward``.
+        """The crops of both views of each clip. Define it as ``forward``.
 
         Args:
-            noise: float32 (B, 2, m), m = ``cropper.noise_size``: a row per view, drawn per sample. Crops that are
-                functions of it alone depend neither on the worker nor on the order of the samples.
-            progress: share of training done, in [0, 1].
+            noise: float32 (B, 2, m), m = ``cropper.noise_size``: one row per view, drawn per sample. Crops that depend
+                only on this noise do not depend on the worker or on the order of the samples.
+            progress: fraction of training done, in [0, 1].
 
         Returns:
-            Each view's ``CropParams``, float32 (B,) each, ``theta`` or None; their gradient reaches ``parameters``.
+            ``CropParams`` of each view, float32 (B,) each (``theta`` may be None); their gradient reaches
+            ``parameters``.
         """
         ...
 
     def telemetry(self, noise: Tensor) -> dict[str, Tensor]:
-        """What to log besides the crops: name -> scalar, the same names at every step."""
+        """Scalars to log besides the crops, by name; the names must be the same at every step."""
         ...
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
-        """``nn.Module``'s; trained by the croppers' optimizer."""
+        """Inherited from ``nn.Module``; trained by the croppers' optimizer."""
         ...
 
     def train(self, mode: bool = True) -> nn.Module:
-        """``nn.Module``'s."""
+        """Inherited from ``nn.Module``."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""What a backbone and a method must offer. Both are ``torch.nn.Module``s; ``crops/policies.py`` has a policy's."""
+"""The interfaces of backbones and methods, which are ``torch.nn.Module``s. That of policies: ``crops/policies.py``."""
 
 from __future__ import annotations
 
@@ -9,28 +9,32 @@ from torch import Tensor, nn
 
 
 class Backbone(typing.Protocol):
-    """A video network: what ``backbone.name`` names. One of your own is an ``nn.Module`` with these.
+    """A video network (setting ``backbone.name``). Your own backbone is an ``nn.Module`` with these members.
 
     Attributes:
-        features: values per clip, D.
+        features: number of features per clip, D.
     """
 
     features: int
 
     def trunk(self, x: Tensor) -> Tensor:
-        """Clips (B, 3, T, H, W), float, normalised -> feature map (B, D, T', H', W')."""
+        """Normalised float clips (B, 3, T, H, W) -> feature map (B, D, T', H', W')."""
         ...
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Clips (B, 3, T, H, W) -> features (B, D), usually the trunk's mean over time and space: ``forward``."""
+        """Clips (B, 3, T, H, W) -> features (B, D), usually the mean of the trunk over time and space.
+
+        Define it as ``forward``.
+        """
         ...
 
 
 class Method(typing.Protocol):
-    """A framework that learns from two views: what ``method`` names.
+    """A framework that learns from two views (setting ``method``).
 
     Attributes:
-        backbone: what evaluations load. head: what pretraining alone needs.
+        backbone: the network that evaluations load.
+        head: the layers that only pretraining uses.
     """
 
     backbone: nn.Module
@@ -39,22 +43,22 @@ class Method(typing.Protocol):
     def __call__(
         self, view_1: Tensor, view_2: Tensor, label: Tensor, progress: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Two views of the same videos -> this rank's loss and what to log: ``forward``.
+        """Two views of the same videos -> loss of this rank and scalars to log. Define it as ``forward``.
 
         Args:
             view_1, view_2: float32 (B, 3, T, H, W), normalised; the croppers' gradient flows through them.
-            label: int64 (B,), class numbers; -1 where the label is not shown.
-            progress: share of training done, in [0, 1].
+            label: int64 (B,), class numbers; -1: the label is hidden.
+            progress: fraction of training done, in [0, 1].
 
         Returns:
-            The loss, a scalar with a gradient, and named scalars.
+            The loss, a scalar with a gradient, and named scalars to log.
         """
         ...
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
-        """``nn.Module``'s."""
+        """Inherited from ``nn.Module``."""
         ...
 
     def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
-        """``nn.Module``'s."""
+        """Inherited from ``nn.Module``."""
         ...

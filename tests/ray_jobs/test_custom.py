@@ -61,7 +61,7 @@ def test_a_sweep_and_an_evaluation_find_the_users_classes(tmp_path: Path) -> Non
     done = Command(home, *evaluate, "--fresh", "--dry-run")
     assert done.wait() == 2
     settings = json.loads((own / "provenance.json").read_text())["settings"]
-    told = f"net.py must be the file of the run, backbone.source={settings['backbone.source']}, but is"
+    told = f"net.py has changed: backbone.source must be {settings['backbone.source']}, but is"
     assert told in done.text
 
 

@@ -1,4 +1,4 @@
-"""A backbone and a policy outside the package are made, tried, and named in every mistake."""
+"""Backbones and policies outside the package are created and tried, and every error names them."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Silent(nn.Module):
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The user's folder, from which Python imports; no module of it outlives the test."""
+    """A folder of the user on Python's path; its modules are removed after the test."""
     (tmp_path / "nets.py").write_text(NETS)
     (tmp_path / "crops.py").write_text(CROPS)
     (tmp_path / "broken.py").write_text("import a_package_that_is_not_there")
@@ -101,7 +101,7 @@ def own(*overrides: str) -> Config:
     return tiny_config("backbone.name=nets:Net", "policy=crops:Crop", *overrides)
 
 
-def test_the_classes_are_made_of_their_keyword_arguments_alone() -> None:
+def test_classes_are_created_with_their_keyword_arguments() -> None:
     config = own("backbone.kwargs.width=6", "policy_kwargs.share=0.25")
     backbone: Any = build_backbone(config)
     policy: Any = build_policy(config)
@@ -109,7 +109,7 @@ def test_the_classes_are_made_of_their_keyword_arguments_alone() -> None:
     assert backbone.calls == 0 and backbone.layers[1].num_batches_tracked == 0  # another was tried
 
 
-def test_trying_a_class_draws_no_random_number() -> None:
+def test_a_trial_does_not_change_the_random_state() -> None:
     config = own()
     made = [random_backbone(config, 0).state_dict() for _ in range(2)]
     torch.manual_seed(0)
@@ -125,44 +125,45 @@ def test_trying_a_class_draws_no_random_number() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["backbone.name=broken:Net"], "^backbone.name=broken:Net: the module must import, but raises ModuleNotFoundE"),
+        (["backbone.name=broken:Net"], "^backbone.name=broken:Net: cannot import the module: ModuleNotFoundError"),
         (
             ["backbone.name=nets:Ned"],
-            "^backbone.name=nets:Ned: .*nets.py must define Ned, but does not; the nearest is",
+            "^backbone.name=nets:Ned: .*nets.py does not define Ned; the nearest is",
         ),
         (
             ["backbone.kwargs.wide=8"],
-            r"^backbone.name=nets:Net: Net\(wide=8\) must make it, but raises TypeError: .*wide",
+            r"^backbone.name=nets:Net: Net\(wide=8\) failed: TypeError: .*wide",
         ),
-        (["backbone.name=nets:number"], "^backbone.name=nets:number must make a torch.nn.Module, but makes a int"),
+        (
+            ["backbone.name=nets:number"],
+            "^backbone.name=nets:number must create a torch.nn.Module, but creates the type int",
+        ),
         (["backbone.name=nets:Bare"], "^backbone.name=nets:Bare must have features and trunk, see paramcrop/models/"),
-        (["backbone.name=nets:Wordy"], "features must be a whole number of values per clip, but is 'four'"),
+        (["backbone.name=nets:Wordy"], "features must be a positive integer, but is 'four'"),
         (
             ["backbone.name=nets:Lame"],
-            r"forward must take a tensor \(2, 3, .*, but raises KeyError: .* \(nets.py, line 2",
+            r"forward failed for a tensor \(2, 3, .*: KeyError: .* \(nets.py, line 2",
         ),
         (["backbone.kwargs.out=5"], r"forward must return \(2, 4\) for \(2, 3, 4, 24, 24\), but returns \(2, 5\)"),
         (["backbone.name=nets:Flat"], r"trunk must return \(2, 4, T', H', W'\) for .*, but returns \(2, 4, 121\)"),
-        (["policy=crops:Krop"], "^policy=crops:Krop: .*crops.py must define Krop, but does not; the nearest is Crop"),
+        (["policy=crops:Krop"], "^policy=crops:Krop: .*crops.py does not define Krop; the nearest is Crop"),
         (["policy=crops:Silent"], "^policy=crops:Silent must have telemetry"),
-        (["policy=crops:Single"], "forward must return the CropParams of either view, but returns a CropParams"),
+        (["policy=crops:Single"], "forward must return two CropParams, one per view, but returns the type CropParams"),
         (["policy_kwargs.rows=1"], r"forward must return s_p \(2,\) for \(2, 2, 32\), but returns \(1,\)"),
-        (["policy_kwargs.logged={a: 1}"], "telemetry must return a mapping of names to scalar tensors, but does not"),
+        (["policy_kwargs.logged={a: 1}"], "telemetry must return a dict of names and scalar tensors"),
     ],
 )
-def test_what_does_not_fit_is_one_line_that_names_it(overrides: list[str], message: str) -> None:
+def test_an_error_is_one_line_that_names_the_class(overrides: list[str], message: str) -> None:
     config = own(*overrides)
     with pytest.raises(ConfigError, match=message) as caught:
         build_policy(config), build_backbone(config)
     assert "\n" not in str(caught.value)
 
 
-def test_an_edited_file_is_not_taken_for_the_runs(folder: Path) -> None:
+def test_an_edited_file_is_rejected(folder: Path) -> None:
     config = own()
     (folder / "nets.py").write_text(f"{NETS}# edited")
-    with pytest.raises(
-        ConfigError, match=r"nets.py must be the file of the run, backbone.source=\w{12}, but is \w{12}"
-    ):
+    with pytest.raises(ConfigError, match=r"nets.py has changed: backbone.source must be \w{12}, but is \w{12}"):
         build_backbone(config)
 
 
