@@ -19,7 +19,7 @@ import paramcrop
 from paramcrop.cli import COMMANDS
 from paramcrop.data.synthetic import render
 from paramcrop.data.video import encode
-from paramcrop.evaluation.protocols import PROTOCOLS, Protocol, find_protocol, numbers
+from paramcrop.evaluation.protocols import PROTOCOLS, Protocol, find_protocol, parameters
 from paramcrop.paper.tables import read_paper
 from paramcrop.settings.presets import all_options, preset_names
 from paramcrop.storage.runs import read_metrics
@@ -235,7 +235,7 @@ def test_every_setting_preset_protocol_key_and_command_is_on_its_page(generated:
     assert [name for name in preset_names() if f"\n## {name}\n" not in generated["reference/presets.md"]] == []
     assert [name for name in PROTOCOLS if f"`{name}`" not in protocols] == []
     assert {protocol.kind for protocol in PROTOCOLS.values()} == set(KINDS)
-    used = {number for protocol in PROTOCOLS.values() for number in numbers(protocol)}
+    used = {name for protocol in PROTOCOLS.values() for name in parameters(protocol)}
     assert used == set(Protocol.model_fields) - {"name", "version", "kind"}
     assert [number for number in used if f"| `{number}` |" not in protocols] == []
     keys = generated["reference/space-keys.md"]

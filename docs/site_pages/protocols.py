@@ -1,8 +1,8 @@
-"""Evaluation protocols, with all their numbers."""
+"""Evaluation protocols with all their parameters."""
 
 from __future__ import annotations
 
-from paramcrop.evaluation.protocols import PROTOCOLS, SHORT, Protocol, numbers
+from paramcrop.evaluation.protocols import PROTOCOLS, SHORT, Protocol, parameters
 from paramcrop.settings.presets import show
 from site_pages.markdown import meaning, table
 
@@ -26,7 +26,9 @@ the name then says so: `paper-linear[epochs=50]`.
     for kind, what in KINDS.items():
         first, *others = [protocol for protocol in PROTOCOLS.values() if protocol.kind == kind]
         listed = "".join(f"- {_name(other)}: {_differences(other, first)}\n" for other in others)
-        rows = [[f"`{n}`", f"`{show(getattr(first, n))}`", meaning(Protocol.model_fields[n])] for n in numbers(first)]
+        rows = [
+            [f"`{n}`", f"`{show(getattr(first, n))}`", meaning(Protocol.model_fields[n])] for n in parameters(first)
+        ]
         text += f"\n## {kind}\n\n{what}\n\n- {_name(first)}\n{listed}\n" + table(["Number", "Value", "Meaning"], rows)
     return text
 
@@ -37,6 +39,6 @@ def _name(protocol: Protocol) -> str:
 
 
 def _differences(protocol: Protocol, first: Protocol) -> str:
-    values = ((name, getattr(protocol, name)) for name in numbers(protocol))
+    values = ((name, getattr(protocol, name)) for name in parameters(protocol))
     changed = [f"`{name}={show(value)}`" for name, value in values if value != getattr(first, name)]
     return f"{', '.join(changed)}; otherwise as `{first.name}`"
