@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Callable
 from importlib import metadata
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
 
 from paramcrop.errors import ConfigError
 from paramcrop.settings.presets import load_config
@@ -208,17 +208,29 @@ def test_a_plain_list_of_nodes_is_a_cluster_too(tmp_path: Path) -> None:
             read_cluster(str(file))
 
 
-def test_the_image_is_of_the_versions_that_these_tests_run_with() -> None:
+def test_the_image_has_the_tests_ray_and_versions_that_the_package_takes() -> None:
     text = (ROOT / "cluster" / "Dockerfile").read_text()
     pinned = dict(re.findall(r'"?([a-z]+)(?:\[[a-z,]+\])?==([\d.]+)', text))
     assert set(pinned) >= {"torch", "torchvision", "ray", "decord", "av", "pyarrow", "optuna"}
     assert pinned["ray"] == metadata.version("ray") and pinned["ray"].startswith(f"{RAY}.")
-    assert f"ray[default,data,train,tune]>={RAY},<2.61" in (ROOT / "pyproject.toml").read_text()
+    project = (ROOT / "pyproject.toml").read_text()
+    assert f"ray[default,data,train,tune]>={RAY},<2.61" in project
+    limits = dict(re.findall(r'^    "([a-z]+)(?:\[[a-z,]+\])?([<>=][^";]+)', project, re.M))
+    assert set(limits) >= {"torch", "ray", "av", "numpy", "pydantic"}
+    assert [n for n, version in pinned.items() if version not in SpecifierSet(limits.get(n, ""))] == []
     for path in (*VM, *KUBE):
         assert f"paramcrop:ray{pinned['ray']}" in path.read_text()
 
 
-def test_the_faults_are_faults_of_a_copy() -> None:
-    before = copy.deepcopy(yaml.safe_load(VM[0].read_text()))
-    edited(VM[0], AWS_FAULTS[0][0])
-    assert yaml.safe_load(VM[0].read_text()) == before
+@pytest.mark.parametrize(
+    ("path", "faults"),
+    [(VM[0], AWS_FAULTS), (VM[1], GCP_FAULTS), (ROOT / "cluster" / "kuberay" / "rayjob.yaml", KUBE_FAULTS)],
+    ids=["aws", "gcp", "rayjob"],
+)
+def test_the_faults_are_faults_of_a_copy(path: Path, faults: list[tuple[Edit, str]]) -> None:
+    """Each changes something, and none is still there when the next is planted."""
+    text, shipped = path.read_text(), edited(path, lambda values: None)
+    for edit, message in faults:
+        assert edited(path, edit) != shipped, message
+        assert edited(path, lambda values: None) == shipped, message
+    assert path.read_text() == text

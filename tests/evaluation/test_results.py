@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from paramcrop.evaluation.results import read_result, shown_metrics, write_result
 from paramcrop.report.text import notes
 
 
-def test_a_result_is_read_back_unless_it_is_damaged(tmp_path: Path) -> None:
+def test_a_result_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     others = dict.fromkeys(("subject", "dataset", "content_id", "splits", "protocol", "version", "seed", "commit"), "x")
     result: dict[str, Any] = {
         "eval_id": "e",
@@ -18,6 +20,11 @@ def test_a_result_is_read_back_unless_it_is_damaged(tmp_path: Path) -> None:
     }
     file = tmp_path / "evaluations" / "e.json"
     assert read_result(file) is None
+    with monkeypatch.context() as patch:  # it ends before the last moment
+        patch.setattr(Path, "replace", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            write_result(file, result)
+    assert read_result(file) is None and not any(path.is_file() for path in tmp_path.rglob("*"))
     write_result(file, result)
     assert read_result(file) == result
     (line,) = (json.loads(text) for text in (tmp_path / "results.jsonl").read_text().splitlines())

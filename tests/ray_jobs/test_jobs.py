@@ -111,7 +111,7 @@ def test_workers_run_the_clone_that_the_command_is_of(tmp_path: Path) -> None:
     for name in ("paramcrop", "ray_jobs"):
         shutil.copytree(ROOT / name, tmp_path / "clone" / name, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "clone" / "pyproject.toml").touch()
-    record = tmp_path / "clone" / "paramcrop" / "record.py"
+    record = tmp_path / "clone" / "paramcrop" / "training" / "recorder.py"
     assert "PROBE = 4" in record.read_text()
     record.write_text(record.read_text().replace("PROBE = 4", "PROBE = 3"))
     home = tmp_path / "home"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -213,7 +212,8 @@ def test_two_sweeps_share_their_runs_started_together_or_one_after_the_other(tmp
     assert before == {file: file.stat().st_mtime_ns for file in before}
     lines = [line for run in home.glob("runs/demo-*") for line in read_lines(run / "results.jsonl")]
     assert len({(line["eval_id"], line["metric"]) for line in lines}) == len(lines)  # nothing was evaluated twice
-    assert json.loads(json.dumps(lines))
+    evaluated = {file.stem for file in home.glob("runs/*/evaluations/*.json")}
+    assert evaluated and {line["eval_id"] for line in lines} == evaluated
 
 
 @pytest.mark.ray

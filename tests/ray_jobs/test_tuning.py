@@ -15,7 +15,7 @@ from ray.tune.search import Searcher
 
 from paramcrop.errors import ResourceError
 from paramcrop.sweeps.space import Proxy, Space
-from paramcrop.sweeps.study import distributions, enqueue, open_study
+from paramcrop.sweeps.study import enqueue, open_study
 from paramcrop.sweeps.trials import grid
 from ray_jobs.engine.plan import Node, plan_sweep
 from ray_jobs.engine.tuning import StudySearch, make_scheduler
@@ -68,7 +68,10 @@ def test_the_searchers_state_can_be_kept_by_tune(folder: Path) -> None:
     search = StudySearch(GRID, folder)
     search.suggest("0")
     search.save(str(folder / "state.pkl"))
-    assert set(distributions(GRID)) == {"cropper.lower", "cropper.layers"}
+    restored = StudySearch(GRID, folder)
+    restored.restore(str(folder / "state.pkl"))
+    restored.on_trial_complete("0", result(objective=0.25))  # which the other searcher suggested
+    assert states(folder) == [TrialState.COMPLETE] + [TrialState.WAITING] * 3
 
 
 def test_the_scheduler_asks_the_worse_run_to_stop_and_kills_none(tmp_path: Path) -> None:

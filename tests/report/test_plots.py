@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib.image
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -48,6 +50,24 @@ def has(path: Path, colour: tuple[int, ...]) -> bool:
     return bool((np.abs(pixels - np.array(colour) / 255) < 0.02).all(1).any())
 
 
+def curves(runs: Mapping[str, Sequence[Path]], monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[float, ...]]]:
+    """Figure 5's curves: label -> points (step, value)."""
+    monkeypatch.setattr(plt, "close", lambda *_: None)
+    plot_figure5(runs, runs[next(iter(runs))][0] / "figure5.png")
+    lines = [line for axes in plt.gcf().get_axes() for line in axes.get_lines()]
+    monkeypatch.undo()
+    plt.close("all")
+    return {str(line.get_label()): [tuple(point) for point in line.get_xydata().round(6).tolist()] for line in lines}
+
+
+def test_figure5_draws_the_mean_of_each_labels_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = {"a": [made_run(tmp_path / f"a{i}", 0.1 * (i + 1)) for i in range(3)], "b": [made_run(tmp_path / "b", 0.05)]}
+    found = curves(runs, monkeypatch)
+    assert found["a: centre distance"] == [(s, round(0.2 * s, 6)) for s in (1, 2, 3, 4, 5)]
+    assert found["b: centre distance"] == [(s, round(0.05 * s, 6)) for s in (1, 2, 3, 4, 5)]
+    assert found["a: IoU"] == found["b: IoU"] == [(s, 1 - s / 10) for s in (1, 2, 3, 4, 5)]
+
+
 def test_figure5_draws_a_colour_per_label(tmp_path: Path) -> None:
     runs = {"a": [made_run(tmp_path / f"a{i}", 0.1 * (i + 1)) for i in range(3)], "b": [made_run(tmp_path / "b", 0.05)]}
     plot_figure5(runs, tmp_path / "one.png")
@@ -62,10 +82,12 @@ def test_figure5_of_many_labels_has_two_panels(tmp_path: Path) -> None:
     assert many[1] / many[0] > 1.4 * one[1] / one[0]
 
 
-def test_seeds_are_drawn_at_the_steps_that_all_of_them_logged(tmp_path: Path) -> None:
+def test_seeds_are_drawn_at_the_steps_that_all_of_them_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runs = {"a": [made_run(tmp_path / "a0", 0.1), made_run(tmp_path / "a1", 0.2, steps=(1, 3, 5, 7))]}
-    plot_figure5(runs, tmp_path / "one.png")
-    assert has(tmp_path / "one.png", (0x1F, 0x77, 0xB4))
+    found = curves(runs, monkeypatch)["a: centre distance"]
+    assert found == [(1, 0.15), (3, 0.45), (5, 0.75)]
 
 
 @pytest.mark.parametrize("clips", [1, 2])
