@@ -57,7 +57,8 @@ def curves(runs: Mapping[str, Sequence[Path]], monkeypatch: pytest.MonkeyPatch) 
     lines = [line for axes in plt.gcf().get_axes() for line in axes.get_lines()]
     monkeypatch.undo()
     plt.close("all")
-    return {str(line.get_label()): [tuple(point) for point in line.get_xydata().round(6).tolist()] for line in lines}
+    points = {str(line.get_label()): np.asarray(line.get_xydata()).round(6).tolist() for line in lines}
+    return {label: [tuple(point) for point in of] for label, of in points.items()}
 
 
 def test_figure5_draws_the_mean_of_each_labels_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
