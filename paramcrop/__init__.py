@@ -12,9 +12,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from paramcrop.crops.geometry import CropParams
     from paramcrop.crops.paramcrop import ParamCrop, Ranges
-    from paramcrop.crops.policies import DistanceCrops, RandomCrops, WholeClip, hard_crops, manual_crops, simple_crops
+    from paramcrop.crops.policies import (
+        DistanceCrops,
+        Policy,
+        RandomCrops,
+        WholeClip,
+        hard_crops,
+        manual_crops,
+        simple_crops,
+    )
     from paramcrop.crops.resample import crop_cube
     from paramcrop.models.contrastive import MoCo, SimCLR
+    from paramcrop.models.interfaces import Backbone, Method
     from paramcrop.models.losses import info_nce, nt_xent
     from paramcrop.models.r2d3d import R2D3D
     from paramcrop.models.s3d import S3D
@@ -29,6 +38,7 @@ _ROOMS = {
     "paramcrop.crops.paramcrop": ("ParamCrop", "Ranges"),
     "paramcrop.crops.policies": (
         "DistanceCrops",
+        "Policy",
         "RandomCrops",
         "WholeClip",
         "hard_crops",
@@ -37,6 +47,7 @@ _ROOMS = {
     ),
     "paramcrop.crops.resample": ("crop_cube",),
     "paramcrop.models.contrastive": ("MoCo", "SimCLR"),
+    "paramcrop.models.interfaces": ("Backbone", "Method"),
     "paramcrop.models.losses": ("info_nce", "nt_xent"),
     "paramcrop.models.r2d3d": ("R2D3D",),
     "paramcrop.models.s3d": ("S3D",),
@@ -49,11 +60,14 @@ _HOMES = {name: module for module, names in _ROOMS.items() for name in names}
 __all__ = [
     "R2D3D",
     "S3D",
+    "Backbone",
     "Config",
     "CropParams",
     "DistanceCrops",
+    "Method",
     "MoCo",
     "ParamCrop",
+    "Policy",
     "RandomCrops",
     "Ranges",
     "SimCLR",

@@ -83,9 +83,7 @@ def test_figure5_of_many_labels_has_two_panels(tmp_path: Path) -> None:
     assert many[1] / many[0] > 1.4 * one[1] / one[0]
 
 
-def test_seeds_are_drawn_at_the_steps_that_all_of_them_logged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_seeds_are_drawn_at_the_steps_that_all_of_them_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = {"a": [made_run(tmp_path / "a0", 0.1), made_run(tmp_path / "a1", 0.2, steps=(1, 3, 5, 7))]}
     found = curves(runs, monkeypatch)["a: centre distance"]
     assert found == [(1, 0.15), (3, 0.45), (5, 0.75)]
