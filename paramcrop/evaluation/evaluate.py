@@ -15,7 +15,7 @@ from paramcrop.data.batch import Batch
 from paramcrop.data.clips import ClipSpec
 from paramcrop.data.labels import labelled_share
 from paramcrop.errors import CheckpointError, DataError
-from paramcrop.evaluation.features import Normalise, Outputs, clip_outputs, concatenate, only, stored_outputs
+from paramcrop.evaluation.features import Forward, Normalise, Outputs, clip_outputs, concatenate, only, stored_outputs
 from paramcrop.evaluation.finetune import Classifier, Training, finetune
 from paramcrop.evaluation.heads import choose, normalised, train_heads
 from paramcrop.evaluation.job import Job
@@ -59,13 +59,12 @@ class Runtime(NamedTuple):
     """How an evaluation computes.
 
     Attributes:
-        device, dtype: those of the network; the dtype is autocast's.
+        forward: how clips go through the network.
         mapped: maps a decoding function over videos, perhaps in parallel.
         report: receives the progress as text.
     """
 
-    device: torch.device
-    dtype: torch.dtype
+    forward: Forward
     mapped: Map
     report: Report
 
@@ -80,7 +79,8 @@ def evaluate(job: Job, device: torch.device, mapped: Map, report: Report = lambd
     train, test = open_split(job.folder, job.train), open_split(job.folder, job.test)
     if shared := train.labels.keys() & test.labels.keys():
         raise DataError(f"two splits must not share a video, but {job.train} and {job.test} share {min(shared)}")
-    runtime = Runtime(device, network_dtype(job.settings, device), mapped, report)
+    normalise = Normalise(job.settings.augment.mean, job.settings.augment.std)
+    runtime = Runtime(Forward(normalise, device, network_dtype(job.settings, device)), mapped, report)
     if job.how.kind == "validation":
         train, test = held_out(train, job.how.held_out, job.how.videos, job.seed)
     kinds = {"finetune": by_finetuning, "heads": by_heads, "knn": by_neighbours}
@@ -91,8 +91,7 @@ def evaluate(job: Job, device: torch.device, mapped: Map, report: Report = lambd
 
 def by_finetuning(job: Job, train: LabelledSet, test: LabelledSet, runtime: Runtime) -> Evaluation:
     """Full, linear or few-shot fine-tuning; the test uses the last epoch's weights."""
-    how, config = job.how, job.settings
-    normalise = Normalise(config.augment.mean, config.augment.std)
+    how = job.how
     train_backbone = how.train == "all" and job.subject != "pixels"
     classifier = Classifier(job.network(), train.classes, how.dropout, train_backbone, how.bn == "frozen", job.seed)
     chosen = labelled_share(list(train.labels), list(train.labels.values()), how.labels, job.seed)
@@ -106,13 +105,11 @@ def by_finetuning(job: Job, train: LabelledSet, test: LabelledSet, runtime: Runt
         ),
         len(chosen) // batch,
         Training(how.epochs, how.lr, how.weight_decay, how.warmup, job.seed),
-        normalise,
-        runtime.device,
-        runtime.dtype,
+        runtime.forward,
         job.work,
         lambda epoch, loss: runtime.report(f"epoch {epoch}/{how.epochs}, loss {loss:.3f}"),
     )
-    outputs = clip_outputs(classifier, test, job.input, normalise, runtime.device, runtime.dtype, runtime.mapped)
+    outputs = clip_outputs(classifier, test, job.input, runtime.forward, runtime.mapped)
     predictions = average_clips(outputs.clips, outputs.label)
     facts = {"labelled videos": len(chosen), "steps": how.epochs * (len(chosen) // batch)}
     unread = [{"id": video, "reason": reason} for video, reason in sorted(failed.items())]
@@ -124,10 +121,7 @@ def by_own_classifier(job: Job, train: LabelledSet, test: LabelledSet, runtime: 
     if job.subject != "run":
         raise CheckpointError(f"{job.how.name} tests the classifier of a run, but {job.subject} has none")
     network = trained_classifier(job.settings, Path(job.checkpoint), job.how.network, test.classes)
-    normalise = Normalise(job.settings.augment.mean, job.settings.augment.std)
-    outputs = clip_outputs(
-        network.to(runtime.device), test, job.input, normalise, runtime.device, runtime.dtype, runtime.mapped
-    )
+    outputs = clip_outputs(network.to(runtime.forward.device), test, job.input, runtime.forward, runtime.mapped)
     predictions = average_clips(outputs.clips, outputs.label)
     return classified(outputs, predictions.probabilities, [], {}, {"clip@1": predictions.clip_correct})
 
@@ -193,16 +187,13 @@ def features(job: Job, train: LabelledSet, test: LabelledSet, runtime: Runtime) 
 
     There is one file per shard, so that splits and validations that share shards also share their features.
     """
-    config, network = job.settings, job.network().to(runtime.device)
-    normalise = Normalise(config.augment.mean, config.augment.std)
+    network = job.network().to(runtime.forward.device)
 
     def of(videos: LabelledSet) -> Outputs:
         parts = []
         for part in by_shard(videos):
             file = job.features / f"{part.manifest.shards[0].sha256[:16]}.pt"
-            run = partial(
-                clip_outputs, network, part, job.input, normalise, runtime.device, runtime.dtype, runtime.mapped
-            )
+            run = partial(clip_outputs, network, part, job.input, runtime.forward, runtime.mapped)
             parts.append(stored_outputs(file, run))
             runtime.report(f"features of {sum(len(p.id) for p in parts)} of {videos.manifest.videos} videos")
         return only(concatenate(parts), videos.labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,26 @@ class Normalise(NamedTuple):
         return (frames - self.mean) / self.std
 
 
+@dataclass(frozen=True)
+class Forward:
+    """How clips go through a network.
+
+    Attributes:
+        normalise: of the frames. device: of the network. dtype: of autocast; float32 turns it off.
+    """
+
+    normalise: Normalise
+    device: torch.device
+    dtype: torch.dtype
+
+    def __call__(self, network: nn.Module, frames: Tensor) -> Tensor:
+        """Frames (B, 3, T, H, W) in [0, 1], on the device -> what ``network`` makes of them, float32 (B, D)."""
+        frames = self.normalise(frames)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            output: Tensor = network(frames)
+        return output.float()
+
+
 class Outputs(NamedTuple):
     """Outputs of the n videos that could be decoded.
 
@@ -50,15 +71,7 @@ class Outputs(NamedTuple):
 
 
 @torch.no_grad()
-def clip_outputs(
-    network: nn.Module,
-    videos: LabelledSet,
-    spec: UniformSpec,
-    normalise: Normalise,
-    device: torch.device,
-    dtype: torch.dtype,
-    mapped: Map,
-) -> Outputs:
+def clip_outputs(network: nn.Module, videos: LabelledSet, spec: UniformSpec, forward: Forward, mapped: Map) -> Outputs:
     """Put ``network`` into evaluation mode and run it on every video."""
     network.eval()
     ids, labels, outputs, failed = list[str](), list[int](), list[Tensor](), list[dict[str, str]]()
@@ -69,7 +82,7 @@ def clip_outputs(
         ids.append(row["id"])
         labels.append(row["label"])
         parts = torch.from_numpy(clips).split(PASS_CLIPS)
-        outputs.append(torch.cat([_forward(network, part, normalise, device, dtype) for part in parts]))
+        outputs.append(torch.cat([_outputs(network, part, forward) for part in parts]))
     return Outputs(ids, torch.tensor(labels, dtype=torch.int64), outputs, failed)
 
 
@@ -89,14 +102,9 @@ def _decoded(
         yield pending.pop(0), clips, error
 
 
-def _forward(
-    network: nn.Module, clips: Tensor, normalise: Normalise, device: torch.device, dtype: torch.dtype
-) -> Tensor:
+def _outputs(network: nn.Module, clips: Tensor, forward: Forward) -> Tensor:
     """uint8 (K, T, H, W, 3) -> float32 (K, D), on the CPU."""
-    frames = normalise(to_float(clips.to(device).permute(0, 4, 1, 2, 3)))
-    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        output: Tensor = network(frames)
-    return output.float().cpu()
+    return forward(network, to_float(clips.to(forward.device).permute(0, 4, 1, 2, 3))).cpu()
 
 
 def concatenate(parts: Sequence[Outputs]) -> Outputs:

@@ -17,8 +17,9 @@ from torch.optim import Adam
 from paramcrop.crops.augment import augment
 from paramcrop.data.batch import Batch
 from paramcrop.errors import CheckpointError, NonFiniteLossError
-from paramcrop.evaluation.features import Normalise
+from paramcrop.evaluation.features import Forward
 from paramcrop.storage.checkpoint import NAME, load_checkpoint, newest_checkpoint, save_checkpoint
+from paramcrop.training.optim import cosine_decay
 
 
 class Training(NamedTuple):
@@ -84,9 +85,7 @@ def finetune(
     batches: Callable[[int], Iterable[Batch]],
     steps_per_epoch: int,
     training: Training,
-    normalise: Normalise,
-    device: torch.device,
-    dtype: torch.dtype,
+    forward: Forward,
     folder: Path,
     report: Callable[[int, float], None] = lambda epoch, loss: None,
 ) -> None:
@@ -100,18 +99,18 @@ def finetune(
     Raises:
         NonFiniteLossError: the loss is not finite; the message names the epoch.
     """
-    classifier.to(device)
+    classifier.to(forward.device)
     learned = [p for p in classifier.parameters() if p.requires_grad]
     optimizer = Adam(learned, lr=training.lr, weight_decay=training.weight_decay)
     first = _resume(classifier, optimizer, folder)
     for epoch in range(first, training.epochs):
         classifier.train()
         torch.manual_seed(_epoch_seed(training.seed, epoch))  # so that dropout is the same after a resume
-        total = torch.zeros((), device=device)
+        total = torch.zeros((), device=forward.device)
         for i, batch in enumerate(batches(epoch)):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(training, epoch + i / steps_per_epoch)
-            total += train_step(classifier, batch.to(device), optimizer, normalise, dtype)
+            total += train_step(classifier, batch.to(forward.device), optimizer, forward)
         loss = total.item() / steps_per_epoch
         if not math.isfinite(loss):
             raise NonFiniteLossError(f"the loss must be finite, but is {loss} in epoch {epoch + 1} of {folder}")
@@ -119,16 +118,13 @@ def finetune(
         report(epoch + 1, loss)
 
 
-def train_step(
-    classifier: Classifier, batch: Batch, optimizer: Adam, normalise: Normalise, dtype: torch.dtype
-) -> Tensor:
+def train_step(classifier: Classifier, batch: Batch, optimizer: Adam, forward: Forward) -> Tensor:
     """One update on the cross-entropy -> the loss, as a tensor: reading its value here would stall a GPU."""
-    frames = normalise(augment(batch.clip(0), batch.augmentation(0)))
+    frames = augment(batch.clip(0), batch.augmentation(0))
     labels = batch.label.to(frames.device)
-    with torch.autocast(frames.device.type, dtype, enabled=dtype != torch.float32):
-        logits = classifier(frames)
+    logits = forward(classifier, frames)
     # A label of -1 belongs to a black clip, the substitute when no video of a decode task is readable.
-    loss = F.cross_entropy(logits.float(), labels, ignore_index=-1)
+    loss = F.cross_entropy(logits, labels, ignore_index=-1)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
@@ -140,7 +136,7 @@ def learning_rate(training: Training, epoch: float) -> float:
     warmup = min(training.warmup, training.epochs / 2)  # a short training warms up for at most half of its epochs
     if epoch < warmup:
         return training.lr * epoch / warmup
-    return training.lr * 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / (training.epochs - warmup)))
+    return training.lr * cosine_decay(epoch - warmup, training.epochs - warmup)
 
 
 def load_classifier(classifier: Classifier, checkpoint: Path) -> int:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from paramcrop.data.labels import ranked_by_class
+from paramcrop.training.optim import cosine_decay
 
 MOMENTUM = 0.9
 BATCH = 256
@@ -68,7 +69,7 @@ def train_heads(
     steps, step = epochs * math.ceil(len(x) / BATCH), 0
     for _ in range(epochs):
         for rows in torch.randperm(len(x), generator=random).split(BATCH):
-            scale = 0.5 * (1 + math.cos(math.pi * step / steps))
+            scale = cosine_decay(step, steps)
             logits = torch.einsum("nd,gcd->gcn", x[rows], weights) + biases
             # The gradient of the mean cross-entropy by the logits; written out, it serves all heads in one einsum.
             error = (logits.softmax(1) - F.one_hot(labels[rows], classes).T) / len(rows)

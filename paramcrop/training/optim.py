@@ -85,7 +85,12 @@ def lr_factor(step: int, steps: int, warmup: int) -> float:
     """Fraction of the peak rate at ``step`` of ``steps``: linear over ``warmup`` steps, then a cosine to 0."""
     if step < warmup:
         return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+    return cosine_decay(step - warmup, max(steps - warmup, 1))
+
+
+def cosine_decay(done: float, total: float) -> float:
+    """Half a cosine: 1 at 0 of ``total`` steps or epochs, 0 at the last."""
+    return 0.5 * (1 + math.cos(math.pi * done / total))
 
 
 def set_lr(optimizer: Optimizer, step: int, steps: int, warmup: int) -> None:

@@ -13,7 +13,7 @@ import torch
 from paramcrop.errors import CheckpointError, DataError
 from paramcrop.evaluation import evaluate as evaluation
 from paramcrop.evaluation.evaluate import evaluate
-from paramcrop.evaluation.features import Normalise, clip_outputs
+from paramcrop.evaluation.features import Forward, Normalise, clip_outputs
 from paramcrop.evaluation.finetune import Classifier
 from paramcrop.evaluation.job import Job
 from paramcrop.evaluation.results import write_result
@@ -22,6 +22,7 @@ from paramcrop.report.pictures import draw_results
 from tests.labelled import BROKEN, TEST, TRAIN, make_job
 
 CPU = torch.device("cpu")
+FORWARD = Forward(Normalise(0.45, 0.225), CPU, torch.float32)
 SHORT = ("epochs=2", "batch=16")
 
 
@@ -113,9 +114,9 @@ def test_features_are_decoded_once_for_all_protocols(
 def test_a_videos_features_do_not_depend_on_its_neighbours(tiny_run: Path, labelled: str) -> None:
     job = make_job(tiny_run, labelled, "knn")
     videos = open_split(labelled, "test")
-    outputs = clip_outputs(job.network(), videos, job.input, Normalise(0.45, 0.225), CPU, torch.float32, map)
+    outputs = clip_outputs(job.network(), videos, job.input, FORWARD, map)
     classifier = Classifier(job.network(), videos.classes, 0.0, False, True, 0)
-    logits = clip_outputs(classifier, videos, job.input, Normalise(0.45, 0.225), CPU, torch.float32, map)
+    logits = clip_outputs(classifier, videos, job.input, FORWARD, map)
     assert [clips.shape for clips in outputs.clips] == [(10, 32)] * (TEST - BROKEN)
     head = classifier.head[1]
     for features, expected in zip(outputs.clips, logits.clips, strict=True):

@@ -10,14 +10,14 @@ from torch import nn
 from paramcrop.data.batch import Batch
 from paramcrop.data.clips import ClipSpec
 from paramcrop.errors import CheckpointError
-from paramcrop.evaluation.features import Normalise
+from paramcrop.evaluation.features import Forward, Normalise
 from paramcrop.evaluation.finetune import Classifier, Training, finetune, learning_rate, load_classifier
 from paramcrop.evaluation.videos import open_split, training_batches
 from paramcrop.storage.checkpoint import newest_checkpoint
 from paramcrop.training.build import build_backbone
 from tests.memory import tiny_config
 
-CPU, NORMALISE = torch.device("cpu"), Normalise(0.45, 0.225)
+FORWARD = Forward(Normalise(0.45, 0.225), torch.device("cpu"), torch.float32)
 TRAINING = Training(epochs=4, lr=1e-2, weight_decay=1e-3, warmup=1, seed=3)
 
 
@@ -41,7 +41,7 @@ def train(model: Classifier, folder: Path, labelled: str, killed_in: int = -1) -
             yield batch
 
     try:
-        finetune(model, batches, 2, TRAINING, NORMALISE, CPU, torch.float32, folder)
+        finetune(model, batches, 2, TRAINING, FORWARD, folder)
     except Killed:
         return
 

@@ -8,7 +8,16 @@ import torch
 from timm.optim.lars import Lars as TimmLars
 from torch import nn
 
-from paramcrop.training.optim import Lars, cropper_group, lr_factor, make_optimizer, network_groups, set_lr
+from paramcrop.evaluation.finetune import Training, learning_rate
+from paramcrop.training.optim import (
+    Lars,
+    cosine_decay,
+    cropper_group,
+    lr_factor,
+    make_optimizer,
+    network_groups,
+    set_lr,
+)
 
 
 def test_lars_equals_a_scalar_reference() -> None:
@@ -113,3 +122,12 @@ def test_set_lr_keeps_a_constant_group_at_its_peak() -> None:
     optimizer = make_optimizer(groups, "lars")
     set_lr(optimizer, 50, 100, 0)
     assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.15, 0.15, 0.1])
+
+
+def test_every_schedule_falls_by_the_same_cosine_to_the_last_bit() -> None:
+    """Values as each schedule computed them by a formula of its own."""
+    for step in range(97):
+        assert cosine_decay(step, 97) == 0.5 * (1 + math.cos(math.pi * step / 97))
+        assert lr_factor(step + 5, 102, 5) == 0.5 * (1 + math.cos(math.pi * step / 97))
+        rate = learning_rate(Training(epochs=97, lr=2e-4, weight_decay=0.0, warmup=0.0, seed=0), step)
+        assert rate == 2e-4 * 0.5 * (1 + math.cos(math.pi * step / 97))
