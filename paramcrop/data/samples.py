@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
 from threading import Lock
@@ -148,27 +149,51 @@ def read_segment(folder: str, segment: Segment) -> pa.Table:
     return table.append_column("position", pa.array(segment.position + np.arange(len(table))))
 
 
-def following_rows(
-    folder: str,
-    manifest: Manifest,
-    seed: int,
-    rows: int,
-    global_batch: int,
-    window: int,
-    labelled: Labelled | None,
-    epoch: int,
-    position: int,
-) -> Iterator[dict[str, Any]]:
+@dataclass(frozen=True)
+class TrainingSet:
+    """The videos of a training and the order in which it sees them.
+
+    Attributes:
+        folder, manifest: of the shards.
+        seed: of the order and of every draw.
+        global_batch: videos per step over all workers.
+        window: row groups whose rows are shuffled together.
+        labelled: the rows that show their labels; None: all do.
+    """
+
+    folder: str
+    manifest: Manifest
+    seed: int
+    global_batch: int
+    window: int = 8
+    labelled: Labelled | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows of an epoch, in whole global batches."""
+        quota = self.labelled.quota if self.labelled else 0
+        return steps_per_epoch(self.manifest.videos, self.global_batch, quota) * self.global_batch
+
+    def segments(self, epoch: int) -> list[Segment]:
+        """See ``epoch_segments``."""
+        return epoch_segments(self.manifest, self.seed, epoch, self.rows, self.window, self.labelled)
+
+    def place_of(self, epoch: int, position: int) -> tuple[str, int, int]:
+        """See ``order.place_of``."""
+        return place_of(self.manifest, self.seed, epoch, self.rows, position, self.window, self.labelled)
+
+
+def following_rows(videos: TrainingSet, epoch: int, position: int) -> Iterator[dict[str, Any]]:
     """The next rows after a row, at most ``SUBSTITUTES``, without labels; each is read when it is requested.
 
     They wrap around the end of the row's global batch, so they do not depend on how it is divided into tasks and
     workers.
     """
-    fs, root = open_folder(folder)
-    first = position // global_batch * global_batch
-    for i in range(1, min(SUBSTITUTES, global_batch - 1) + 1):
-        next_position = first + (position - first + i) % global_batch
-        file, group, row = place_of(manifest, seed, epoch, rows, next_position, window, labelled)
+    fs, root = open_folder(videos.folder)
+    first = position // videos.global_batch * videos.global_batch
+    for i in range(1, min(SUBSTITUTES, videos.global_batch - 1) + 1):
+        next_position = first + (position - first + i) % videos.global_batch
+        file, group, row = videos.place_of(epoch, next_position)
         yield read_row_group(fs, f"{root}/{file}", group).select(["id", "video"]).slice(row, 1).to_pylist()[0]
 
 
@@ -184,9 +209,9 @@ def epoch_batches(
 ) -> Iterator[dict[str, Any]]:
     """The global batches of an epoch (columns of ``cut_batch``), decoded in this process; the same samples as Ray's."""
     rows: list[dict[str, Any]] = []
-    total = steps_per_epoch(manifest.videos, global_batch, labelled.quota if labelled else 0) * global_batch
-    following = partial(following_rows, folder, manifest, seed, total, global_batch, window, labelled)
-    for segment in epoch_segments(manifest, seed, epoch, total, window, labelled):
+    videos = TrainingSet(folder, manifest, seed, global_batch, window, labelled)
+    following = partial(following_rows, videos)
+    for segment in videos.segments(epoch):
         rows += read_segment(folder, segment).to_pylist()
         while len(rows) >= global_batch:
             yield cut_batch(rows[:global_batch], spec, seed, following)

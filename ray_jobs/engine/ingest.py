@@ -9,7 +9,8 @@ One execution spans all epochs: nothing starts up between two of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -20,9 +21,7 @@ from ray.data import Dataset, ExecutionOptions, ExecutionResources, TaskPoolStra
 
 from paramcrop.data.clips import ClipSpec, cut_sample
 from paramcrop.data.killable import Killable
-from paramcrop.data.manifest import Manifest
-from paramcrop.data.order import Labelled, Segment, epoch_segments, steps_per_epoch
-from paramcrop.data.samples import Cut, Following, cut_batches, following_rows, read_segment
+from paramcrop.data.samples import Cut, TrainingSet, cut_batches, following_rows, read_segment
 from ray_jobs.engine.plan import DECODE_CPUS
 from ray_jobs.engine.ray_private import lighten, loop_callbacks
 
@@ -34,51 +33,50 @@ TASK_ROWS, MOST_TASK_BYTES = 64, 400 * 2**20
 MOST_BLOCK_ROWS, MOST_BLOCK_BYTES = 32, 48 * 2**20
 
 
-def training_samples(
-    folder: str,
-    manifest: Manifest,
-    spec: ClipSpec,
-    seed: int,
-    epochs: range,
-    global_batch: int,
-    window: int,
-    block_rows: int,
-    timeout: float,
-    labelled: Labelled | None = None,
-    skip: int = 0,
-    readers: int = 1,
-    decoders: int = 1,
-) -> Dataset:
-    """Every sample of ``epochs``, in whole global batches, in blocks of exactly ``block_rows`` (a divisor of those).
+@dataclass(frozen=True)
+class Decoding:
+    """How decoding is divided into tasks.
 
-    Columns are ``paramcrop.data.samples.cut_batch``'s. ``timeout`` is a video's, in seconds. The first ``skip`` samples
-    of the first epoch are left out. ``readers`` segments are read at a time; ``decoders`` processes decode
-    a task's videos.
+    Attributes:
+        block_rows: rows of a block, a divisor of the global batch.
+        timeout: seconds that a video may take.
+        readers: segments that are read at the same time.
+        decoders: processes that decode the videos of a task.
     """
-    rows = steps_per_epoch(manifest.videos, global_batch, labelled.quota if labelled else 0) * global_batch
-    following = partial(following_rows, folder, manifest, seed, rows, global_batch, window, labelled)
-    order = partial(epoch_segments, manifest, seed, rows=rows, window=window, labelled=labelled)
+
+    block_rows: int
+    timeout: float
+    readers: int = 1
+    decoders: int = 1
+
+
+def training_samples(videos: TrainingSet, spec: ClipSpec, epochs: range, decoding: Decoding, skip: int = 0) -> Dataset:
+    """Every sample of ``epochs``, in whole global batches, in blocks of exactly ``decoding.block_rows``.
+
+    Columns are ``paramcrop.data.samples.cut_batch``'s. The first ``skip`` samples of the first epoch are left out.
+    """
+    block_rows, decoders = decoding.block_rows, decoding.decoders
     # A task a segment. Only the segment's place travels; the task works out what is in it.
     places = [
         {"epoch": epoch, "segment": i, "skip": max(0, skip - segment.position if epoch == epochs[0] else 0)}
         for epoch in epochs
-        for i, segment in enumerate(order(epoch))
+        for i, segment in enumerate(videos.segments(epoch))
         if epoch > epochs[0] or segment.position + len(segment.take) > skip
     ]
     encoded = ray.data.from_items(places, override_num_blocks=len(places)).map_batches(
-        partial(_read, folder=folder, order=order),
+        partial(_read, videos=videos),
         batch_size=1,
         batch_format="numpy",
         num_cpus=LIGHT_CPUS,
-        compute=TaskPoolStrategy(size=readers),
+        compute=TaskPoolStrategy(size=decoding.readers),
     )
     # A task takes whole blocks: one for a segment would decode all of it, others the segments after it, and what those
     # make would wait in memory for its turn. Strictly, so that every task's rows are whole blocks of block_rows.
     task_rows = task_blocks(block_rows, spec, decoders) * block_rows
     sliced = encoded.repartition(target_num_rows_per_block=task_rows, strict=True)
-    lighten(sliced, LIGHT_CPUS, readers)  # whole CPUs are what decoding would lack
+    lighten(sliced, LIGHT_CPUS, decoding.readers)  # whole CPUs are what decoding would lack
     samples = sliced.map_batches(
-        partial(_decode, rows=block_rows, spec=spec, seed=seed, following=following, timeout=timeout, count=decoders),
+        partial(_decode, videos=videos, spec=spec, decoding=decoding),
         batch_size=task_rows,
         batch_format="pyarrow",
         num_cpus=DECODE_CPUS * decoders,
@@ -116,15 +114,15 @@ def row_bytes(spec: ClipSpec) -> int:
     return spec.clips * spec.frames * spec.size**2 * 3
 
 
-def _read(batch: dict[str, np.ndarray], folder: str, order: Callable[[int], list[Segment]]) -> pa.Table:
+def _read(batch: dict[str, np.ndarray], videos: TrainingSet) -> pa.Table:
     (epoch,), (segment,), (skip,) = batch["epoch"], batch["segment"], batch["skip"]
-    return read_segment(folder, order(int(epoch))[segment]).slice(int(skip))
+    return read_segment(videos.folder, videos.segments(int(epoch))[segment]).slice(int(skip))
 
 
-def _decode(
-    table: pa.Table, rows: int, spec: ClipSpec, seed: int, following: Following, timeout: float, count: int
-) -> Iterator[dict[str, Any]]:
-    yield from cut_batches(table.to_pylist(), rows, spec, seed, following, _cutters(timeout, count))
+def _decode(table: pa.Table, videos: TrainingSet, spec: ClipSpec, decoding: Decoding) -> Iterator[dict[str, Any]]:
+    rows, following = table.to_pylist(), partial(following_rows, videos)
+    cutters = _cutters(decoding.timeout, decoding.decoders)
+    yield from cut_batches(rows, decoding.block_rows, spec, videos.seed, following, cutters)
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from math import ceil
@@ -22,6 +23,7 @@ from paramcrop.data.killable import KEEP_MEMORY
 from paramcrop.data.labels import labelled_rows
 from paramcrop.data.manifest import Manifest
 from paramcrop.data.order import Labelled, steps_per_epoch
+from paramcrop.data.samples import TrainingSet
 from paramcrop.errors import DecodeFailuresError, NonFiniteLossError, ParamCropError, StorageError
 from paramcrop.settings.config import Config
 from paramcrop.storage.checkpoint import newest_checkpoint, steps_done
@@ -30,7 +32,7 @@ from paramcrop.storage.runs import still_held
 from paramcrop.training.build import build_clip_spec
 from paramcrop.training.pretrain import pretrain
 from paramcrop.training.recorder import Recorder
-from ray_jobs.engine.ingest import execution_options, reader_count, rows_per_block, training_samples
+from ray_jobs.engine.ingest import Decoding, execution_options, reader_count, rows_per_block, training_samples
 from ray_jobs.engine.plan import Plan
 from ray_jobs.engine.ray_private import linked_errors
 
@@ -90,23 +92,44 @@ def find_checkpoint(place: Mirror) -> tuple[Path | None, list[str]]:
     return place.folder / "checkpoints" / name, passed_over
 
 
-def run_pretraining(config: Config, plan: Plan, data: str, manifest: Manifest, place: Mirror, lease: str) -> None:
+@dataclass(frozen=True)
+class Pretraining:
+    """One run and what is needed to train it.
+
+    Attributes:
+        config: settings of the run.
+        plan: share of the cluster that the run gets.
+        data, manifest: folder or URI of the shards, and their manifest.
+        place: of the run, seen by every node.
+        lease: path of this process's lease on the run.
+    """
+
+    config: Config
+    plan: Plan
+    data: str
+    manifest: Manifest
+    place: Mirror
+    lease: str
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return steps_per_epoch(self.manifest.videos, self.config.train.global_batch, self.config.labelled_rows)
+
+
+def run_pretraining(run: Pretraining) -> None:
     """Train, from the newest intact checkpoint if there is one, and wait for the end.
 
     Workers that die are started again, from the newest checkpoint, ``train.max_restarts`` times.
-
-    Args:
-        data: folder or URI of shards. place: the run's, seen by every node. lease: the place of this process's, of it.
 
     Raises:
         ParamCropError: what a worker raised, if it is one of ours.
         ray.train.TrainingFailedError: any other failure.
         KeyboardInterrupt: Ctrl-C; the workers have been stopped.
     """
-    steps = steps_per_epoch(manifest.videos, config.train.global_batch, config.labelled_rows)
-    job = {"config": config.model_dump(), "steps_per_epoch": steps, "threads": plan.threads}
-    job |= {"classes": manifest.classes}
-    labelled = labelled_videos(config, data, manifest)
+    config, plan, place, lease = run.config, run.plan, run.place, run.lease
+    job = {"config": config.model_dump(), "steps_per_epoch": run.steps_per_epoch, "threads": plan.threads}
+    job |= {"classes": run.manifest.classes}
+    labelled = labelled_videos(config, run.data, run.manifest)
     failures: Any = {"max_failures": config.train.max_restarts, "controller_failure_limit": CONTROLLER_FAILURES}
     environment: Any = {} if plan.use_gpu else {"worker_runtime_env": {"env_vars": KEEP_MEMORY}}
     function: Any = train_worker  # what it returns is missing in Ray's types, on both sides
@@ -125,7 +148,7 @@ def run_pretraining(config: Config, plan: Plan, data: str, manifest: Manifest, p
             failure_config=FailureConfig(**failures),
             **environment,
         ),
-        datasets={"train": partial(make_dataset, config, plan, data, manifest, labelled, steps, place)},
+        datasets={"train": partial(make_dataset, run, labelled)},
         dataset_config=DataConfig(execution_options=execution_options(plan.data_cpus), enable_shard_locality=False),
     )
     try:
@@ -139,30 +162,20 @@ def run_pretraining(config: Config, plan: Plan, data: str, manifest: Manifest, p
         raise getattr(errors, name)(text)
 
 
-def make_dataset(
-    config: Config, plan: Plan, data: str, manifest: Manifest, labelled: Labelled | None, steps: int, place: Mirror
-) -> ray.data.Dataset:
+def make_dataset(run: Pretraining, labelled: Labelled | None) -> ray.data.Dataset:
     """Called by Ray Train on its controller, at every start of the workers: the epochs that are still to be done."""
     ray.data.DataContext.get_current().execution_no_progress_timeout_s = 4 * 3600  # a long pause is not a fault
+    config, plan, steps = run.config, run.plan, run.steps_per_epoch
     spec = build_clip_spec(config)
-    place = Mirror.of(place.uri, "controller") if place.uri else place
+    place = Mirror.of(run.place.uri, "controller") if run.place.uri else run.place
     place.fetch()
     done, step = steps_done(newest_checkpoint(place.folder, place.fetch)[0])
-    return training_samples(
-        data,
-        manifest,
-        spec,
-        config.seed,
-        range(done, ceil(config.total_steps(steps) / steps)),
-        config.train.global_batch,
-        config.data.shuffle_row_groups,
-        rows_per_block(config.batch_per_worker, spec, config.data.task_rows, plan.decoders),
-        config.data.decode_timeout,
-        labelled,
-        (step - done * steps) * config.train.global_batch,
-        reader_count(plan.data_cpus),
-        plan.decoders,
-    )
+    batch, window = config.train.global_batch, config.data.shuffle_row_groups
+    videos = TrainingSet(run.data, run.manifest, config.seed, batch, window, labelled)
+    block_rows = rows_per_block(config.batch_per_worker, spec, config.data.task_rows, plan.decoders)
+    decoding = Decoding(block_rows, config.data.decode_timeout, reader_count(plan.data_cpus), plan.decoders)
+    epochs = range(done, ceil(config.total_steps(steps) / steps))
+    return training_samples(videos, spec, epochs, decoding, skip=(step - done * steps) * batch)
 
 
 def labelled_videos(config: Config, data: str, manifest: Manifest) -> Labelled | None:

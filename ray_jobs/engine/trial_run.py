@@ -6,7 +6,6 @@ import os
 import time
 from contextlib import suppress
 from threading import Thread
-from typing import Any
 
 from paramcrop.data.order import steps_per_epoch
 from paramcrop.errors import LeaseError
@@ -19,7 +18,7 @@ from paramcrop.storage.runs import begin, ending, hold, is_finished, read_metric
 from paramcrop.sweeps.objective import main_value
 from paramcrop.sweeps.record import TrialRecorder
 from ray_jobs.engine.evaluators import run_evaluations
-from ray_jobs.engine.train import run_pretraining
+from ray_jobs.engine.train import Pretraining, run_pretraining
 from ray_jobs.engine.work import Work, report
 from ray_jobs.videos import find_videos
 
@@ -48,8 +47,8 @@ def pretrain(config: Config, compared: bool, recorder: TrialRecorder, work: Work
                 begin(place, config, manifest.content_id, manifest.about, lambda text: None)
                 with ending(place, steps):
                     if steps_done(newest_checkpoint(place.folder, place.fetch)[0])[1] < steps:
-                        job = (config, work.plan, data, manifest, place, lease.path)
-                        _watched(job, steps, compared, recorder, work)
+                        run = Pretraining(config, work.plan, data, manifest, place, lease.path)
+                        _watched(run, steps, compared, recorder, work)
         except LeaseError as held:
             recorder.doing(f"seed {config.seed}: waiting: {held}")
             time.sleep(WAIT)
@@ -65,13 +64,13 @@ def finished(place: Mirror) -> bool:
     return is_finished(place.folder)
 
 
-def _watched(job: tuple[Any, ...], steps: int, compared: bool, recorder: TrialRecorder, work: Work) -> None:
+def _watched(run: Pretraining, steps: int, compared: bool, recorder: TrialRecorder, work: Work) -> None:
     """Train in a thread, and meanwhile say how far it is, and compare; raises what the training raises."""
-    config, place, raised = job[0], job[4], list[BaseException]()
+    config, place, raised = run.config, run.place, list[BaseException]()
 
     def train() -> None:
         try:
-            run_pretraining(*job)
+            run_pretraining(run)
         except BaseException as error:
             raised.append(error)
 

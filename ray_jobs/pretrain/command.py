@@ -122,13 +122,13 @@ def train(
     if done == steps:
         return
     from ray_jobs.engine.connect import connect, planned
-    from ray_jobs.engine.train import run_pretraining
+    from ray_jobs.engine.train import Pretraining, run_pretraining
 
     connect(config.run.ray_logs, trains=True)
     with planned(config, partial(plan_of, config), lambda text: console.print(text, highlight=False)) as plan:
         console.print(f"resources: {plan.arithmetic}", highlight=False)
         with run_progress(place, steps, console):
-            run_pretraining(config, plan, data, manifest, place, lease)
+            run_pretraining(Pretraining(config, plan, data, manifest, place, lease))
 
 
 def finish(place: Mirror, seconds: float, console: Console) -> None:

@@ -97,13 +97,14 @@ def loader(rows: list[dict[str, Any]]) -> float:
 
 def ray_data(folder: str, manifest: Manifest, epochs: int = 1) -> float:
     """Windows/s from the first batch on, in whole batches as a trainer gets them."""
-    from ray_jobs.engine.ingest import execution_options, rows_per_block, training_samples
+    from paramcrop.data.samples import TrainingSet
+    from ray_jobs.engine.ingest import Decoding, execution_options, rows_per_block, training_samples
     from ray_jobs.engine.plan import Node, decoders_per_task
 
     decoders = decoders_per_task([Node(CORES)], CORES)
     block = rows_per_block(BATCH, SPEC, decoders=decoders)
-    given = folder, manifest, SPEC, 0, range(epochs), BATCH, 8, block, 60.0
-    samples = training_samples(*given, decoders=decoders)
+    videos, decoding = TrainingSet(folder, manifest, 0, BATCH), Decoding(block, 60.0, decoders=decoders)
+    samples = training_samples(videos, SPEC, range(epochs), decoding)
     samples.context.execution_options = execution_options(CORES)
     batches = samples.iter_batches(batch_size=BATCH, batch_format="numpy", prefetch_batches=1)
     return steady(len(batch["id"]) for batch in batches)

@@ -44,7 +44,8 @@ def memory() -> Memory:
 def run(device: str) -> Report:
     import ray
 
-    from ray_jobs.engine.ingest import execution_options, rows_per_block, training_samples
+    from paramcrop.data.samples import TrainingSet
+    from ray_jobs.engine.ingest import Decoding, execution_options, rows_per_block, training_samples
     from ray_jobs.engine.plan import Node, decoders_per_task
 
     quiet_ray(CORES)
@@ -53,8 +54,8 @@ def run(device: str) -> Report:
             before = bare(rows_of(folder))
             decoders = decoders_per_task([Node(CORES)], CORES)
             block = rows_per_block(BATCH, SPEC, decoders=decoders)
-            given = folder, manifest, SPEC, 0, range(EPOCHS), BATCH, 8, block, 60.0
-            samples = training_samples(*given, decoders=decoders)
+            videos, decoding = TrainingSet(folder, manifest, 0, BATCH), Decoding(block, 60.0, decoders=decoders)
+            samples = training_samples(videos, SPEC, range(EPOCHS), decoding)
             samples.context.execution_options = execution_options(CORES)
             start = time.perf_counter()
             times, after = list[float](), list[Memory]()

@@ -14,7 +14,15 @@ from paramcrop.data.clips import ClipSpec, Sample, cut_sample
 from paramcrop.data.killable import Killable
 from paramcrop.data.manifest import Manifest
 from paramcrop.data.order import epoch_segments, place_of
-from paramcrop.data.samples import SUBSTITUTES, cut_batch, cut_batches, epoch_batches, following_rows, read_segment
+from paramcrop.data.samples import (
+    SUBSTITUTES,
+    TrainingSet,
+    cut_batch,
+    cut_batches,
+    epoch_batches,
+    following_rows,
+    read_segment,
+)
 from paramcrop.data.shards import read_videos, write_shards
 
 SPEC = ClipSpec(frames=8, size=32)
@@ -143,7 +151,7 @@ def test_place_of_finds_every_row(shards: tuple[str, Manifest]) -> None:
 def test_substitutes_are_the_next_rows_of_the_global_batch(shards: tuple[str, Manifest]) -> None:
     folder, manifest = shards
     shown = [batch["id"].tolist() for batch in epoch_batches(folder, manifest, SPEC, 0, 0, BATCH, WINDOW)]
-    find = partial(following_rows, folder, manifest, 0, len(shown) * BATCH, BATCH, WINDOW, None, 0)
+    find = partial(following_rows, TrainingSet(folder, manifest, 0, BATCH, WINDOW), 0)
     assert [row["id"] for row in find(BATCH + 3)] == shown[1][4 : 4 + SUBSTITUTES]
     assert [row["id"] for row in find(2 * BATCH - 2)] == [shown[1][-1], *shown[1][: SUBSTITUTES - 1]]  # it wraps around
 
@@ -159,7 +167,7 @@ def test_a_substitute_does_not_depend_on_the_division_of_a_batch(shards: tuple[s
     failed = [(b["id"][i], b["substitute"][i]) for b in whole for i in range(BATCH) if b["error"][i]]
     assert len(failed) == 2 and all(substitute for _, substitute in failed)
     total = len(whole) * BATCH
-    following = partial(following_rows, folder, manifest, 0, total, BATCH, WINDOW, None)
+    following = partial(following_rows, TrainingSet(folder, manifest, 0, BATCH, WINDOW))
     encoded = [r for s in epoch_segments(manifest, 0, 0, total, WINDOW) for r in read_segment(folder, s).to_pylist()]
     for size in (1, 4):
         for first in range(0, total, size):

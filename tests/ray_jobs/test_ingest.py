@@ -19,9 +19,9 @@ from ray.data._internal.execution.metadata_fetcher import InlineMetadataFetcher
 
 from paramcrop.data.clips import ClipSpec
 from paramcrop.data.manifest import Manifest
-from paramcrop.data.samples import epoch_batches
+from paramcrop.data.samples import TrainingSet, epoch_batches
 from ray_jobs.engine import ingest, ray_private
-from ray_jobs.engine.ingest import execution_options, rows_per_block, training_samples
+from ray_jobs.engine.ingest import Decoding, execution_options, rows_per_block, training_samples
 
 pytestmark = pytest.mark.ray
 
@@ -42,8 +42,8 @@ def dealt(folder: str, manifest: Manifest, workers: int, timeout: float = 60) ->
     """The batches each of ``workers`` gets, over all epochs."""
     batch = GLOBAL // workers
     block_rows = rows_per_block(batch, SPEC)
-    given = folder, manifest, SPEC, SEED, range(EPOCHS), GLOBAL, WINDOW, block_rows, timeout
-    dataset = training_samples(*given, decoders=workers)
+    decoding = Decoding(block_rows, timeout, decoders=workers)
+    dataset = training_samples(TrainingSet(folder, manifest, SEED, GLOBAL, WINDOW), SPEC, range(EPOCHS), decoding)
     dataset.context.execution_options = execution_options(2)
     splits = dataset.streaming_split(workers, equal=True)
     got: list[list[dict[str, Any]]] = [[] for _ in splits]
@@ -88,7 +88,7 @@ def test_videos_that_take_too_long_keep_their_slots(shards: tuple[str, Manifest]
 @pytest.mark.usefixtures("local_ray")
 def test_a_block_comes_in_one_piece(shards: tuple[str, Manifest]) -> None:
     """Two pieces would be copied into one by the process that trains."""
-    dataset = training_samples(*shards, SPEC, SEED, range(2), GLOBAL, WINDOW, 3, 60)
+    dataset = training_samples(TrainingSet(*shards, SEED, GLOBAL, WINDOW), SPEC, range(2), Decoding(3, 60))
     dataset.context.execution_options = execution_options(2)
     blocks: Any = dataset.iter_batches(batch_size=None, batch_format="pyarrow")
     pieces = [(len(block), block.column("video").num_chunks) for block in blocks]
@@ -101,7 +101,7 @@ def test_a_segment_is_shared_out_among_tasks(shards: tuple[str, Manifest], monke
     folder, manifest = shards
     whole = 1000  # row groups: an epoch is one segment
     monkeypatch.setattr(ingest, "TASK_ROWS", 13)
-    dataset = training_samples(folder, manifest, SPEC, SEED, range(1), GLOBAL, whole, 3, 60)
+    dataset = training_samples(TrainingSet(folder, manifest, SEED, GLOBAL, whole), SPEC, range(1), Decoding(3, 60))
     dataset.context.execution_options = execution_options(2)
     rows = sum(len(columns["id"]) for columns in dataset.iter_batches(batch_size=3, batch_format="numpy"))
     steps = re.findall(r"(MapBatches\S+|Streaming\S+): (\d+) tasks executed, (\d+) blocks", dataset.stats())
@@ -124,7 +124,7 @@ def test_what_a_task_gives_is_taken_soon(shards: tuple[str, Manifest], monkeypat
         done(fetcher, task)
 
     monkeypatch.setattr(InlineMetadataFetcher, "in_data_ready_done", noted)
-    dataset = training_samples(*shards, SPEC, SEED, range(1), GLOBAL, WINDOW, 3, 60)
+    dataset = training_samples(TrainingSet(*shards, SEED, GLOBAL, WINDOW), SPEC, range(1), Decoding(3, 60))
     dataset.context.execution_options = execution_options(2)
     assert sum(1 for _ in dataset.iter_batches(batch_size=3, batch_format="numpy")) == 48 // 3
     assert streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S == ray_private.WAIT and ended
@@ -134,7 +134,7 @@ def test_what_a_task_gives_is_taken_soon(shards: tuple[str, Manifest], monkeypat
 def test_what_blocks_took_is_not_kept_for_ever(shards: tuple[str, Manifest], monkeypatch: pytest.MonkeyPatch) -> None:
     """Of each operator's blocks the last few; those that come after the loop's last step on top."""
     monkeypatch.setattr(ray_private, "KEPT", 2)
-    dataset = training_samples(*shards, SPEC, SEED, range(10), GLOBAL, WINDOW, 3, 60)
+    dataset = training_samples(TrainingSet(*shards, SEED, GLOBAL, WINDOW), SPEC, range(10), Decoding(3, 60))
     dataset.context.execution_options = execution_options(2)
     assert sum(1 for _ in dataset.iter_batches(batch_size=3, batch_format="numpy")) == 10 * 48 // 3
     places, *kept = [int(blocks) for blocks in re.findall(r"tasks executed, (\d+) blocks", dataset.stats())]
@@ -157,7 +157,7 @@ def test_every_cpu_decodes_while_there_is_still_something_to_read(
 
     monkeypatch.setattr(ingest, "_decode", watched)
     monkeypatch.setattr(ingest, "TASK_ROWS", 3)
-    dataset = training_samples(folder, manifest, SPEC, SEED, range(2), GLOBAL, 1, 3, 60)
+    dataset = training_samples(TrainingSet(folder, manifest, SEED, GLOBAL, 1), SPEC, range(2), Decoding(3, 60))
     dataset.context.execution_options = execution_options(2)
     for _ in dataset.iter_batches(batch_size=3, batch_format="numpy"):
         pass
@@ -170,7 +170,7 @@ def test_every_cpu_decodes_while_there_is_still_something_to_read(
 @pytest.mark.usefixtures("local_ray")
 def test_who_waits_for_the_trainer_takes_no_core(shards: tuple[str, Manifest]) -> None:
     """Ray Data's loop runs in a thread of this process, and looks without a pause when its memory is full."""
-    dataset = training_samples(*shards, SPEC, SEED, range(200), GLOBAL, WINDOW, 12, 60)
+    dataset = training_samples(TrainingSet(*shards, SEED, GLOBAL, WINDOW), SPEC, range(200), Decoding(12, 60))
     options = execution_options(2)
     options.resource_limits = options.resource_limits.copy(object_store_memory=2**20)
     dataset.context.execution_options = options
