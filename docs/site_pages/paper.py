@@ -5,7 +5,7 @@ from __future__ import annotations
 from paramcrop.paper.cost import cost_of
 from paramcrop.paper.spaces import paper_space, preset_of
 from paramcrop.paper.tables import Entry, Paper
-from paramcrop.settings.presets import show
+from paramcrop.settings.explain import show
 from paramcrop.sweeps.space import FOLDER, read_space, space_at
 from site_pages.markdown import table
 

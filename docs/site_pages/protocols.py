@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from paramcrop.evaluation.protocols import PROTOCOLS, SHORT, Protocol, parameters
-from paramcrop.settings.presets import show
+from paramcrop.settings.explain import show
 from site_pages.markdown import meaning, table
 
 KINDS = {  # what a protocol of each kind does

@@ -8,8 +8,9 @@ from pydantic.fields import FieldInfo
 
 from paramcrop.evaluation.protocols import Protocol
 from paramcrop.settings.config import Config
+from paramcrop.settings.explain import show
 from paramcrop.settings.identity import flatten, where_fields
-from paramcrop.settings.presets import all_options, load_config, preset_names, show
+from paramcrop.settings.presets import all_options, load_config, preset_names
 from site_pages.markdown import meaning, table
 
 UNSTATED = "(not in the paper)"

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from paramcrop.paper.tables import FILE as PAPER
-from paramcrop.settings.presets import show
+from paramcrop.settings.explain import show
 from paramcrop.sweeps.space import FOLDER, Space, read_space
 from site_pages.markdown import meaning, table
 

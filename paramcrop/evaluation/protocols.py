@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from paramcrop.errors import ConfigError
 from paramcrop.settings.digest import short_hash
-from paramcrop.settings.presets import explain, nearest, parse_override
+from paramcrop.settings.explain import nearest, validated
+from paramcrop.settings.presets import parse_override
 
 
 def _field(default: Any, text: str, **limits: Any) -> Any:
@@ -134,10 +135,7 @@ def find_protocol(name: str, overrides: Iterable[str] = ()) -> Protocol:
         if key not in known:
             raise ConfigError(f"{full} has the parameters {', '.join(known)}, but not {key!r}{nearest(key, known)}")
         values[key] = value
-    try:
-        return Protocol.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(f"{full}: {explain(error, Protocol.model_fields)}") from None
+    return validated(Protocol, values, full)
 
 
 def parameters(protocol: Protocol) -> list[str]:

@@ -13,7 +13,7 @@ from paramcrop.errors import ConfigError
 from paramcrop.evaluation.protocols import Protocol, find_protocol, parameters
 from paramcrop.settings.config import Config
 from paramcrop.settings.custom import is_custom
-from paramcrop.settings.presets import nearest
+from paramcrop.settings.explain import nearest
 from paramcrop.storage.mirror import mirror_at
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from paramcrop.report import text
 from paramcrop.report.figures import Picture, draw
 from paramcrop.report.paper_table import View, scale_of, show_both, title, view
 from paramcrop.report.table import Table, make_table, task_of, tidy_rows
-from paramcrop.settings.presets import show
+from paramcrop.settings.explain import show
 from paramcrop.storage.files import whole
 from paramcrop.storage.lease import is_held
 from paramcrop.sweeps.record import UNFINISHED, read_records

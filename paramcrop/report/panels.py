@@ -21,7 +21,7 @@ from optuna.visualization import matplotlib as draw
 
 from paramcrop.report.facts import Spread, final_metric
 from paramcrop.report.table import Row, Table, Task
-from paramcrop.settings.presets import show
+from paramcrop.settings.explain import show
 from paramcrop.storage.files import whole
 from paramcrop.sweeps.objective import objective_parts
 from paramcrop.sweeps.space import Space

@@ -9,7 +9,7 @@ from typing import Any
 from paramcrop.evaluation.statistics import Difference, Mean
 from paramcrop.report.facts import FINAL_METRICS, RunFacts, Spread, common_settings, final_metric
 from paramcrop.report.table import Cell, Row, Table, Task, named_by_id
-from paramcrop.settings.presets import show
+from paramcrop.settings.explain import show
 from paramcrop.sweeps.trials import rounded
 
 SPREAD = "± 95 % interval over pretraining seeds (from three seeds on)"

@@ -1,21 +1,20 @@
-"""Build a Config from a preset, a file and ``key=value`` texts; list its options; explain its errors in one line."""
+"""Build a Config from a preset, a file and ``key=value`` texts; list its options."""
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from importlib import resources
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from paramcrop.errors import ConfigError
 from paramcrop.settings.config import Config
+from paramcrop.settings.explain import but, choices, nearest, show, validated
 from paramcrop.settings.identity import MAPPINGS, flatten
 
 
@@ -41,7 +40,7 @@ def load_config(preset: str | None = None, file: str | Path | None = None, overr
     if preset is not None:
         values |= flatten(_preset(preset))
     if file is not None:
-        values |= _read(Path(file))
+        values |= flatten(read_mapping(Path(file), "--config"))
     known = [key for key, _ in all_options()]
     values |= dict(parse_override(text, known) for text in overrides)
     return make_config(values)
@@ -55,10 +54,7 @@ def make_config(values: Mapping[str, Any]) -> Config:
         if not any(key.startswith(f"{mapping}.") for mapping in MAPPINGS):  # an entry of one may be anything
             _check_key(key, value, options)
         _put(nested, key, value)
-    try:
-        return Config.model_validate(nested)
-    except ValidationError as error:
-        raise ConfigError(explain(error, options)) from None
+    return validated(Config, nested)
 
 
 def _check_key(key: str, value: Any, options: Mapping[str, FieldInfo]) -> None:
@@ -68,7 +64,7 @@ def _check_key(key: str, value: Any, options: Mapping[str, FieldInfo]) -> None:
     if key not in options:
         raise ConfigError(_unknown(key, options))
     if isinstance(value, bool) and bool not in (options[key].annotation, *get_args(options[key].annotation)):
-        raise ConfigError(_expectation(key, options[key], "bool", "must not be true or false", value))
+        raise ConfigError(but(f"{key}: must not be true or false", options[key], value))
 
 
 def _put(nested: dict[str, Any], key: str, value: Any) -> None:
@@ -99,24 +95,10 @@ def describe_options() -> str:
             doc = Config.model_fields[parent].annotation.__doc__ if parent else Config.__doc__
             lines += ["", f"{parent or 'top level'}: {doc}"]
             section = parent
-        choices = _choices(field)
-        lines.append(f"  {key}={show(field.default)}{f' ({choices})' if choices else ''}")
+        known = choices(field)
+        lines.append(f"  {key}={show(field.default)}{f' ({known})' if known else ''}")
         lines.append(f"      {field.description}")
     return "\n".join(lines).lstrip()
-
-
-def show(value: Any) -> str:
-    """A value in the form in which a user types it after ``key=``."""
-    if isinstance(value, tuple | list):
-        return f"[{','.join(show(v) for v in value)}]"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else f"{value}"
-
-
-def _choices(field: FieldInfo) -> str:
-    if isinstance(field.json_schema_extra, dict) and "names" in field.json_schema_extra:
-        return " | ".join(map(str, cast(list[str], field.json_schema_extra["names"])))
-    values = [a for a in get_args(field.annotation) if isinstance(a, str | int) and not isinstance(a, type)]
-    return " | ".join(str(v) for v in values)
 
 
 def _preset(name: str) -> dict[str, Any]:
@@ -129,16 +111,24 @@ def _preset(name: str) -> dict[str, Any]:
     return values
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path, name: str) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Args:
+        name: of the file in messages, such as "--config".
+
+    Raises:
+        ConfigError: the file cannot be read or contains something else.
+    """
     try:
         values = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise ConfigError(f"--config must be a readable file: {path}: {error.strerror}") from None
+        raise ConfigError(f"{name} must be a readable file: {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config must be YAML: {path}: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{name} must be YAML: {path}: {' '.join(str(error).split())}") from None
     if not isinstance(values or {}, dict):
-        raise ConfigError(f"--config must contain 'key: value' lines, but {path} contains a {type(values).__name__}")
-    return flatten(values or {})
+        raise ConfigError(f"{name} must contain 'key: value' lines, but {path} contains a {type(values).__name__}")
+    return values or {}
 
 
 def parse_override(text: str, known: Iterable[str]) -> tuple[str, Any]:
@@ -161,33 +151,3 @@ def _unknown(key: str, options: Mapping[str, FieldInfo]) -> str:
     if inside:
         return f"{key} is a section, not a setting; set one of {', '.join(inside)}"
     return f"{key} is not a setting{nearest(key, options)}; --help lists all"
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """ "; the nearest is X" for the end of a message, or "" if no name in ``known`` is similar to ``name``."""
-    known = list(known)
-    last = {k.rpartition(".")[2]: k for k in known}  # so that `lr` finds `optim.lr`
-    close = difflib.get_close_matches(name, known, 1, 0.6)
-    close = close or [last[m] for m in difflib.get_close_matches(name.rpartition(".")[2], last, 1, 0.6)]
-    return f"; the nearest is {close[0]}" if close else ""
-
-
-def explain(error: ValidationError, options: Mapping[str, FieldInfo]) -> str:
-    """A model's first error, in one line that names the key."""
-    first = error.errors(include_url=False)[0]
-    path = ".".join(str(part) for part in first["loc"])
-    key = next((k for k in options if path == k or path.startswith(f"{k}.")), path)
-    message = str(first["msg"]).removeprefix("Value error, ")
-    if first["type"] == "value_error":  # from our own validators, whose messages name the fields and values
-        return f"{key}.{message}" if key and key not in options else message
-    return _expectation(key, options[key], first["type"], message, first["input"])
-
-
-def _expectation(key: str, field: FieldInfo, kind: str, message: str, value: Any) -> str:
-    if kind == "literal_error":
-        expected = f"{key} must be one of {_choices(field)}"
-    elif kind == "missing":
-        expected = f"{key}: must be {len(get_args(field.annotation))} values"
-    else:
-        expected = f"{key}: " + re.sub(r"^[A-Z]\w* should ", "must ", message)
-    return f"{expected}, but is {value!r} (default: {show(field.default)})"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from paramcrop.errors import ConfigError
-from paramcrop.settings.presets import nearest, preset_names, shipped
+from paramcrop.settings.explain import nearest, validated
+from paramcrop.settings.presets import preset_names, read_mapping, shipped
 
 STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -256,15 +256,7 @@ def read_space(path: Path) -> Space:
     """Raises:
     ConfigError: one line that names the file and the key.
     """
-    try:
-        values = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"a space must be a readable file: {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"a space must be YAML: {path}: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"a space must contain 'key: value' lines, but {path} contains a {type(values).__name__}")
-    return _validated(values, path.name)
+    return _checked(read_mapping(path, "a space"), path.name)
 
 
 def space_at(
@@ -289,14 +281,11 @@ def space_at(
     values["evaluate"] = evaluate.model_dump() | ({"tasks": tasks} if tasks else {})
     if tasks:
         values["variants"] = [variant | {"tasks": ()} for variant in values["variants"]]
-    return _validated(values | {k: v for k, v in fields.items() if v is not None}, "the space")
+    return _checked(values | {k: v for k, v in fields.items() if v is not None}, "the space")
 
 
-def _validated(values: dict[str, Any], name: str) -> Space:
-    try:
-        space = Space.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(f"{name}: {_explain(error)}") from None
+def _checked(values: dict[str, Any], name: str) -> Space:
+    space = validated(Space, values, name)
     for preset in (space.preset, *space.with_preset):
         if preset not in preset_names():
             known = preset_names()
@@ -304,29 +293,3 @@ def _validated(values: dict[str, Any], name: str) -> Space:
                 f"{name}: preset must be one of {', '.join(known)}, but is {preset!r}{nearest(preset, known)}"
             )
     return space
-
-
-def _explain(error: ValidationError) -> str:
-    """The first error in one line."""
-    first = error.errors(include_url=False)[0]
-    path = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"{path} is not a key{nearest(str(first['loc'][-1]), _keys(first['loc'][:-1]))}"
-    if first["type"] == "missing":
-        return f"{path} must be given"
-    message = str(first["msg"]).removeprefix("Value error, ")
-    if first["type"] == "value_error":
-        return f"{path}: {message}" if path else message
-    return f"{path} {re.sub(r'^[A-Z][a-z]* should ', 'must ', message)}, but is {first['input']!r}"
-
-
-def _keys(path: Iterable[Any]) -> list[str]:
-    """The keys of the model at ``path``."""
-    model: Any = Space
-    for part in path:
-        if not (isinstance(model, type) and issubclass(model, BaseModel)) or part not in model.model_fields:
-            continue
-        annotation = model.model_fields[part].annotation
-        inside = [a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and issubclass(a, BaseModel)]
-        model = inside[0] if inside else model
-    return list(model.model_fields)

@@ -14,8 +14,9 @@ from paramcrop.errors import ConfigError
 from paramcrop.evaluation.protocols import Protocol
 from paramcrop.settings.config import Config
 from paramcrop.settings.digest import short_hash
+from paramcrop.settings.explain import show
 from paramcrop.settings.identity import flatten, run_id
-from paramcrop.settings.presets import load_config, make_config, show
+from paramcrop.settings.presets import load_config, make_config
 from paramcrop.sweeps.space import DERIVED, SCALAR, Space
 
 VARIANT = "variant"  # key whose value is a variant's label, in place of the variant's settings

@@ -19,7 +19,7 @@ from paramcrop.crops.geometry import CropParams
 from paramcrop.crops.policies import Policy
 from paramcrop.errors import ConfigError
 from paramcrop.settings.custom import hash_file
-from paramcrop.settings.presets import nearest
+from paramcrop.settings.explain import nearest
 
 BATCH = 2  # number of clips in a trial
 

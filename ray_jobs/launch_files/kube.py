@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from paramcrop.errors import ConfigError
+from paramcrop.settings.explain import validated
 from ray_jobs.engine.plan import Node
 
 STRICT = ConfigDict(extra="forbid", populate_by_name=True)
@@ -124,18 +124,11 @@ def parse(document: Any, path: str) -> tuple[ClusterSpec, JobSpec | None]:
     """Raises:
     ConfigError: one line that names the field.
     """
-    try:
-        manifest = Manifest.model_validate(document)
-        if manifest.kind == "RayCluster":
-            return ClusterSpec.model_validate(manifest.spec), None
-        job = JobSpec.model_validate(manifest.spec)
-        return job.rayClusterSpec, job
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        message = str(first["msg"])
-        told = "is not a field" if first["type"] == "extra_forbidden" else message[:1].lower() + message[1:]
-        raise ConfigError(f"{path}: {place}: {told}") from None
+    manifest = validated(Manifest, document, path)
+    if manifest.kind == "RayCluster":
+        return validated(ClusterSpec, manifest.spec, path), None
+    job = validated(JobSpec, manifest.spec, path)
+    return job.rayClusterSpec, job
 
 
 def kube_nodes(documents: list[Any], path: str) -> list[Node]:

@@ -16,7 +16,7 @@ from paramcrop.errors import ParamCropError
 from paramcrop.evaluation.tasks import Request, as_pretrained, find_tasks, only
 from paramcrop.settings.config import Config
 from paramcrop.settings.custom import is_custom
-from paramcrop.settings.presets import show
+from paramcrop.settings.explain import show
 from paramcrop.storage.files import whole
 from paramcrop.storage.runs import home
 from paramcrop.sweeps.objective import objective_parts

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from paramcrop.evaluation.features import Normalise, _forward
+from paramcrop.evaluation.features import Forward, Normalise, _outputs
 from paramcrop.evaluation.metrics import cosine, knn_votes, recall_at
 from paramcrop.models.r2d3d import R2D3D
 from tests.benchmarks.timing import Line, Report, peak_bytes, take_turns
@@ -33,7 +33,7 @@ def run(device: str) -> Report:
     ready = torch.zeros(10, 3, 16, 112, 112, device=device)
 
     def extract() -> Any:
-        return _forward(network, torch.from_numpy(clips), normalise, place, torch.float32)
+        return _outputs(network, torch.from_numpy(clips), Forward(normalise, place, torch.float32))
 
     with torch.no_grad():
         seconds = take_turns({"recall": retrieve, "votes": vote}, 3)

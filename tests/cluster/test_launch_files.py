@@ -169,10 +169,16 @@ def test_a_fault_planted_in_a_manifest_is_found(edit: Edit, message: str) -> Non
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (groups(lambda g: g.update(minReplica=1)), r"workerGroupSpecs.0.minReplica: is not a field"),
-        (lambda v: v["spec"].update(submissionMode="Job"), "submissionMode: input should be 'K8sJobMode'"),
-        (lambda v: v.update(apiVersion="ray.io/v1alpha1"), "apiVersion: input should be 'ray.io/v1'"),
-        (groups(lambda g: g.pop("maxReplicas")), "maxReplicas: field required"),
+        (
+            groups(lambda g: g.update(minReplica=1)),
+            "workerGroupSpecs.0.minReplica is not a key; the nearest is minReplicas",
+        ),
+        (lambda v: v["spec"].update(submissionMode="Job"), r"submissionMode must be one of K8sJobMode \| HTTPMode"),
+        (
+            lambda v: v.update(apiVersion="ray.io/v1alpha1"),
+            "apiVersion must be ray.io/v1, but is 'ray.io/v1alpha1'",
+        ),
+        (groups(lambda g: g.pop("maxReplicas")), "maxReplicas must be given"),
     ],
 )
 def test_a_manifest_that_kuberay_would_not_take_is_one_line(edit: Edit, message: str, tmp_path: Path) -> None:

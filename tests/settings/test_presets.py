@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from paramcrop.errors import ConfigError
-from paramcrop.settings.presets import all_options, describe_options, load_config, preset_names, show
+from paramcrop.settings.explain import show
+from paramcrop.settings.presets import all_options, describe_options, load_config, preset_names
 
 
 @pytest.mark.parametrize("name", preset_names())

@@ -29,7 +29,7 @@ def space(**fields: object) -> Space:
         ({"params": {"cropper.lower": {"unform": [0, 1]}}}, "params.cropper.lower.unform is not a key; the nearest is"),
         (
             {"params": {"cropper.lower": {"uniform": [1, 0]}}},
-            "params.cropper.lower: uniform must have low < high",
+            "params.cropper.lower.uniform must have low < high",
         ),
         ({"params": {"cropper.lr": {"loguniform": [0, 1]}}}, "must have low < high, both above 0, but is [0.0, 1.0]"),
         (

@@ -1,0 +1,122 @@
+"""Mistakes in settings, in one line: the key, what it must be, what it is, the nearest name."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar, cast, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from paramcrop.errors import ConfigError
+
+M = TypeVar("M", bound=BaseModel)
+SHOWN = 80  # characters of a wrong value
+PLAIN = (str, int, float, tuple, type(None))  # defaults that fit in a message
+
+
+def validated(model: type[M], values: Any, source: str = "") -> M:
+    """``values`` as a ``model``.
+
+    Args:
+        source: the file or thing that the values come from; the message begins with it.
+
+    Raises:
+        ConfigError: the first mistake.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{source}{': ' if source else ''}{explain(error, model)}") from None
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first error of ``model``, in one line that names the dotted key."""
+    first = error.errors(include_url=False)[0]
+    key, field, inner = _find(model, first["loc"])
+    kind, message = first["type"], str(first["msg"]).removeprefix("Value error, ")
+    if kind == "value_error":
+        return _own(key, inner, message)
+    if kind == "extra_forbidden":
+        return f"{key} is not a key{nearest(str(first['loc'][-1]), _fields(inner))}"
+    if kind == "missing" and field is not None and isinstance(first["loc"][-1], int):
+        message = f"must be {len(get_args(field.annotation))} values"
+    elif kind == "missing":
+        return f"{key} must be given"
+    if kind == "literal_error" and field is not None:
+        known = choices(field)
+        return but(f"{key} must be {'one of ' * (' | ' in known)}{known}", field, first["input"])
+    return but(f"{key}: " + re.sub(r"^[A-Z]\w* should ", "must ", message), field, first["input"])
+
+
+def _own(key: str, inner: type[BaseModel] | None, message: str) -> str:
+    """The message of a validator of ours: one of a field names its key, one of a model names the fields."""
+    if not key or inner is None:
+        return message
+    words = re.match(r"\w+", message)
+    return f"{key}.{message}" if words and words[0] in _fields(inner) else f"{key}: {message}"
+
+
+def _find(model: type[BaseModel], place: Sequence[int | str]) -> tuple[str, FieldInfo | None, type[BaseModel] | None]:
+    """Where pydantic found an error -> (its dotted key, the field, the model of the value that lies there)."""
+    field, inner = None, cast(type[BaseModel] | None, model)
+    for part in place:  # what is no field is an index or a key of the field's value, or is unknown
+        if part in _fields(inner):
+            field = _fields(inner)[str(part)]
+            inner = _model_in(field.annotation)
+    parts = list(place)
+    while inner is None and parts and isinstance(parts[-1], int):  # the default and the choices are the whole list's
+        parts.pop()
+    return ".".join(map(str, parts)), field, inner
+
+
+def _fields(model: type[BaseModel] | None) -> dict[str, FieldInfo]:
+    """By the names that files use."""
+    return {field.alias or name: field for name, field in model.model_fields.items()} if model else {}
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model that a field holds, or holds in a list or mapping."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
+
+
+def but(expected: str, field: FieldInfo | None, value: Any) -> str:
+    """What a value must be -> that, the value and the field's default."""
+    text = repr(value)
+    text = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+    known = field is not None and isinstance(field.default, PLAIN) and field.default not in ("", ())
+    return f"{expected}, but is {text}{f' (default: {show(field.default)})' if field and known else ''}"
+
+
+def choices(field: FieldInfo) -> str:
+    """ "a | b" for a field that must be one of these; "" for any other."""
+    if isinstance(field.json_schema_extra, dict) and "names" in field.json_schema_extra:
+        return " | ".join(map(str, cast(list[str], field.json_schema_extra["names"])))
+    return " | ".join(map(str, _literals(field.annotation)))
+
+
+def _literals(annotation: Any) -> list[str | int]:
+    found: list[str | int] = []
+    for part in get_args(annotation):
+        found += [part] if isinstance(part, str | int) and not isinstance(part, type) else _literals(part)
+    return found
+
+
+def show(value: Any) -> str:
+    """A value in the form in which a user types it after ``key=``."""
+    if isinstance(value, tuple | list):
+        return f"[{','.join(show(v) for v in value)}]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else f"{value}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """ "; the nearest is X" for the end of a message, or "" if no name in ``known`` is similar to ``name``."""
+    known = list(known)
+    last = {k.rpartition(".")[2]: k for k in known}  # so that `lr` finds `optim.lr`
+    close = difflib.get_close_matches(name, known, 1, 0.6)
+    close = close or [last[m] for m in difflib.get_close_matches(name.rpartition(".")[2], last, 1, 0.6)]
+    return f"; the nearest is {close[0]}" if close else ""
