@@ -21,14 +21,14 @@ from optuna.trial import TrialState
 
 from paramcrop.data.clips import ClipSpec
 from paramcrop.data.manifest import Manifest
-from paramcrop.data.samples import epoch_batches
+from paramcrop.data.samples import TrainingSet, epoch_batches
 from paramcrop.errors import DataError
 from paramcrop.settings.presets import shipped
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.study import enqueue, open_study
 from paramcrop.sweeps.trials import grid
 from ray_jobs.engine import ray_private
-from ray_jobs.engine.ingest import execution_options, training_samples
+from ray_jobs.engine.ingest import Decoding, execution_options, training_samples
 from ray_jobs.engine.ray_private import Name
 from ray_jobs.engine.train import own_error
 from ray_jobs.engine.tuning import StudySearch
@@ -226,7 +226,7 @@ def test_data_comes_in_the_same_order_without_a_name_of_its_loop(
         name = getattr(ray_private, constant)
         attribute = name.attribute and f"{name.attribute}_renamed"
         monkeypatch.setattr(ray_private, constant, Name(f"{name.module}.renamed", name.name, attribute, name.cost))
-    dataset = training_samples(*shards, SPEC, 5, range(1), 12, 2, 3, 60)
+    dataset = training_samples(TrainingSet(*shards, 5, 12, 2), SPEC, range(1), Decoding(3, 60))
     dataset.context.execution_options = execution_options(2)
     got = [row for block in dataset.iter_batches(batch_size=3, batch_format="numpy") for row in block["id"]]
     assert got == [row for batch in epoch_batches(*shards, SPEC, 5, 0, 12, 2) for row in batch["id"]]
