@@ -32,7 +32,7 @@ class Command:
     def __init__(self, home: Path, script: str, *arguments: str, env: dict[str, str] | None = None) -> None:
         self.home, self.output, self.started = home, home / f"{time.time_ns()}.txt", time.monotonic()
         home.mkdir(parents=True, exist_ok=True)
-        environment = (env or _without_a_cluster()) | {"PARAMCROP_HOME": str(home), "COLUMNS": "200"}
+        environment = (env or without_a_cluster()) | {"PARAMCROP_HOME": str(home), "COLUMNS": "200"}
         self.process = subprocess.Popen(
             [sys.executable, str(ROOT / "ray_jobs" / script), *arguments],
             stdout=self.output.open("w"),
@@ -103,7 +103,7 @@ def left(folder: Path) -> dict[str, Any]:
     }
 
 
-def _without_a_cluster() -> dict[str, str]:
+def without_a_cluster() -> dict[str, str]:
     """This environment, in which the command starts a Ray of its own."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     return kept | {"RAY_ADDRESS": "local", "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}

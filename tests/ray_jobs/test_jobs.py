@@ -15,7 +15,7 @@ from paramcrop.storage.checkpoint import load_checkpoint, newest_checkpoint
 from paramcrop.storage.jsonl import read_lines
 from paramcrop.storage.runs import read_metrics
 from tests.memory import TINY
-from tests.ray_jobs.commands import Command, write_space
+from tests.ray_jobs.commands import Command, without_a_cluster, write_space
 from tests.ray_jobs.conftest import ROOT, Head
 
 pytestmark = pytest.mark.ray
@@ -27,6 +27,13 @@ ray.init(address="auto")
 names = [actor["ActorClassName"] for actor in actors().values()]
 print("actors:", json.dumps(collections.Counter(name for name in names if name[0] != "_" and name != "JobSupervisor")))
 """  # dead or alive, but for those of the submission, and those that Ray Data keeps for the whole cluster
+WHERE = """
+import importlib, ray
+from ray_jobs.engine.connect import connect
+connect(ray_logs=False)
+find = lambda: importlib.import_module("paramcrop").__file__
+print("code:", find(), ray.get(ray.remote(find).remote()))
+"""
 # Normalisation that does not depend on the batch, so that one worker and two can be compared.
 SETTINGS = (*TINY, "data.random_cube=true", "backbone.norm=group", "train.max_steps=5", "run.log_every=1")
 
@@ -99,6 +106,14 @@ def test_a_mistake_fails_the_job_in_one_line(head: Head) -> None:
     assert "Traceback" not in submitted.stdout
 
 
+def test_a_working_directory_brings_its_own_code(head: Head) -> None:
+    """To the command and to its workers, whatever is installed."""
+    submitted = head.submit("python", "-c", WHERE, options=("--working-dir", "."))
+    assert submitted.returncode == 0, submitted.stdout[-3000:] + submitted.stderr[-3000:]
+    found = submitted.stdout.partition("code: ")[2].partition("\n")[0].split()
+    assert len(found) == 2 and all("/working_dir_files/" in file for file in found), found
+
+
 def test_without_the_token_nothing_is_accepted(head: Head) -> None:
     stranger = Head(head.address, head.env | {"RAY_AUTH_TOKEN": "another"}, head.home)
     submitted = stranger.submit("python", "-c", "print('in')")
@@ -107,15 +122,15 @@ def test_without_the_token_nothing_is_accepted(head: Head) -> None:
 
 
 def test_workers_run_the_clone_that_the_command_is_of(tmp_path: Path) -> None:
-    """Started from elsewhere, in a copy that keeps three videos' crops where the installed one keeps four."""
+    """Started from elsewhere, with a copy on PYTHONPATH that keeps three videos' crops, not four."""
     for name in ("paramcrop", "ray_jobs"):
         shutil.copytree(ROOT / name, tmp_path / "clone" / name, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "clone" / "pyproject.toml").touch()
-    record = tmp_path / "clone" / "paramcrop" / "training" / "recorder.py"
-    assert "PROBE = 4" in record.read_text()
-    record.write_text(record.read_text().replace("PROBE = 4", "PROBE = 3"))
-    home = tmp_path / "home"
-    command = Command(home, str(tmp_path / "clone" / "ray_jobs" / "pretrain.py"), *TINY, "train.max_steps=1")
+    recorder = tmp_path / "clone" / "paramcrop" / "training" / "recorder.py"
+    assert "PROBE = 4" in recorder.read_text()
+    recorder.write_text(recorder.read_text().replace("PROBE = 4", "PROBE = 3"))
+    home, env = tmp_path / "home", without_a_cluster() | {"PYTHONPATH": str(tmp_path / "clone")}
+    command = Command(home, str(tmp_path / "clone" / "ray_jobs" / "pretrain.py"), *TINY, "train.max_steps=1", env=env)
     assert command.wait() == 0, command.text[-3000:]
     (kept,) = (home / "runs").glob("*/crops/step=0000000.npz")
     assert len(np.load(kept)["id"]) == 3
