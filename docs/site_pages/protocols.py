@@ -17,10 +17,10 @@ KINDS = {  # what a protocol of each kind does
 
 
 def protocols_page() -> str:
-    """Kind by kind: its protocols and what differs between them, then the numbers of the first one."""
+    """Kind by kind: its protocols and what differs between them, then the parameters of the first one."""
     text = """# Evaluation protocols
 
-A protocol has a name, a version and all its numbers. `--set epochs=50` changes a number in every task that has it, and
+A protocol has a name, a version and parameters. `--set epochs=50` changes a parameter in every task that has it, and
 the name then says so: `paper-linear[epochs=50]`.
 """
     for kind, what in KINDS.items():
@@ -29,7 +29,7 @@ the name then says so: `paper-linear[epochs=50]`.
         rows = [
             [f"`{n}`", f"`{show(getattr(first, n))}`", meaning(Protocol.model_fields[n])] for n in parameters(first)
         ]
-        text += f"\n## {kind}\n\n{what}\n\n- {_name(first)}\n{listed}\n" + table(["Number", "Value", "Meaning"], rows)
+        text += f"\n## {kind}\n\n{what}\n\n- {_name(first)}\n{listed}\n" + table(["Parameter", "Value", "Meaning"], rows)
     return text
 
 

@@ -17,7 +17,7 @@ INTERNAL = "layout"  # a table of the paper: filled by the program, written by n
 
 def space_keys_page() -> str:
     """Every key, model by model."""
-    text = "# Keys of a space file\n\n[Space files](space-files.md) has an example of each shape.\n"
+    text = "# Keys of a space file\n\n[Space files](space-files.md) has an example of each form.\n"
     for name, model in models().items():
         about = (model.__doc__ or "").strip().splitlines()[0]
         rows = [[f"`{f.alias or key}`", _default(f), _meaning(f)] for key, f in _fields(model).items()]
