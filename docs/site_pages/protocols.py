@@ -26,11 +26,14 @@ the name then says so: `paper-linear[epochs=50]`.
     for kind, what in KINDS.items():
         first, *others = [protocol for protocol in PROTOCOLS.values() if protocol.kind == kind]
         listed = "".join(f"- {_name(other)}: {_differences(other, first)}\n" for other in others)
-        rows = [
-            [f"`{n}`", f"`{show(getattr(first, n))}`", meaning(Protocol.model_fields[n])] for n in parameters(first)
-        ]
-        text += f"\n## {kind}\n\n{what}\n\n- {_name(first)}\n{listed}\n" + table(["Parameter", "Value", "Meaning"], rows)
+        text += f"\n## {kind}\n\n{what}\n\n- {_name(first)}\n{listed}\n{_parameters(first)}"
     return text
+
+
+def _parameters(protocol: Protocol) -> str:
+    fields = ((name, Protocol.model_fields[name]) for name in parameters(protocol))
+    rows = [[f"`{name}`", f"`{show(getattr(protocol, name))}`", meaning(field)] for name, field in fields]
+    return table(["Parameter", "Value", "Meaning"], rows)
 
 
 def _name(protocol: Protocol) -> str:
