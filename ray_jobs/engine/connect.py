@@ -1,4 +1,4 @@
-"""Joining a Ray cluster, or starting one for this process."""
+"""Join a Ray cluster, or start one for this process."""
 
 from __future__ import annotations
 
@@ -20,26 +20,29 @@ from paramcrop.settings.config import Config
 from ray_jobs.engine.plan import Node
 from ray_jobs.engine.ray_private import DATA, check, hide_lines, worker_path
 
-OWN = {  # of a Ray that is started here, unless the environment says otherwise
-    # A sweep's next trial finds the decoders of the last: its first batch comes in 3.5 s, not 8.5 s. Default: 1 s, for
-    # all but as many as there are CPUs.
+OWN = {  # settings of a Ray that is started here; the environment overrides them
+    # Keep idle workers for 30 s instead of 1 s, so that a sweep's next trial reuses the decoders of the last one: its
+    # first batch comes after 3.5 s instead of 8.5 s.
     "RAY_idle_worker_killing_time_threshold_ms": "30000",
 }
-EXPECTED = re.compile("PYTHON worker processes have been started")  # what a small node says to that
+EXPECTED = re.compile("PYTHON worker processes have been started")  # a warning of small nodes about those workers
 QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",  # we draw our own
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # default 2: seconds lost at the end of a short run
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # the default, 2, costs seconds at the end of a short run
 }
 
 
 def connect(ray_logs: bool, trains: bool = False) -> None:
-    """Join the cluster that RAY_ADDRESS names, a job belongs to, or `ray start` made here; else start one; once.
+    """Connect this process to Ray, unless it is connected already.
+
+    Join the cluster of RAY_ADDRESS, of the submitted job, or of an earlier `ray start`; without one, start Ray here.
 
     Args:
-        trains: whether a run is pretrained, for the check of what Ray has.
+        ray_logs: show Ray's own log.
+        trains: whether the command pretrains; then also check the private names of Ray that training uses.
 
     Raises:
-        ResourceError: such a cluster is named or recorded, but cannot be joined.
+        ResourceError: there is such a cluster, but it does not answer.
     """
     if ray.is_initialized():
         return
@@ -53,8 +56,8 @@ def connect(ray_logs: bool, trains: bool = False) -> None:
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ResourceError(
-            f"the Ray cluster that RAY_ADDRESS or an earlier `ray start` names must answer: {reason}; "
-            "start it, `ray stop` what is left of it, or set RAY_ADDRESS=local"
+            f"the Ray cluster of RAY_ADDRESS or an earlier `ray start` does not answer: {reason}; "
+            "start it, clear it with `ray stop`, or set RAY_ADDRESS=local"
         ) from None
     for name in ("ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(level)
@@ -63,10 +66,10 @@ def connect(ray_logs: bool, trains: bool = False) -> None:
 
 
 def own_path() -> list[str]:
-    """Where workers find what this process imports, besides installed packages: last in the list is searched first.
+    """Folders from which workers import, besides installed packages; the last one is searched first.
 
-    The clone that this code runs from; PYTHONPATH, of which workers of a Ray that runs already know nothing; and the
-    current folder, where the user's own backbone or policy lies (trials and workers of Ray Train run in other folders).
+    They are the clone that this code runs from; PYTHONPATH, which workers of an already running Ray do not inherit; and
+    the current folder, which may hold the user's own backbone or policy (trials and training workers run elsewhere).
     """
     root = Path(paramcrop.__file__).resolve().parents[1]
     clone = [str(root)] if (root / "pyproject.toml").exists() else []
@@ -75,21 +78,25 @@ def own_path() -> list[str]:
 
 
 def cluster_nodes() -> list[Node]:
-    """The nodes of the connected cluster that are alive."""
+    """The live nodes of the connected cluster."""
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return [Node(resources.get("CPU", 0.0), resources.get("GPU", 0.0)) for resources in alive]
 
 
 P = TypeVar("P")
-POLL = 5.0  # seconds
+POLL = 5.0  # seconds between two attempts to plan
 
 
 @contextmanager
 def planned(config: Config, plan: Callable[[list[Node]], P], say: Callable[[str], None]) -> Iterator[P]:
-    """``plan`` of the cluster's nodes, once all that a run needs is there; what was asked for is given back at the end.
+    """Yield ``plan(nodes)`` once the cluster has what the run needs; withdraw the request for resources at the end.
+
+    Args:
+        plan: raises ResourceError while the nodes do not suffice.
+        say: receives the reason for waiting whenever it changes.
 
     Raises:
-        ResourceError: the run does not fit, or not after ``train.wait_minutes``.
+        ResourceError: the run does not fit, even after ``train.wait_minutes``.
     """
     t = config.train
     if not t.wait_minutes:
@@ -104,14 +111,14 @@ def planned(config: Config, plan: Callable[[list[Node]], P], say: Callable[[str]
 
 
 def _wait(minutes: float, plan: Callable[[list[Node]], P], say: Callable[[str], None]) -> P:
-    end, told = time.monotonic() + 60 * minutes, ""
+    end, reason = time.monotonic() + 60 * minutes, ""
     while True:
         try:
             return plan(cluster_nodes())
         except ResourceError as error:
             if time.monotonic() > end:
                 raise ResourceError(f"{error} (waited {minutes:g} minutes for more)") from None
-            if str(error) != told:
-                told = str(error)
-                say(f"waiting for the cluster to grow: {told}")
+            if str(error) != reason:
+                reason = str(error)
+                say(f"waiting for the cluster to grow: {reason}")
         time.sleep(POLL)

@@ -1,7 +1,7 @@
-"""A pool of actors that evaluate: of fixed size, made once, started again when they die.
+"""A pool of evaluation actors with a fixed size; Ray restarts an actor that dies.
 
-An actor computes; videos are decoded by tasks anywhere in the cluster, a few ahead of it. What is finished stays:
-features shard by shard, fine-tuning epoch by epoch, a result as one file. So an actor that died goes on from there.
+An actor computes, while tasks anywhere in the cluster decode videos, a few ahead of it. Finished parts are on disk:
+features per shard, fine-tuning per epoch, and the result as one file. So a restarted actor resumes from there.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from paramcrop.storage.lease import Lease
 from paramcrop.storage.mirror import Mirror
 from ray_jobs.engine.plan import EvaluationPlan
 
-RETRIES = 3  # of a task or a job whose process died
-POLL = 0.5  # seconds between two looks at what the actors say
-WAIT = 2.0  # seconds between two looks at an evaluation that another process has at work
+RETRIES = 3  # retries of a task or an evaluation whose process died
+POLL = 0.5  # seconds between two queries of the actors' progress
+WAIT = 2.0  # seconds between two checks of an evaluation that another process is running
 
 
 class Evaluator:
-    """One actor; ``said`` answers while ``evaluate`` is at work."""
+    """One actor. ``progress`` answers while ``evaluate`` runs, because they belong to different concurrency groups."""
 
     def __init__(self, threads: int, gpu: bool, ahead: int, timeout: float) -> None:
         self.device = torch.device("cuda" if gpu else "cpu")
@@ -45,54 +45,60 @@ class Evaluator:
             torch.set_num_threads(threads)
 
     def evaluate(self, job: Job) -> tuple[str, str] | None:
-        """Evaluate and keep the result -> (class, text) of an error of ours; any other is raised."""
-        place = Mirror.of(job.uri, f"evaluator-{os.getpid()}") if job.uri else Mirror(Path(job.run))
+        """Evaluate and store the result -> None, or (class, text) of a ParamCropError; other errors are raised.
+
+        A ParamCropError is returned, because Ray would wrap it in an exception of its own.
+        """
+        mirror = Mirror.of(job.uri, f"evaluator-{os.getpid()}") if job.uri else Mirror(Path(job.run))
         try:
-            job = _on_this_node(job, place)
+            job = _on_this_node(job, mirror)
             if read_result(job.result_file) is None:
                 self._hold_and_evaluate(job)
-                place.send("features/", f"evaluations/{job.eval_id}.json")
+                mirror.send("features/", f"evaluations/{job.eval_id}.json")
         except ParamCropError as error:
             return type(error).__name__, str(error)
         return None
 
     def _hold_and_evaluate(self, job: Job) -> None:
-        """Or wait for the process that has the same evaluation at work."""
+        """Evaluate under a lease, or wait for the process that runs the same evaluation."""
         while read_result(job.result_file) is None:
             try:
                 with Lease(job.work):
+                    # Another process may have finished between the check above and the lease.
                     if read_result(job.result_file) is None:
-                        write_result(job.result_file, evaluate(job, self.device, self._mapped, self._tell))
+                        write_result(job.result_file, evaluate(job, self.device, self._mapped, self._report))
             except LeaseError as held:
-                self._tell(f"waiting: {held}")
+                self._report(f"waiting: {held}")
                 time.sleep(WAIT)
 
-    def said(self) -> str:
+    def progress(self) -> str:
+        """The current activity, for display."""
         return self.text
 
-    def _tell(self, text: str) -> None:
+    def _report(self, text: str) -> None:
         self.text = text
 
     def _mapped(self, function: Callable[..., Any], items: Iterable[Any]) -> Iterator[Any]:
-        """In order, ``ahead`` items at a time, each in a task with a child process that can be killed."""
+        """Map in order, with up to ``ahead`` tasks in flight; each runs its decoder in a killable child process."""
         task = ray.remote(_call).options(num_cpus=1, max_retries=RETRIES)
-        kept, waiting = ray.put(function), deque[Any]()
+        # The function may carry large arguments: put it into the object store once, not into every task.
+        shared, pending = ray.put(function), deque[Any]()
         for item in items:
-            waiting.append(task.remote(kept, item, self.timeout))
-            if len(waiting) > self.ahead:
-                yield ray.get(waiting.popleft())
-        while waiting:
-            yield ray.get(waiting.popleft())
+            pending.append(task.remote(shared, item, self.timeout))
+            if len(pending) > self.ahead:
+                yield ray.get(pending.popleft())
+        while pending:
+            yield ray.get(pending.popleft())
 
 
-def _on_this_node(job: Job, place: Mirror) -> Job:
-    """The same job of this process's own copy of the run, which has the checkpoint and the features kept so far."""
-    if not place.uri:
+def _on_this_node(job: Job, mirror: Mirror) -> Job:
+    """The same job on this process's copy of the run, after fetching its checkpoint and stored features."""
+    if not mirror.uri:
         return job
     name = Path(job.checkpoint).name
-    place.fetch()
-    place.fetch("features/", f"checkpoints/{name}/")
-    return replace(job, run=str(place.folder), checkpoint=str(place.folder / "checkpoints" / name))
+    mirror.fetch()
+    mirror.fetch("features/", f"checkpoints/{name}/")
+    return replace(job, run=str(mirror.folder), checkpoint=str(mirror.folder / "checkpoints" / name))
 
 
 def _call(function: Callable[..., Any], item: Any, timeout: float) -> Any:
@@ -101,18 +107,18 @@ def _call(function: Callable[..., Any], item: Any, timeout: float) -> Any:
 
 @cache
 def _guard(timeout: float) -> Callable[..., Any]:
-    """One child process for this one's whole life: it ends with it."""
+    """One child process, which ends with this one."""
     return Killable(direct, timeout)
 
 
 def make_pool(plan: EvaluationPlan, timeout: float, most: int | None = None) -> list[Any]:
-    """``plan.actors`` actors, or ``most`` if that is less; they last until ``end_pool``, or as long as this process.
+    """Start ``plan.actors`` actors, at most ``most``. They live until ``end_pool``, or until this process ends.
 
     Args:
-        timeout: seconds a video may take to decode.
+        timeout: seconds that a video may take to decode.
     """
-    # One evaluation at a time, however many are sent; it can be asked how far it is meanwhile.
-    options: dict[str, Any] = {"concurrency_groups": {"computing": 1, "talking": 1}, "max_restarts": -1}
+    # An actor runs one evaluation at a time, even if several processes send it one, and reports progress meanwhile.
+    options: dict[str, Any] = {"concurrency_groups": {"evaluation": 1, "progress": 1}, "max_restarts": -1}
     options |= {"num_cpus": plan.cpus, "num_gpus": plan.gpus, "max_task_retries": RETRIES}
     remote: Any = ray.remote(**options)(Evaluator)
     actors = plan.actors if most is None else min(plan.actors, most)
@@ -120,48 +126,52 @@ def make_pool(plan: EvaluationPlan, timeout: float, most: int | None = None) -> 
 
 
 def end_pool(pool: Sequence[Any]) -> None:
-    """End its actors now, not when the last handle of them is gone: what Tune was given keeps handles."""
+    """End the actors now. They would outlive this pool otherwise, because Tune keeps handles to them."""
     for actor in pool:
         ray.kill(actor)
 
 
 def run_evaluations(
-    jobs: Sequence[Job], pool: Sequence[Any], tell: Callable[[int, list[str]], None]
+    jobs: Sequence[Job], pool: Sequence[Any], report: Callable[[int, list[str]], None]
 ) -> dict[str, ParamCropError]:
-    """Evaluate every job that has no result yet -> eval id -> why it failed.
+    """Evaluate every job that has no result yet -> eval id -> the error, for those that failed.
 
     Args:
-        pool: of ``make_pool``; several processes may send to it.
-        tell: called now and then with the jobs ended and what the actors say.
+        pool: the actors of ``make_pool``; several processes may use them at once.
+        report: called regularly with the number of finished jobs and the actors' progress.
     """
-    waiting, working, failed, ended = deque(jobs), dict[Any, tuple[Any, Job]](), dict[str, ParamCropError](), 0
+    waiting, running, failed, finished = deque(jobs), dict[Any, tuple[Any, Job]](), dict[str, ParamCropError](), 0
+    # An actor gets its next job only when it is free. A job queued on a busy actor could not move to a free one.
     free = deque(pool)
-    while waiting or working:
+    while waiting or running:
         while waiting and free:
             actor, job = free.popleft(), waiting.popleft()
-            working[actor.evaluate.options(concurrency_group="computing").remote(job)] = actor, job
-        ready, _ = ray.wait(list(working), timeout=POLL)
+            running[actor.evaluate.options(concurrency_group="evaluation").remote(job)] = actor, job
+        ready, _ = ray.wait(list(running), timeout=POLL)
         for ref in ready:
-            actor, job = working.pop(ref)
+            actor, job = running.pop(ref)
             free.append(actor)
-            ended += 1
+            finished += 1
             if (error := _outcome(ref)) is not None:
                 failed[job.eval_id] = error
-        tell(ended, _said([actor for actor, _ in working.values()]))
+        report(finished, _progress_of([actor for actor, _ in running.values()]))
     for run, uri in {(job.run, job.uri) for job in jobs if job.uri}:
         gather_results(Mirror(Path(run), uri))
     return failed
 
 
-def gather_results(place: Mirror) -> None:
-    """Fetch what the evaluators of any node found out of a run, and send its rows."""
-    place.fetch("evaluations/")
-    rows = place.folder / "results.jsonl"
+def gather_results(mirror: Mirror) -> None:
+    """Fetch a run's results, which evaluators on any node have sent, and send the rows of new ones.
+
+    A bucket cannot append to a file, so only this process writes results.jsonl there.
+    """
+    mirror.fetch("evaluations/")
+    rows = mirror.folder / "results.jsonl"
     known = {line["eval_id"] for line in read_lines(rows)}
-    for file in sorted((place.folder / "evaluations").glob("*.json")):
+    for file in sorted((mirror.folder / "evaluations").glob("*.json")):
         if file.stem not in known and (result := read_result(file)) is not None:
             append_rows(rows, result)
-    place.send("results.jsonl")
+    mirror.send("results.jsonl")
 
 
 def _outcome(ref: Any) -> ParamCropError | None:
@@ -171,19 +181,19 @@ def _outcome(ref: Any) -> ParamCropError | None:
         return ParamCropError(f"{type(error.cause).__name__}: {str(error.cause).strip().partition(chr(10))[0]}")
     except ray.exceptions.RayError as error:
         reason = str(error).strip().partition("\n")[0]
-        return ResourceError(f"an evaluator must live to the end, but {RETRIES + 1} died: {reason}")
+        return ResourceError(f"the evaluator died {RETRIES + 1} times: {reason}; the same command tries again")
     if answer is None:
         return None
     name, text = answer
-    made: ParamCropError = getattr(errors, name)(text)
-    return made
+    failure: ParamCropError = getattr(errors, name)(text)
+    return failure
 
 
-def _said(actors: Sequence[Any]) -> list[str]:
-    """What the actors say; "" of one that is starting."""
+def _progress_of(actors: Sequence[Any]) -> list[str]:
+    """The progress of those actors that answer; "" for one that is restarting."""
     ready, _ = (
         ray.wait(
-            [actor.said.options(concurrency_group="talking").remote() for actor in actors],
+            [actor.progress.options(concurrency_group="progress").remote() for actor in actors],
             num_returns=len(actors),
             timeout=POLL,
         )

@@ -1,4 +1,7 @@
-"""Resource arithmetic: a pure function of the nodes. It prints its sums, and refuses rather than hangs."""
+"""Divide a cluster's CPUs and GPUs: pure functions of its nodes, which show their sums.
+
+A plan that does not fit is an error here. Ray would wait for ever for resources that do not exist.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,11 @@ from dataclasses import dataclass
 
 from paramcrop.errors import ResourceError
 
-DRIVER_CPUS = 0.01  # of a trial's driver
-CPUS_PER_TRIAL = 4  # for each worker, where there are no GPUs
-DECODE_CPUS = 0.94  # Ray Data sets aside what other steps take: of one or two whole CPUs, a decoder's must be left
-FEW = 8  # decoders, of which one more or less is to be felt
-EVALUATOR_GPU = 0.2  # of the GPU that evaluators share with a worker, if they have none of their own
+DRIVER_CPUS = 0.01  # CPUs of a trial's driver; Tune does not allow 0
+CPUS_PER_TRIAL = 4  # CPUs per worker of a trial, without GPUs
+DECODE_CPUS = 0.94  # CPUs of a decoder; below 1, because the other steps of Ray Data need a part of each CPU as well
+FEW = 8  # with at most this many decoders, one idle CPU is a noticeable loss
+EVALUATOR_GPU = 0.2  # share of a worker's GPU for the evaluator, if there is no GPU left for it
 
 
 @dataclass(frozen=True)
@@ -23,10 +26,12 @@ class Node:
 
 @dataclass(frozen=True)
 class Plan:
-    """What one pretraining takes: ``workers`` x (``worker_cpus``, ``worker_gpus``), and the rest for decoding.
+    """The resources of one pretraining.
 
     Attributes:
-        decoders: processes that decode together in a task.
+        workers: number of training workers. worker_cpus, worker_gpus: resources of each.
+        data_cpus: CPUs for decoding. decoders: decoder processes per decode task.
+        arithmetic: the sums, for display.
     """
 
     workers: int
@@ -38,7 +43,7 @@ class Plan:
 
     @property
     def threads(self) -> int:
-        """Torch threads of a CPU worker: the cores it was given, so that decoding keeps its own."""
+        """Torch threads of a CPU worker: its own cores, so that decoding keeps the others."""
         return max(1, round(self.worker_cpus))
 
     @property
@@ -51,11 +56,15 @@ def plan_pretraining(
 ) -> Plan:
     """Divide ``nodes`` between training and decoding.
 
-    A GPU worker takes one GPU and one CPU. CPU workers share 45% of all CPUs (0.9 of 2), so that decoding always has
-    one; that is bookkeeping, not a limit on threads. ``cpus`` sets a worker's CPUs by hand; ``decoding`` must be left.
+    A GPU worker takes one GPU and one CPU. CPU workers share 45 % of all CPUs (0.9 of 2), so that at least one is left
+    for decoding. Ray's CPUs are bookkeeping; they do not limit threads.
+
+    Args:
+        cpus: CPUs of each worker; None: as above.
+        decoding: CPUs that must be left for decoding.
 
     Raises:
-        ResourceError: the workers do not fit, or nothing is left to decode with; the message shows the sum.
+        ResourceError: the workers do not fit, or too little is left for decoding; the message shows the sums.
     """
     total_cpus, total_gpus = sum(n.cpus for n in nodes), sum(n.gpus for n in nodes)
     gpu = device == "cuda" or (device == "auto" and total_gpus >= workers)
@@ -80,35 +89,39 @@ def plan_pretraining(
 def decoders_per_task(
     nodes: Sequence[Node], data_cpus: float, workers: int = 0, worker_cpus: float = 1.0, gpu: bool = False
 ) -> int:
-    """How many decode a task together, so that a batch comes at their pace, not at one's.
+    """The number of processes that decode the videos of one task.
 
-    Two; one where a CPU would be left over that is to be felt, or a node, full of ``workers``, have only one.
+    Blocks come in order, so a batch waits for its slowest task, and two processes halve that wait. A task then needs
+    two CPUs on one node. Return 1 if pairs would leave a noticeable share of the CPUs idle: with an odd number of few
+    decoders, or on a node where the workers leave a single CPU.
     """
-    whole = int(data_cpus / DECODE_CPUS)
+    total = int(data_cpus / DECODE_CPUS)
+    # The workers' placement is not known yet: assume the worst for each node, that it is filled with workers.
     left = [n.cpus - min(workers, _fitting(n, worker_cpus, gpu)) * worker_cpus for n in nodes]
-    odd = (whole % 2 == 1 and whole <= FEW) or any(DECODE_CPUS <= cpus < 2 * DECODE_CPUS for cpus in left)
-    return 2 if whole >= 2 and max(left) >= 2 * DECODE_CPUS and not odd else 1
+    odd = (total % 2 == 1 and total <= FEW) or any(DECODE_CPUS <= cpus < 2 * DECODE_CPUS for cpus in left)
+    return 2 if total >= 2 and max(left) >= 2 * DECODE_CPUS and not odd else 1
 
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """A pool of ``actors``, each with ``cpus`` and ``gpus`` (a share of one, maybe); the rest of the CPUs decodes."""
+    """A pool of ``actors``, each with ``cpus`` and ``gpus`` (perhaps a share of one); the other CPUs decode."""
 
     actors: int
     cpus: float
     gpus: float
-    threads: int  # torch's, of one on CPUs
-    ahead: int  # videos that each has decoded beforehand
+    threads: int  # torch threads of an actor on CPUs
+    ahead: int  # decode tasks that each actor keeps in flight
     arithmetic: str
 
 
 def plan_evaluations(nodes: Sequence[Node], actors: int | None = None, device: str = "auto") -> EvaluationPlan:
     """Divide ``nodes`` between evaluators and decoding.
 
-    Without a number of ``actors``: one for each GPU, or, on CPUs, one. GPUs are shared evenly where there are more.
+    By default there is one actor per GPU, or a single one on CPUs. If there are more ``actors`` than GPUs, they share
+    the GPUs evenly.
 
     Raises:
-        ResourceError: they do not fit, or nothing is left to decode with; the message shows the sum.
+        ResourceError: they do not fit, or nothing is left for decoding; the message shows the sums.
     """
     total_cpus, total_gpus = sum(n.cpus for n in nodes), sum(n.gpus for n in nodes)
     if device == "cuda" and not total_gpus:
@@ -117,7 +130,7 @@ def plan_evaluations(nodes: Sequence[Node], actors: int | None = None, device: s
     actors = actors or (int(total_gpus) if gpu else 1)
     share = math.floor(100 * min(1.0, total_gpus / actors)) / 100 if gpu else 0.0
     if gpu and share < 1:
-        share = 1 / math.ceil(1 / share)  # a whole number of them fits on each GPU
+        share = 1 / math.ceil(1 / share)  # so that the shares of one GPU add up to 1
     cpus = 1.0 if gpu else _cpu_share(nodes, total_cpus, actors)
     left = round(total_cpus - actors * cpus, 2)
     each = f"{cpus:g} CPU{f', {share:.3g} GPU' if gpu else ''}"
@@ -136,7 +149,7 @@ def plan_evaluations(nodes: Sequence[Node], actors: int | None = None, device: s
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """``trials`` at once, each with a ``pretraining``; a pool of evaluators for all of them."""
+    """``trials`` concurrent trials, each with the resources ``pretraining``, and one pool of evaluators for all."""
 
     trials: int
     pretraining: Plan
@@ -147,14 +160,14 @@ class SweepPlan:
 def plan_sweep(
     nodes: Sequence[Node], workers: int, device: str = "auto", cpus: float | None = None, trials: int | None = None
 ) -> SweepPlan:
-    """Divide ``nodes`` between trials, which pretrain and then have themselves evaluated, and evaluators.
+    """Divide ``nodes`` between evaluators and trials, which pretrain first and then wait for their evaluations.
 
-    With GPUs: as many trials as fit, less one whose GPUs evaluate; where only one fits, evaluators take a fifth of one
-    of its GPUs. On CPUs: a trial for every four CPUs a worker, and evaluators take none, for they work when their
-    trial does not pretrain. Every trial's driver takes 0.01 CPU: Tune allows no less.
+    With GPUs, run as many trials as fit, minus one, whose GPUs go to the evaluators; if only one trial fits, the
+    evaluator takes a fifth of its GPUs. On CPUs, run one trial per four CPUs and worker. Evaluators then reserve no
+    CPU, because they work while their trial does not pretrain.
 
     Raises:
-        ResourceError: no trial fits, or nothing is left to decode with; the message shows the sum.
+        ResourceError: no trial fits, or nothing is left for decoding; the message shows the sums.
     """
     total_cpus, total_gpus = sum(n.cpus for n in nodes), sum(n.gpus for n in nodes)
     if device == "cuda" or (device == "auto" and total_gpus >= workers):
@@ -163,8 +176,8 @@ def plan_sweep(
     each = total_cpus / trials - DRIVER_CPUS
     worker_cpus = cpus or _cpu_share(nodes, each, workers)
     data_cpus = round(each - workers * worker_cpus, 2)
-    told = f"{workers} worker(s) x ({worker_cpus:g} CPU) + {data_cpus:g} CPUs for decoding + {DRIVER_CPUS} CPU"
-    arithmetic = f"{_told(nodes)} = {trials} trial(s) at once x ({told}); its evaluator takes their place"
+    trial = f"{workers} worker(s) x ({worker_cpus:g} CPU) + {data_cpus:g} CPUs for decoding + {DRIVER_CPUS} CPU"
+    arithmetic = f"{_total(nodes)} = {trials} trial(s) at once x ({trial}); evaluators reuse the CPUs of their trial"
     _check_sweep(nodes, workers, worker_cpus, 0.0, data_cpus, trials, arithmetic)
     threads = max(1, round(workers * worker_cpus))
     pool = EvaluationPlan(trials, 0.0, 0.0, threads, max(2, math.ceil(2 * data_cpus)), arithmetic)
@@ -175,17 +188,18 @@ def plan_sweep(
 def _plan_gpu_sweep(nodes: Sequence[Node], workers: int, cpus: float, trials: int | None) -> SweepPlan:
     total_cpus, total_gpus = sum(n.cpus for n in nodes), sum(n.gpus for n in nodes)
     fit = int(total_gpus // workers)
-    if trials is None:
+    if trials is None:  # keep GPUs for the evaluators: the remainder of the division, or those of one trial
         trials = fit - 1 if fit > 1 and total_gpus == fit * workers else max(fit, 1)
     spare = int(total_gpus - trials * workers)
+    # Without a spare GPU, every worker gives up a fifth of its GPU; the evaluator runs on one of these fifths.
     worker_gpus, share = (1.0, 1.0) if spare > 0 else (1 - EVALUATOR_GPU, EVALUATOR_GPU)
     evaluators = min(spare, trials) if spare > 0 else 1
     left = total_cpus - trials * (workers * cpus + DRIVER_CPUS) - evaluators
     data_cpus = round(left / trials, 2)
-    told = f"{workers} worker(s) x ({cpus:g} CPU, {worker_gpus:g} GPU) + {data_cpus:g} CPUs for decoding"
-    told += f" + {DRIVER_CPUS} CPU"
+    trial = f"{workers} worker(s) x ({cpus:g} CPU, {worker_gpus:g} GPU) + {data_cpus:g} CPUs for decoding"
+    trial += f" + {DRIVER_CPUS} CPU"
     arithmetic = (
-        f"{_told(nodes)} = {trials} trial(s) at once x ({told}) + {evaluators} evaluator(s) x (1 CPU, {share:g} GPU)"
+        f"{_total(nodes)} = {trials} trial(s) at once x ({trial}) + {evaluators} evaluator(s) x (1 CPU, {share:g} GPU)"
     )
     _check_sweep(nodes, workers, cpus, worker_gpus, data_cpus, trials, arithmetic)
     pool = EvaluationPlan(evaluators, 1.0, share, 1, max(2, math.ceil(2 * data_cpus)), arithmetic)
@@ -196,8 +210,10 @@ def _plan_gpu_sweep(nodes: Sequence[Node], workers: int, cpus: float, trials: in
 def _check_sweep(
     nodes: Sequence[Node], workers: int, cpus: float, gpus: float, data_cpus: float, trials: int, arithmetic: str
 ) -> None:
-    """Raises:
-    ResourceError: the workers of all trials do not fit the nodes, or nothing is left to decode with.
+    """Check that all trials fit.
+
+    Raises:
+        ResourceError: the workers of all trials do not fit the nodes, or nothing is left for decoding.
     """
     room = sum(_fitting(node, cpus, gpus > 0) for node in nodes) // workers
     if room < trials:
@@ -209,15 +225,16 @@ def _check_sweep(
 
 
 def _cpu_share(nodes: Sequence[Node], cpus: float, processes: int) -> float:
-    """What each of so many processes takes of ``cpus``: 45 % in all, and at most nine tenths of the node it lies on."""
+    """The CPUs of each of ``processes``: together 45 % of ``cpus``, and each at most 90 % of the largest node."""
     largest = max((node.cpus for node in nodes), default=0.0)
     return max(int(min(45 * cpus / processes, 90 * largest)) / 100, 0.01)
 
 
-def _told(nodes: Sequence[Node]) -> str:
+def _total(nodes: Sequence[Node]) -> str:
     return f"{len(nodes)} node(s), {sum(n.cpus for n in nodes):g} CPUs, {sum(n.gpus for n in nodes):g} GPUs"
 
 
 def _fitting(node: Node, cpus: float, gpu: bool) -> int:
+    """The number of workers that fit on a node."""
     by_cpu = int(node.cpus / cpus + 1e-9)
     return min(by_cpu, int(node.gpus)) if gpu else by_cpu

@@ -1,8 +1,8 @@
-"""Every private name of Ray that this program touches, and how it works on with a Ray that has no such name.
+"""Every private name of Ray that this program uses, and what it does with a version of Ray that lacks the name.
 
-Ray may rename them in any release. Each is a ``Name`` with what its absence costs. Nothing raises because one is
-absent: the function that uses it takes a slower or noisier way, and the absence is reported once, in one line. Names
-that are used on the driver are looked for when they are used; ``check`` looks for those that other processes use.
+Ray may rename them in any release. Each one is a ``Name`` that states what its absence costs. No function raises an
+error because a name is absent: it falls back to a slower or noisier way, and reports the absence once, in one line. The
+driver looks for a name when it uses it; ``check`` looks for the names that only other processes use.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from importlib import import_module
 from inspect import isfunction
 from typing import Any
 
-WAIT = 0.02  # seconds; Ray Data's is 0.1
+WAIT = 0.02  # seconds that a step of Ray Data's loop waits for tasks; its own value is 0.1
 SHORTEST, LONGEST = 0.005, 0.1  # seconds of a pause
-QUICK = 0.01  # seconds; a step that has waited for something takes longer
-KEPT = 1000  # blocks of each operator
+QUICK = 0.01  # seconds; a step that waits for tasks takes longer
+KEPT = 1000  # blocks per operator whose statistics are kept
 
 _reported: set[str] = set()
 
 
 @dataclass(frozen=True)
 class Name:
-    """A private name of Ray: one of a module, or an attribute that a class of a module sets.
+    """A private name of Ray: an object of a module, or an attribute that a class in the module sets.
 
     Attributes:
+        module, name, attribute: where it is; ``attribute`` is empty for an object of a module.
         cost: what happens without it.
     """
 
@@ -40,14 +41,17 @@ class Name:
     cost: str
 
     def find(self) -> Any | None:
-        """What the module has under the name; None: it is absent."""
+        """The module's object with this name, or None if it is absent."""
         try:
             return getattr(import_module(self.module), self.name, None)
         except ImportError:
             return None
 
     def is_there(self) -> bool:
-        """Whether the name is there and, as instances come later, the class's own code has the attribute."""
+        """Whether the object exists and, for an attribute, whether the class's code mentions it.
+
+        The code is inspected because there is no instance yet.
+        """
         found = self.find()
         if found is None or not self.attribute:
             return found is not None
@@ -55,7 +59,7 @@ class Name:
         return any(self.attribute in code.co_names + code.co_varnames for code in codes)
 
     def report(self) -> None:
-        """Say once in this process that it is absent."""
+        """Print once per process that the name is absent."""
         full = ".".join(part for part in (self.module, self.name, self.attribute) if part)
         if full not in _reported:
             _reported.add(full)
@@ -63,7 +67,7 @@ class Name:
 
 
 def check(names: tuple[Name, ...]) -> None:
-    """Report those that are absent."""
+    """Report the absent ones."""
     for name in names:
         if not name.is_there():
             name.report()
@@ -71,11 +75,11 @@ def check(names: tuple[Name, ...]) -> None:
 
 # Ray's log lines on the console
 
-LINES = Name("ray._private.ray_logging", "stdout_deduplicator", "", "its remarks on idle workers are shown")
+LINES = Name("ray._private.ray_logging", "stdout_deduplicator", "", "its warnings about idle workers are shown")
 
 
 def hide_lines(pattern: re.Pattern[str]) -> None:
-    """Keep workers' lines that match off the console, unless RAY_DEDUP_LOGS_SKIP_REGEX says what is kept off."""
+    """Hide workers' lines that match, unless RAY_DEDUP_LOGS_SKIP_REGEX sets another pattern."""
     found: Any = LINES.find()
     if not hasattr(found, "skip_re"):
         LINES.report()
@@ -85,11 +89,11 @@ def hide_lines(pattern: re.Pattern[str]) -> None:
 
 # Where workers find this code
 
-PATH = Name("ray.job_config", "JobConfig", "_py_driver_sys_path", "a runtime_env has it, so workers start later")
+PATH = Name("ray.job_config", "JobConfig", "_py_driver_sys_path", "workers need a runtime_env and start later")
 
 
 def worker_path(folders: list[str]) -> dict[str, Any]:
-    """Arguments of ``ray.init`` by which workers import from ``folders``, the last one first."""
+    """Arguments of ``ray.init`` that make workers import from ``folders``, searching the last one first."""
     made: Any = PATH.find()
     try:
         return {"job_config": made(_py_driver_sys_path=folders)}
@@ -100,7 +104,7 @@ def worker_path(folders: list[str]) -> dict[str, Any]:
     return {"runtime_env": {"env_vars": {"PYTHONPATH": os.pathsep.join(path)}}} if folders else {}
 
 
-# Ray Data's loop, where settings do not reach: when it looks, and what it keeps
+# Ray Data's loop: when it polls and which statistics it keeps, for which there are no settings
 
 LOOP = "ray.data._internal.execution"
 CALLBACK = Name(f"{LOOP}.execution_callback", "ExecutionCallback", "", "batches come later, and statistics grow")
@@ -109,25 +113,25 @@ WAIT_TIME = Name(
 )
 FETCHER = Name(f"{LOOP}.metadata_fetcher", "InlineMetadataFetcher", "", "batches come up to 0.1 s later")
 FETCHES = Name(f"{LOOP}.streaming_executor", "StreamingExecutor", "_metadata_fetcher", FETCHER.cost)
-STEPS = Name(f"{LOOP}.streaming_executor", "StreamingExecutor", "_topology", "waiting for the trainer takes a core")
-STATS = Name(f"{LOOP}.operators.map_operator", "MapOperator", "_output_blocks_stats", "long runs take more memory")
+STEPS = Name(f"{LOOP}.streaming_executor", "StreamingExecutor", "_topology", "waiting for the trainer uses a core")
+STATS = Name(f"{LOOP}.operators.map_operator", "MapOperator", "_output_blocks_stats", "long runs use more memory")
 
 
 def loop_callbacks() -> list[type]:
-    """``Pace`` and ``Forget``, as callbacks of Ray Data's loop; none where it has no callbacks."""
+    """``Pace`` and ``Forget`` as callback classes of Ray Data's loop; empty if Ray has no such callbacks."""
     base = CALLBACK.find()
     return [] if base is None else [type(own.__name__, (own, base), {}) for own in (Pace, Forget)]
 
 
 class Pace:
-    """Shorter waits, and a pause after a step of the loop that neither waited nor did anything, longer each time.
+    """Shortens the waits of Ray Data's loop, and pauses it after idle steps, longer each time.
 
-    A step waits until *all* running tasks have something to give, or its time is over; what one gives is then looked up
-    in a thread, and taken a step later. So the next task began .2 s after one had ended: 8 % of the time of one that
-    decodes 64 videos.
+    A step of the loop waits until *all* running tasks have output, or until its time is over. A thread then fetches the
+    metadata of the output, which the loop takes one step later. So the next task started 0.2 s after the last had
+    ended: 8 % of the time of a task that decodes 64 videos.
 
-    When as much is decoded ahead as may be, all have something to give at once, nothing is taken, and it looks again:
-    seen to take .85 of a core from training for as long as it lasts.
+    Once the buffer of decoded blocks is full, all tasks have output, none of it can be taken, and the loop spins: this
+    took 0.85 of a core from training for as long as it lasted.
     """
 
     def __init__(self) -> None:
@@ -135,7 +139,7 @@ class Pace:
         self._done: int | None = None
 
     def before_execution_starts(self, executor: Any) -> None:
-        """Neither is a setting that travels with a dataset."""
+        """Set the wait and the fetcher in the process of the loop: neither is a setting of a dataset."""
         if WAIT_TIME.is_there():
             setattr(import_module(WAIT_TIME.module), WAIT_TIME.name, WAIT)
         fetcher = FETCHER.find()
@@ -151,7 +155,7 @@ class Pace:
 
 
 def _tasks_done(executor: Any) -> int | None:
-    """A number that grows with all that the loop does; None: it cannot be told."""
+    """A number that grows with every action of the loop; None if it cannot be determined."""
     try:
         counts = [operator.metrics for operator in getattr(executor, STEPS.attribute) or ()]
         return int(sum(m.num_tasks_submitted + m.num_task_outputs_generated for m in counts))
@@ -160,10 +164,10 @@ def _tasks_done(executor: Any) -> int | None:
 
 
 class Forget:
-    """Keep what the last blocks took, not all.
+    """Keeps the statistics of the last blocks only.
 
-    Ray Data keeps it of every block, for the ``stats()`` of a dataset that has come to its end: 1 kB each, in the
-    process of the loop, some 6 GB for 200 epochs of Kinetics, which are one execution here.
+    Ray Data keeps them for every block, for the ``stats()`` of a finished dataset: 1 kB per block in the process of the
+    loop, about 6 GB for 200 epochs of Kinetics, which are a single execution here.
     """
 
     def on_execution_step(self, executor: Any) -> None:
@@ -175,11 +179,11 @@ class Forget:
 
 # Ray Data's plan of a dataset
 
-PLAN = Name("ray.data", "Dataset", "_logical_plan", "cutting decode tasks takes CPUs that could decode")
+PLAN = Name("ray.data", "Dataset", "_logical_plan", "cutting decode tasks takes CPUs from decoding")
 
 
 def lighten(repartitioned: Any, cpus: float, tasks: int) -> None:
-    """Let a repartition run ``tasks`` tasks of ``cpus`` each: it has no options for that, and takes whole CPUs."""
+    """Make a repartition run ``tasks`` tasks with ``cpus`` each. It has no options for that, and reserves full CPUs."""
     step: Any = getattr(getattr(repartitioned, PLAN.attribute, None), "dag", None)
     arguments: Any = getattr(step, "ray_remote_args", None)
     compute: Any = getattr(step, "compute", None)
@@ -196,25 +200,25 @@ CAUSE = Name("ray.train.v2._internal.exceptions", "UserExceptionWithTraceback", 
 
 
 def linked_errors(error: BaseException) -> list[BaseException]:
-    """The errors that one was raised for; without the private one, Ray's own error is what a command ends with."""
+    """The errors that caused ``error``. Without the private name, a command ends with Ray's own error."""
     linked = list(getattr(error, "worker_failures", {}).values())
     linked += [getattr(error, name, None) for name in (CAUSE.attribute, "cause", "__cause__", "controller_failure")]
     return [one for one in linked if isinstance(one, BaseException)]
 
 
-DATA = (CALLBACK, WAIT_TIME, FETCHER, FETCHES, STEPS, STATS, PLAN, CAUSE)  # used by processes of a training
+DATA = (CALLBACK, WAIT_TIME, FETCHER, FETCHES, STEPS, STATS, PLAN, CAUSE)  # used by the processes of a training
 
 
 # Ray Tune's Optuna searcher
 
 STUDY = Name(
-    "ray.tune.search.optuna", "OptunaSearch", "_ot_study", "trials are asked of Optuna, not of Tune's searcher"
+    "ray.tune.search.optuna", "OptunaSearch", "_ot_study", "Optuna suggests trials directly, without Tune's searcher"
 )
 TRIALS = Name("ray.tune.search.optuna", "OptunaSearch", "_ot_trials", STUDY.cost)
 
 
 def study_of(search: Any) -> Any | None:
-    """A searcher's study, which also gives the numbers of its trials (``number_of``); None: neither can be had."""
+    """A searcher's study, or None if the study or its trial numbers (``number_of``) are not accessible."""
     for name in (STUDY, TRIALS):
         if not hasattr(search, name.attribute):
             name.report()
@@ -223,7 +227,7 @@ def study_of(search: Any) -> Any | None:
 
 
 def number_of(search: Any, trial_id: str) -> int:
-    """The number in the study of a trial that the searcher has suggested."""
+    """The study's number of a trial that the searcher has suggested."""
     return int(getattr(search, TRIALS.attribute)[trial_id].number)
 
 
@@ -234,27 +238,27 @@ VALIDATE = Name("ray.autoscaler._private.util", "validate_config", "", PREPARE.c
 
 
 def ray_problems(values: dict[str, Any]) -> list[str]:
-    """What `ray up` would refuse in a launch file before it asks the cloud; one line, or none."""
+    """What `ray up` rejects in a launch file before it contacts the cloud: one line, or none."""
     prepare, validate = PREPARE.find(), VALIDATE.find()
     if prepare is None or validate is None:
         check((PREPARE, VALIDATE))
         return []
     try:
         validate(prepare(copy.deepcopy(values)))
-    except Exception as error:  # jsonschema's, ValueError and others: Ray does not say which
+    except Exception as error:  # jsonschema's, ValueError and others: Ray does not document which
         text = str(getattr(error, "message", "") or error).strip().splitlines()
-        return [f"`ray up` must take the file, but says: {text[0] if text else type(error).__name__}"]
+        return [f"`ray up` rejects the file: {text[0] if text else type(error).__name__}"]
     return []
 
 
 # Draining a node
 
-CLIENT = Name("ray._raylet", "GcsClient", "", "a node is drained by the command `ray drain-node`, seconds later")
+CLIENT = Name("ray._raylet", "GcsClient", "", "the command `ray drain-node` drains a node, seconds later")
 REASON = "DRAIN_NODE_REASON_PREEMPTION"
 
 
 def drain_node(address: str, node_id: str, deadline: float, why: str) -> str:
-    """Tell Ray that a node goes at ``deadline`` (seconds since 1970) -> "" once Ray takes it, else what it says."""
+    """Tell Ray that a node will be taken away at ``deadline`` (seconds since 1970) -> "", or why Ray refuses."""
     client: Any = CLIENT.find()
     try:
         reason = import_module("ray.core.generated.autoscaler_pb2").DrainNodeReason.Value(REASON)

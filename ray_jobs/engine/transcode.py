@@ -1,4 +1,4 @@
-"""Pieces of work -> shards: one Ray task each, on any node."""
+"""Write shards: one Ray task for each, on any node."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from paramcrop.data.prepare.plan import Part, Piece
 from paramcrop.data.prepare.transcode import make_shard
 from paramcrop.errors import ParamCropError, ResourceError
 
-RETRIES = 3  # of a task whose worker or node died
-POLL = 0.5  # seconds between two looks at the progress
-TELL = 0.25  # seconds between two calls of a task; one for each video cost 1 ms of CPU (measured)
+RETRIES = 3  # retries of a task whose worker or node died
+POLL = 0.5  # seconds between two reads of the progress
+REPORT = 0.25  # seconds between two progress reports of a task; reporting every video would cost 1 ms of CPU each
 
 Counts = dict[int, tuple[int, int]]  # piece -> (videos finished, of those rejected)
 
 
 class Counter:
-    """An actor: tasks tell it of their videos, the driver reads it. A second attempt starts from its own count."""
+    """An actor that counts videos: tasks report to it, and the driver reads it. A retried task replaces its count."""
 
     def __init__(self) -> None:
         self.counts: Counts = {}
 
-    def tell(self, piece: int, done: int, rejected: int) -> None:
+    def report(self, piece: int, done: int, rejected: int) -> None:
         self.counts[piece] = (done, rejected)
 
     def read(self) -> Counts:
@@ -37,22 +37,24 @@ class Counter:
 
 
 def make_shards(
-    pieces: Iterable[Piece], videos: str, out: str, timeout: float, tell: Callable[[int, int], None]
+    pieces: Iterable[Piece], videos: str, out: str, timeout: float, report: Callable[[int, int], None]
 ) -> Iterator[Part]:
-    """Each piece's part as it is finished, in any order.
+    """Yield the part of each piece when it is finished, in any order.
 
-    ``tell`` is called now and then with the videos finished in all and those of them rejected.
+    Args:
+        timeout: seconds that a video may take.
+        report: called regularly with the number of finished videos and of rejected ones among them.
 
     Raises:
-        ParamCropError: a task raised it, or died again and again.
+        ParamCropError: a task raised it, or its process died repeatedly.
     """
     counter = ray.remote(Counter).options(num_cpus=0, max_restarts=-1).remote()
     task = ray.remote(_make_shard).options(num_cpus=1, max_retries=RETRIES)
     waiting, running, counts = iter(pieces), dict[Any, Piece](), Counts()
-    most = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))  # one at work and one ready, for each CPU
+    most = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))  # for each CPU, one running and one queued
     finished: Counts = {}
-    # Nothing is cancelled when the driver stops early: Ray ends a driver's tasks with it, and ray.cancel was seen to
-    # abort the driver where a task finished at that moment ("Tried to complete task that was not pending").
+    # When the driver stops early, it cancels nothing: Ray ends a driver's tasks with it, and ray.cancel has aborted the
+    # driver when a task finished at the same moment ("Tried to complete task that was not pending").
     with _interrupts() as interrupted:
         while True:
             for piece in _first(waiting, most - len(running)):
@@ -66,14 +68,14 @@ def make_shards(
                 finished[piece.number] = (part.done, len(part.rejected))
                 yield part
             counts = _read(counter, counts) | finished
-            tell(sum(done for done, _ in counts.values()), sum(rejected for _, rejected in counts.values()))
+            report(sum(done for done, _ in counts.values()), sum(rejected for _, rejected in counts.values()))
             if interrupted.is_set():
                 raise KeyboardInterrupt
 
 
 @contextmanager
 def _interrupts() -> Iterator[Event]:
-    """Whether there was a Ctrl-C: raised at once, and kept, for some were lost, it seems within a call of Ray."""
+    """Yield an event that Ctrl-C sets, besides raising at once: the exception can get lost, apparently inside Ray."""
     seen = Event()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -88,15 +90,15 @@ def _interrupts() -> Iterator[Event]:
 
 
 def _make_shard(piece: Piece, videos: str, out: str, timeout: float, counter: Any) -> Part:
-    told = 0.0
+    reported = 0.0
 
-    def tell(done: int, rejected: int) -> None:
-        nonlocal told
-        if time.monotonic() - told >= TELL:  # the last ones are in the part
-            counter.tell.remote(piece.number, done, rejected)
-            told = time.monotonic()
+    def report(done: int, rejected: int) -> None:
+        nonlocal reported
+        if time.monotonic() - reported >= REPORT:  # the finished part has the final counts
+            counter.report.remote(piece.number, done, rejected)
+            reported = time.monotonic()
 
-    return make_shard(piece, videos, out, timeout, tell)
+    return make_shard(piece, videos, out, timeout, report)
 
 
 def _first(pieces: Iterator[Piece], most: int) -> Iterator[Piece]:
@@ -105,7 +107,7 @@ def _first(pieces: Iterator[Piece], most: int) -> Iterator[Piece]:
 
 
 def _read(counter: Any, last: Counts) -> Counts:
-    """The counter's counts; the last known while it is down: it only serves the display."""
+    """The counter's counts, or the last known ones while it is down; they are only for display."""
     try:
         counts: Counts = ray.get(counter.read.remote(), timeout=10)
     except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
@@ -123,7 +125,6 @@ def _result(ref: Any, piece: Piece) -> Part:
     except ray.exceptions.RayError as error:
         reason = str(error).strip().partition("\n")[0]
         raise ResourceError(
-            f"a worker must live to write {piece.file}, but {RETRIES + 1} died of it: {reason}; "
-            "the same command goes on from there"
+            f"the task that writes {piece.file} died {RETRIES + 1} times: {reason}; the same command resumes from here"
         ) from None
     return part

@@ -1,7 +1,7 @@
-"""One trial of a sweep: a pretraining for each seed, then its evaluations; in a process of its own, below Ray Tune.
+"""One trial of a sweep: a pretraining for each seed, then their evaluations, in a process that Ray Tune starts.
 
-The truth lies in folders: a run says how it stands, a result file that an evaluation is done. So a trial that is
-started again, by this sweep or another, does only what is not done yet, and waits for what another process has at work.
+The files are the only state: a run's status and the results of its evaluations. So a trial that starts again, in this
+sweep or another, only does what is missing, and waits for runs and evaluations that another process works on.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ray_jobs.engine.work import Work, report
 
 
 def run_trial(values: dict[str, Any], work: Work) -> None:
-    """Tune's trainable: what became of the trial is its record; Tune is told the objective, and proxies on the way."""
+    """Tune's trainable. The outcome goes into the trial's record; Tune only gets the objective and the proxies."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     trial = make_trial(work.space, decode(work.space, values))
@@ -45,9 +45,12 @@ def run_trial(values: dict[str, Any], work: Work) -> None:
             state = recorder.failed(seed, "failed", error)
             break
         if not is_finished(place.folder):
-            state = "pruned" if work.proxy else recorder.failed(seed, "failed", ParamCropError("stopped, as asked"))
+            # Only a request to stop ends a run early without an error. With asha, that is the scheduler's pruning.
+            stopped = ParamCropError("stopped by a file `stop` in its folder")
+            state = "pruned" if work.proxy else recorder.failed(seed, "failed", stopped)
             break
         done.append(place.folder)
+    # After a failure, the finished seeds are evaluated all the same: the results count when the trial is tried again.
     if state != "pruned":
         results = _evaluate(done, work.request_for(trial), recorder, work)
         state = "failed" if state == "done" and recorder.record.failures else state
@@ -57,19 +60,19 @@ def run_trial(values: dict[str, Any], work: Work) -> None:
 
 
 def _evaluate(runs: Sequence[Path], request: Request, recorder: TrialRecorder, work: Work) -> list[dict[str, Any]]:
-    """Every evaluation of the runs -> the results there are; those that fail are noted, and lose nothing else."""
+    """Evaluate the runs and return all results; a failed evaluation is recorded and does not affect the others."""
     try:
         jobs = make_jobs(request, runs)
     except ParamCropError as error:
         recorder.record.failures.append(str(error))
         return []
 
-    def tell(ended: int, texts: list[str]) -> None:
-        recorder.doing(f"evaluating, {ended} of {len(left)}: {'; '.join(text for text in texts if text)}")
+    def report_progress(finished: int, texts: list[str]) -> None:
+        recorder.doing(f"evaluating, {finished} of {len(todo)}: {'; '.join(text for text in texts if text)}")
 
-    left = [job for job in jobs if read_result(job.result_file) is None]
-    failed = run_evaluations(left, work.pool, tell)
-    recorder.record.failures += [f"{_name(job)}: {failed[job.eval_id]}" for job in left if job.eval_id in failed]
+    todo = [job for job in jobs if read_result(job.result_file) is None]
+    failed = run_evaluations(todo, work.pool, report_progress)
+    recorder.record.failures += [f"{_name(job)}: {failed[job.eval_id]}" for job in todo if job.eval_id in failed]
     found = [(job, result) for job in jobs if (result := read_result(job.result_file)) is not None]
     recorder.record.results = [str(job.result_file) for job, _ in found]
     return [result for _, result in found]

@@ -1,9 +1,9 @@
-"""A sweep's trials below Ray Tune: who suggests their values, who stops them early, how many run at once.
+"""The trials of a sweep on Ray Tune: who suggests their values, who stops them early, how many run at once.
 
-Three things are not left to Tune as it comes. Its Optuna searcher asks and tells; what is told of a trial that was
-stopped or has no number is ours (``StudySearch``). Its scheduler decides who stops; the run is asked to, and ends after
-its epoch with a checkpoint, where Tune would kill it (``AskToStop``). And a sweep that was cut off is not restored from
-Tune's own state: a new one looks at what lies in the folders.
+Three things differ from plain Tune. Its Optuna searcher suggests values, but we tell the study how a stopped trial or
+one without an objective ended (``StudySearch``). Its scheduler decides which trial stops, but the run is asked to stop
+and ends with a checkpoint after its epoch, where Tune would kill it (``AskToStop``). And an interrupted sweep is not
+restored from Tune's state: a new one starts from the files.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from ray_jobs.engine.ray_private import number_of, study_of
 from ray_jobs.engine.trial import run_trial
 from ray_jobs.engine.work import Work
 
-RESTARTS = 2  # of a trial whose process died
+RESTARTS = 2  # restarts of a trial whose process died
 QUIET = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the run folders have all of it
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the command; what is done is in the folders
-    "TUNE_GLOBAL_CHECKPOINT_S": "600",  # nothing is ever restored from it
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the run folders have these logs
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the command; finished work is in the folders
+    "TUNE_GLOBAL_CHECKPOINT_S": "600",  # rarely, because nothing is restored from it
     "RAY_AIR_NEW_OUTPUT": "0",
 }
 
@@ -44,7 +44,7 @@ class StudySearch(OptunaSearch):
     """Tune's Optuna searcher on the sweep's own study.
 
     Args:
-        deadline: by the monotonic clock; no trial is started after it.
+        deadline: on the monotonic clock; no trial starts after it.
     """
 
     def __init__(self, space: Space, folder: Path, deadline: float | None = None) -> None:
@@ -57,7 +57,7 @@ class StudySearch(OptunaSearch):
             sampler=make_sampler(space, 0),
         )
         self._space_file, self._folder, self._deadline = space, folder, deadline
-        self._numbers: dict[str, int] = {}  # of trials at work, in the study
+        self._numbers: dict[str, int] = {}  # Tune's id of a running trial -> its number in the study
 
     def suggest(self, trial_id: str) -> Any:
         if self._deadline is not None and time.monotonic() > self._deadline:
@@ -75,25 +75,26 @@ class StudySearch(OptunaSearch):
 
     @cached_property
     def _opened(self) -> optuna.Study:
-        """The same study, for a Ray that does not show its own."""
+        """The same study, for a version of Ray whose searcher hides its own."""
         return open_study(self._folder, self._folder.name, self._space_file)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """What a trial reports on its way is for the scheduler."""
+        """Ignore intermediate results: the study gets none, because the scheduler alone decides on pruning."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         number = self._numbers.pop(trial_id, None)
-        if number is None:  # told before
+        if number is None:  # Tune may call this twice for one trial, but a study accepts one result only
             return
         state = "failed" if error or not result else str(result["state"])
         tell(study_of(self) or self._opened, number, state, float(result["objective"]) if result else 0.0)
 
 
 class AskToStop(ASHAScheduler):
-    """ASHA by ``epoch`` and ``proxy`` that asks a run to stop, by a file in its folder, and never kills it."""
+    """ASHA on ``epoch`` and ``proxy`` that asks a run to stop, by a file in its folder, and never kills it."""
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         decision: str = super().on_trial_result(tune_controller, trial, result)
+        # Let Tune continue the trial: it ends by itself after the run's epoch, and its last report has state "pruned".
         if decision == TrialScheduler.STOP and result["state"] == "running":
             ask_to_stop(result["run"])
             return str(TrialScheduler.CONTINUE)
@@ -101,7 +102,7 @@ class AskToStop(ASHAScheduler):
 
 
 def ask_to_stop(run: str) -> None:
-    """By a file in a run's folder, or in the bucket that has it."""
+    """Ask a run to stop, by a file in its folder or its bucket."""
     fs, root = open_folder(run)
     with fs.open_output_stream(f"{root}/stop") as file:
         file.write(b"")
@@ -119,11 +120,11 @@ def make_scheduler(proxy: Proxy, mode: str, epochs: int) -> ASHAScheduler:
 
 
 def run_trials(work: Work, count: int, at_once: int, epochs: int, deadline: float | None) -> None:
-    """Ask for ``count`` trials and run them, ``at_once`` at a time; what became of each is in its record.
+    """Run ``count`` trials, ``at_once`` at a time; each outcome is in the trial's record.
 
     Args:
-        epochs: of a whole pretraining.
-        deadline: by the monotonic clock; trials at work then are brought to their end, no other is started.
+        epochs: epochs of a full pretraining.
+        deadline: on the monotonic clock; after it, running trials are finished and no other starts.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)

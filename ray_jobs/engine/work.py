@@ -1,4 +1,4 @@
-"""What every trial of a sweep is given, and what it tells Ray Tune."""
+"""What all trials of a sweep share, and what a trial reports to Ray Tune."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from ray_jobs.engine.plan import Plan
 
 @dataclass(frozen=True)
 class Work:
-    """What every trial of a sweep is given.
+    """What all trials of a sweep share.
 
     Attributes:
-        folder: the sweep's. content_id: of the videos that runs are pretrained on. contents: of those evaluated on.
-        request: the evaluations of all trials. proxy: the one that trials are compared by while they train, if any.
-        plan: one trial's share of the cluster. pool: of evaluators, for all.
+        space: the sweep's question. folder: the sweep's folder.
+        content_id: content id of the pretraining videos. contents: dataset -> content id, for evaluation.
+        request: the evaluations of all trials. proxy: the evaluation by which asha compares trials; None without asha.
+        plan: the resources of one trial. pool: the evaluators, shared by all trials.
     """
 
     space: Space
@@ -41,13 +42,13 @@ class Work:
         return only(self.request, trial.tasks or self.space.evaluate.tasks)
 
     def wanted(self, trial: Trial) -> str:
-        """What a trial's record must say for it to be done."""
+        """The hash that a trial's record must have to count as done."""
         tasks = [(self.contents[name], protocol) for name, protocol in self.request_for(trial).tasks]
         return wanted_of(self.space, trial, self.content_id, tasks)
 
 
 def report(recorder: TrialRecorder, run: str, state: str) -> None:
-    """To Tune; every report has the same keys, for both its searcher and its scheduler insist on theirs."""
+    """Report to Tune. Every report has all keys, because its searcher and its scheduler each require theirs."""
     record = recorder.record
     values = {"objective": record.objective, "proxy": record.proxy}
     numbers = {name: math.nan if value is None else value for name, value in values.items()}

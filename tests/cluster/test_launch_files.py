@@ -125,7 +125,7 @@ def test_a_fault_planted_in_gcp_is_found(edit: Edit, message: str) -> None:
 )
 def test_what_ray_itself_refuses_is_told_in_one_line(edit: Edit, message: str) -> None:
     (problem,) = ray_problems(edited(VM[0], edit))
-    assert problem.startswith("`ray up` must take the file, but says: ") and message in problem and "\n" not in problem
+    assert problem.startswith("`ray up` rejects the file: ") and message in problem and "\n" not in problem
 
 
 def groups(edit: Edit) -> Edit:
