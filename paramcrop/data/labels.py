@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from paramcrop.data.groups import group_of
 from paramcrop.data.manifest import Manifest
 from paramcrop.errors import DataError
 from paramcrop.storage.files import open_folder
+
+
+class VideoInfo(NamedTuple):
+    """What a dataset says of a video, besides its frames.
+
+    Attributes:
+        label: class number; -1: none.
+        group: name of its group of near-duplicates, see ``groups``; the id if it is in none.
+        source: sha256 of the file it was prepared from; empty: unknown.
+    """
+
+    label: int
+    group: str
+    source: str
 
 
 def ranked_by_class(ids: Sequence[str], labels: Sequence[int], seed: int) -> list[float]:
@@ -44,16 +60,34 @@ def read_labels(folder: str, manifest: Manifest) -> dict[str, int]:
     Raises:
         DataError: a shard cannot be read.
     """
+    return {row["id"]: row["label"] for row in _rows(folder, manifest, ("id", "label"))}
+
+
+def read_infos(folder: str, manifest: Manifest) -> dict[str, VideoInfo]:
+    """Video id -> what the dataset says of it, in stored order.
+
+    Raises:
+        DataError: a shard cannot be read.
+    """
+    dataset, columns = manifest.settings.get("dataset", ""), ("id", "label", "source_sha256", "group")
+    rows = _rows(folder, manifest, columns)
+    return {
+        row["id"]: VideoInfo(row["label"], row.get("group") or group_of(dataset, row["id"]), row["source_sha256"] or "")
+        for row in rows
+    }
+
+
+def _rows(folder: str, manifest: Manifest, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The rows of all shards, with those of ``columns`` that a shard has."""
     fs, root = open_folder(folder)
-    labels: dict[str, int] = {}
     for shard in manifest.shards:
         try:
             with fs.open_input_file(f"{root}/{shard.file}") as source:
-                table = pq.ParquetFile(source).read(["id", "label"])
+                file = pq.ParquetFile(source)
+                table = file.read([name for name in columns if name in file.schema_arrow.names])
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"cannot read {folder}/{shard.file}: {error}") from None
-        labels |= dict(zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True))
-    return labels
+        yield from table.to_pylist()
 
 
 def labelled_rows(folder: str, manifest: Manifest, share: float, seed: int) -> dict[tuple[str, int], tuple[int, ...]]:

@@ -97,13 +97,14 @@ SCHEMA = pa.schema(
         ("label", pa.int32()),  # index into the manifest's classes; -1: unlabelled
         ("splits", pa.list_(pa.string())),
         ("source_sha256", pa.string()),
+        ("group", pa.string()),  # of near-duplicates; empty: by the id. Shards of older versions lack it
     ]
 )
 
 
 @dataclass(frozen=True)
 class Video:
-    """One row of a shard."""
+    """One row of a shard; see ``SCHEMA``."""
 
     id: str
     video: bytes
@@ -114,6 +115,7 @@ class Video:
     label: int = -1
     splits: tuple[str, ...] = ("train",)
     source_sha256: str = ""
+    group: str = ""
 
 
 def write_shards(

@@ -22,7 +22,7 @@ def parse_arguments(argv: Sequence[str], summary: str) -> argparse.Namespace:
     parser.add_argument("--dataset", metavar="NAME", help=f"{', '.join(DATASETS)}, synthetic")
     parser.add_argument("--videos", metavar="DIR", help="folder (or URI) below which the videos lie")
     parser.add_argument(
-        "--annotations", metavar="PATH", help="the official lists, or, for folder, a CSV file,class[,split]"
+        "--annotations", metavar="PATH", help="the official lists, or, for folder, a CSV file,class[,split][,group]"
     )
     parser.add_argument(
         "--out", metavar="DIR", required=True, help="folder (or URI) of the shards, shared by all nodes"

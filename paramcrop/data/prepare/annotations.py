@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 
 from paramcrop.errors import DataError
 
-SPLITS = {"train": "train", "val": "val", "validate": "val", "validation": "val", "test": "test"}
+SPLITS = {"train": "train", "val": "val", "valid": "val", "validate": "val", "validation": "val", "test": "test"}
 HMDB_SPLITS = {"0": None, "1": "train", "2": "test"}
 ROLE = re.compile(r"(train|val|test)(\d*)")
 KINETICS_COLUMNS = ("youtube_id", "time_start", "time_end", "split")
@@ -28,12 +28,14 @@ class Entry:
         label: class name; None: the list has no class.
         splits: names such as "train1", "test2"; empty: listed, but in no split.
         where: ``list:line`` of the entry.
+        group: name of its group of near-duplicates; empty: the list has none.
     """
 
     key: str
     label: str | None
     splits: tuple[str, ...]
     where: str
+    group: str = ""
 
 
 def parse_classes(name: str, text: str) -> dict[int, str]:
@@ -102,19 +104,25 @@ def parse_kinetics(name: str, text: str) -> list[Entry]:
 
 
 def parse_table(name: str, text: str) -> list[Entry]:
-    """A user's table ``file,class[,split]``; without a split: "train"; without a class: unlabelled."""
+    """A user's table ``file,class[,split][,group]``; without a split: "train"; without a class: unlabelled."""
     entries = []
     for where, row in _table(name, text, ("file", "class")):
-        split = row.get("split") or "train"
-        entries.append(Entry(_safe(where, row["file"]), row["class"] or None, (SPLITS.get(split, split),), where))
+        splits = (split_name(row.get("split") or "train"),)
+        entries.append(Entry(_safe(where, row["file"]), row["class"] or None, splits, where, row.get("group", "")))
     return entries
+
+
+def split_name(text: str) -> str:
+    """The usual name of a split: "Train" -> "train", "Validation2" -> "val2"; other names stay as they are."""
+    match = re.fullmatch(r"([a-z]+)(\d*)", text.casefold())
+    return SPLITS[match[1]] + match[2] if match and match[1] in SPLITS else text
 
 
 def merge(entries: Iterable[Entry]) -> list[Entry]:
     """One entry per video with the sorted splits of all its lines, in the order of the first lines.
 
     Raises:
-        DataError: a video has two classes, or is in both train and test (or val) of one split.
+        DataError: a video has two classes or groups, or is in both train and test (or val) of one split.
     """
     merged: dict[str, Entry] = {}
     for entry in entries:
@@ -124,9 +132,15 @@ def merge(entries: Iterable[Entry]) -> list[Entry]:
                 f"a video must have one class, but {entry.key} is {first.label!r} in {first.where} "
                 f"and {entry.label!r} in {entry.where}"
             )
+        if "" not in (first.group, entry.group) and first.group != entry.group:
+            raise DataError(
+                f"a video must have one group, but {entry.key} is in {first.group!r} in {first.where} "
+                f"and in {entry.group!r} in {entry.where}"
+            )
         splits = tuple(sorted({*first.splits, *entry.splits}))
         _check_roles(entry, splits)
-        merged[entry.key] = replace(first, label=first.label or entry.label, splits=splits)
+        label, group = first.label or entry.label, first.group or entry.group
+        merged[entry.key] = replace(first, label=label, splits=splits, group=group)
     return list(merged.values())
 
 

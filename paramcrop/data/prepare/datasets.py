@@ -41,6 +41,7 @@ class Source:
         path: path relative to the folder of the videos (posix); if the file is missing, the path in the list.
         label: class name; None: unlabelled.
         bytes: size of the file; None: the file is missing.
+        group: name of its group of near-duplicates; empty: by the id.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Source:
     label: str | None
     splits: tuple[str, ...]
     bytes: int | None
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ def find_ut_interaction(files: Files, annotations: str | None) -> Dataset:
 
 
 def find_folder(files: Files, annotations: str | None) -> Dataset:
-    """The classes come from the table ``file,class[,split]`` if there is one, else from the folders."""
+    """The classes come from the table ``file,class[,split][,group]`` if there is one, else from the folders."""
     if annotations is not None:
         texts = read_lists(annotations, r".+\.csv", "a CSV table")
         return paired(merge(entry for name, text in texts.items() for entry in parse_table(name, text)), files)
@@ -233,7 +235,7 @@ def paired(
     for entry in entries:
         path = found.get(entry.key)
         size = files[path] if path is not None else None
-        sources.append(Source(entry.key, path or entry.key, entry.label, entry.splits, size))
+        sources.append(Source(entry.key, path or entry.key, entry.label, entry.splits, size, entry.group))
     labels = sorted({entry.label for entry in entries if entry.label}) if classes is None else classes
     return Dataset(tuple(labels), tuple(sources), len(files) - len(found))
 

@@ -98,6 +98,11 @@ def part_path(root: str, piece: Piece) -> str:
     return f"{root}/{PARTS}/{PurePosixPath(piece.file).stem}.json"
 
 
+def _annotation(source: Source) -> tuple[Any, ...]:
+    """What the lists say of a video; without a group as it was before there were groups, so content ids stay."""
+    return source.id, source.label or "", source.splits, *([source.group] if source.group else [])
+
+
 def make_plan(dataset: Dataset, name: str, short_side: int, crf: int, shard_videos: int, seed: int) -> Plan:
     """Shuffle by ``seed``, group by splits, and divide into pieces of ``shard_videos`` videos.
 
@@ -106,7 +111,7 @@ def make_plan(dataset: Dataset, name: str, short_side: int, crf: int, shard_vide
     existing = [source for source in dataset.sources if source.bytes is not None]
     missing = tuple(source for source in dataset.sources if source.bytes is None)
     settings = {"dataset": name, "short_side": short_side, "crf": crf, "version": VERSION}
-    settings["annotations"] = short_hash(sorted((s.id, s.label or "", s.splits) for s in dataset.sources), 16)
+    settings["annotations"] = short_hash(sorted(map(_annotation, dataset.sources)), 16)
     number = {label: i for i, label in enumerate(dataset.classes)}
     shuffled = sorted(existing, key=lambda source: (source.splits, short_hash([seed, source.id], 16)))
     pieces: list[Piece] = []

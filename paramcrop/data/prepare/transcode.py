@@ -101,7 +101,8 @@ def _videos(
                 text = f"decoded {encoded.frames} of {encoded.announced} frames"
                 part.warnings.append({"id": source.id, "path": source.path, "text": text})
             e = encoded
-            yield Video(source.id, e.data, e.fps, e.frames, e.height, e.width, label, piece.splits, sha256)
+            kept = e.data, e.fps, e.frames, e.height, e.width
+            yield Video(source.id, *kept, label, piece.splits, sha256, source.group)
         report(part.done, len(part.rejected))
 
 
