@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -67,8 +68,16 @@ class Manifest:
 
     @property
     def about(self) -> dict[str, Any]:
-        """The facts that results are reported with: dataset, number of videos and of classes."""
-        return {"dataset": self.settings.get("dataset", ""), "videos": self.videos, "classes": len(self.classes)}
+        """The facts that results are reported with: dataset, number of videos and of classes, pixels."""
+        facts = {"dataset": self.settings.get("dataset", ""), "videos": self.videos, "classes": len(self.classes)}
+        return facts | {"short_side": self.short_side}
+
+    @property
+    def short_side(self) -> int | None:
+        """Pixels of the videos' short side; None: unknown."""
+        s = self.settings
+        side = s.get("short_side", min(s["height"], s["width"]) if {"height", "width"} <= s.keys() else None)
+        return None if side is None else int(side)
 
     def rejected_of(self, split: str) -> list[dict[str, str]]:
         """The videos left out of one split."""
@@ -85,6 +94,33 @@ class Manifest:
         if split not in self.splits:
             raise DataError(f"the split must be one of {', '.join(self.splits)}, but is {split!r}")
         return replace(self, shards=tuple(shard for shard in self.shards if split in shard.splits))
+
+
+def enlarged_from(short_side: int | None, box: float, size: int) -> int | None:
+    """The side of the square that clips are enlarged from, in pixels; None: they are not, or it is unknown.
+
+    Args:
+        short_side: pixels of the videos' short side. box: side of the square, share of the short side; of a square of
+            random size the largest, for every random crop with a smaller one enlarges. size: side of the clip, pixels.
+    """
+    if short_side is None or (side := max(1, round(box * short_side))) >= size:
+        return None
+    return side
+
+
+def enlargement(name: str, short_side: int | None, box: float, size: int, setting: str) -> list[str]:
+    """A warning that clips are enlarged, in one line; none if they are not.
+
+    Args:
+        name: what has the clips. setting: that of their size. Others as in ``enlarged_from``.
+    """
+    if (side := enlarged_from(short_side, box, size)) is None:
+        return []
+    needed = 2 * math.ceil(size / box / 2)
+    return [
+        f"warning: {name}: clips of {size} x {size} pixels are enlarged from {side} x {side}, because the videos have "
+        f"a short side of {short_side}; prepare them with --short-side {needed} or more, or set {setting}={side}"
+    ]
 
 
 def content_id(sources: Iterable[tuple[str, str]], settings: dict[str, Any]) -> str:

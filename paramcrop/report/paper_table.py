@@ -1,7 +1,7 @@
 """A table of the paper with our results beside the paper's, and the reasons why some are not comparable.
 
-Two results are comparable if the pretraining videos, all settings, the evaluation dataset and the protocol are the
-paper's own.
+Two results are comparable if the pretraining videos and their pixels, all settings, the evaluation dataset and the
+protocol are the paper's own.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from paramcrop.errors import ConfigError
 from paramcrop.evaluation.protocols import find_protocol
 from paramcrop.evaluation.statistics import Mean, interval_half, share_error
+from paramcrop.paper.scale import CLASSES, SPLITS, enlarged_frames, missing_videos, pretraining_frames
 from paramcrop.report.facts import RunFacts
 from paramcrop.report.table import Row, Table, task_of
 from paramcrop.report.text import ERRORS, show_mean
@@ -21,9 +22,6 @@ from paramcrop.settings.identity import flatten, identity
 from paramcrop.settings.presets import make_config
 from paramcrop.sweeps.space import Cell, Layout, Space
 from paramcrop.sweeps.trials import config_of, grid, make_trial
-
-CLASSES = {"kinetics": 400, "ucf101": 101, "hmdb51": 51}  # numbers of classes in the paper's datasets
-SPLITS = {"ucf101": 3, "hmdb51": 3}  # official test splits, over which the paper averages
 
 
 class Verdict(NamedTuple):
@@ -125,20 +123,31 @@ def _mismatches(space: Space, layout: Layout, cell: Cell, row: Row, result: dict
     """The reasons why a result is not comparable with the paper's, a few words each."""
     for run in row.runs:
         yield from _pretraining(space, layout, row, run)
-    dataset = cell.task.rpartition("/")[0]
+    dataset, numbers = cell.task.rpartition("/")[0], result["numbers"]
+    evaluated: dict[str, Any] = result.get("set", {})  # older results do not have it
     stands_for = [name for name, stand_in in layout.stand_ins.items() if stand_in == dataset]
     if stands_for:
         yield f"{dataset} videos stand in for {' and '.join(stands_for)}"
     elif (result.get("source"), len(result["classes"])) != (dataset, CLASSES.get(dataset)):
         yield f"evaluated on {result.get('source') or 'a dataset'} with {len(result['classes'])} classes"
-    if result["protocol"] != result["numbers"]["name"]:
-        yield f"{result['numbers']['name']} with other parameters"
+    else:
+        mean = row.cells[task_of(result), cell.metric].mean
+        unread = [f"{mean.n} of {mean.of} test videos"] if mean.n < mean.of else []
+        missing = list(missing_videos(dataset, None, evaluated.get("videos"))) or unread
+        yield from (f"evaluated on {text}" for text in missing)
+    if result["protocol"] != numbers["name"]:
+        yield f"{numbers['name']} with other parameters"
+    yield from (f"evaluated on {text}" for text in enlarged_frames(evaluated, numbers["box"], numbers["size"]))
 
 
 def _pretraining(space: Space, layout: Layout, row: Row, run: RunFacts) -> Iterator[str]:
     expected = space.pretrained_on or "kinetics"
     if (run.videos.get("dataset"), run.videos.get("classes")) != (expected, CLASSES.get(expected)):
         yield f"pretrained on {describe_videos(run)}"
+    else:
+        missing = missing_videos(expected, run.split, run.videos.get("videos"))
+        yield from (f"pretrained on {text}" for text in missing)
+    yield from (f"pretrained on {text}" for text in pretraining_frames(run.videos, run.settings))
     if changed := changed_settings(space, layout, row, run):
         count = "1 setting differs" if len(changed) == 1 else f"{len(changed)} settings differ"
         yield f"{count} from the paper's ({', '.join(changed[:3])}{', …' if len(changed) > 3 else ''})"

@@ -161,13 +161,13 @@ def test_printed_values_are_found_by_settings() -> None:
     assert published(load_config("demo"), "ucf101", "paper-linear", "video@1") == ()
 
 
-def made_table(folder: Path, space: Space, videos: dict[str, Any], right: int, **result: Any) -> Path:
+def made_table(folder: Path, space: Space, about: dict[str, Any], right: int, **result: Any) -> Path:
     """A sweep of a table whose row ParamCrop has one run and one evaluation on HMDB51's 1530 videos."""
     write_space(folder, space)
     values = next(values for values in grid(space) if values["variant"] == "ParamCrop")
     trial = make_trial(space, values)
     run = made_run(folder / "run", space, values, 0)
-    write_provenance(run, config_of(space, trial, 0), "data", videos)
+    write_provenance(run, config_of(space, trial, 0), "data", about)
     scores = {"video@1": [1.0] * right + [0.0] * (1530 - right)}
     fields: dict[str, Any] = {"task": "hmdb51/finetune", "classes": 51, "source": "hmdb51"} | result
     file = made_result(run, 0, scores, **fields)
@@ -181,7 +181,7 @@ def the_cell(folder: Path) -> Filled:
     return next(line for line in fill(read_table(folder)) if line.label == "ParamCrop").cells[0]
 
 
-KINETICS = {"dataset": "kinetics", "videos": 240000, "classes": 400}
+KINETICS = {"dataset": "kinetics", "videos": 240000, "classes": 400, "short_side": 256}
 
 
 def test_only_the_papers_own_run_and_protocol_are_comparable(paper: Paper, tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_only_the_papers_own_run_and_protocol_are_comparable(paper: Paper, tmp_p
     assert same.verdict.also == ("Manual Simulation 58.6",) and same.verdict.limits == ("one seed", "one split")
     far = the_cell(made_table(tmp_path / "far", space, KINETICS, 700))
     assert far.mismatches == () and far.verdict is not None and far.verdict.differs
-    other = {"dataset": "kinetics", "videos": 100, "classes": 600}
+    other = KINETICS | {"videos": 100, "classes": 600}
     other_videos = the_cell(made_table(tmp_path / "k600", space, other, 920))
     assert other_videos.mismatches == ("pretrained on 100 kinetics videos",) and other_videos.verdict is None
     numbers = the_cell(made_table(tmp_path / "numbers", space, KINETICS, 920, numbers=["epochs=3"]))

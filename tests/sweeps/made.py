@@ -11,6 +11,7 @@ import yaml
 
 from paramcrop.evaluation.protocols import find_protocol
 from paramcrop.evaluation.results import write_result
+from paramcrop.paper.scale import VIDEOS
 from paramcrop.storage.jsonl import append_line
 from paramcrop.storage.runs import write_provenance, write_status
 from paramcrop.sweeps.record import TrialRecord, write_record
@@ -64,11 +65,15 @@ def made_result(
     content_id: str = OTHER_DATA,
     classes: int = CLASSES,
     source: str = "",
+    short_side: int | None = 256,
+    videos: int | None = None,
 ) -> str:
     """Write an evaluation of one split, with one score per video and metric -> its file.
 
     Args:
         unread: number of videos of the split that could not be read.
+        short_side, videos: of the whole set; without a number of videos, what the paper's set of this name has. None
+            and no ``short_side``: an older result, which does not say.
     """
     dataset, _, name = task.partition("/")
     how = find_protocol(name, numbers)
@@ -95,6 +100,9 @@ def made_result(
         "scores": {metric: list(of) for metric, of in scores.items()},
         "seconds": 36.0,
     }
+    if short_side is not None:
+        stored = VIDEOS.get(source, {}).get(None, n) if videos is None else videos
+        result["set"] = {"dataset": source, "videos": stored, "classes": classes, "short_side": short_side}
     file = run / "evaluations" / f"{eval_id}.json"
     write_result(file, result)
     return str(file)
