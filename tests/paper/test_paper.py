@@ -203,6 +203,30 @@ def test_only_the_papers_own_run_and_protocol_are_comparable(paper: Paper, tmp_p
     assert batch.mismatches == ("1 setting differs from the paper's (train.global_batch)",)
 
 
+@pytest.mark.parametrize(
+    ("videos", "settings", "result", "reason"),
+    [
+        ({}, {}, {"short_side": 128}, "evaluated on frames enlarged from 112 to 224 pixels"),
+        ({}, {}, {"short_side": None}, "evaluated on frames of a size that was not recorded"),
+        ({}, {}, {"videos": 6765}, "evaluated on 6765 of the 6766 videos of hmdb51"),
+        ({}, {}, {"unread": 3}, "evaluated on 1530 of 1533 test videos"),
+        ({"short_side": 128}, {}, {}, "pretrained on frames enlarged from 112 to 128 pixels"),
+        ({"short_side": 128}, {"data.random_cube": False}, {}, ""),
+        ({"short_side": None}, {}, {}, "pretrained on frames of a size that was not recorded"),
+        ({"videos": 215_999}, {}, {}, "pretrained on 215999 of the 240000 videos of kinetics, train"),
+        ({"videos": 220_000}, {}, {}, ""),  # what is left of Kinetics
+    ],
+)
+def test_enlarged_frames_and_missing_videos_are_marked(
+    paper: Paper, tmp_path: Path, videos: dict[str, Any], settings: dict[str, Any], result: dict[str, Any], reason: str
+) -> None:
+    space = space_at(paper_space(paper, "table1"), K400, settings)
+    cell = the_cell(made_table(tmp_path / "t", space, KINETICS | videos, 920, **result))
+    changed = [f"1 setting differs from the paper's ({', '.join(settings)})"] if settings else []
+    assert list(cell.mismatches) == ([reason] if reason else []) + changed
+    assert (cell.verdict is None) is bool(cell.mismatches)
+
+
 def test_a_result_of_the_demo_is_marked_everywhere(paper: Paper, tmp_path: Path) -> None:
     space = with_stand_in(space_at(paper_space(paper, "table1")), "synthetic")
     videos = {"dataset": "synthetic", "videos": 256, "classes": 8}
