@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from paramcrop.crops.resample import to_float
 from paramcrop.data.uniform import UniformSpec, cut_uniform_or_error
+from paramcrop.errors import CheckpointError
 from paramcrop.evaluation.videos import LabelledSet, Map, rows
 from paramcrop.storage.files import whole
 
@@ -72,7 +73,11 @@ class Outputs(NamedTuple):
 
 @torch.no_grad()
 def clip_outputs(network: nn.Module, videos: LabelledSet, spec: UniformSpec, forward: Forward, mapped: Map) -> Outputs:
-    """Put ``network`` into evaluation mode and run it on every video."""
+    """Put ``network`` into evaluation mode and run it on every video.
+
+    Raises:
+        CheckpointError: an output is not finite.
+    """
     network.eval()
     ids, labels, outputs, failed = list[str](), list[int](), list[Tensor](), list[dict[str, str]]()
     for row, clips, error in _decoded(videos, spec, mapped):
@@ -83,6 +88,7 @@ def clip_outputs(network: nn.Module, videos: LabelledSet, spec: UniformSpec, for
         labels.append(row["label"])
         parts = torch.from_numpy(clips).split(PASS_CLIPS)
         outputs.append(torch.cat([_outputs(network, part, forward) for part in parts]))
+        check_finite(outputs[-1], row["id"])
     return Outputs(ids, torch.tensor(labels, dtype=torch.int64), outputs, failed)
 
 
@@ -131,4 +137,15 @@ def stored_outputs(file: Path, make: Callable[[], Outputs]) -> Outputs:
         file.parent.mkdir(parents=True, exist_ok=True)
         with whole(file) as part:
             torch.save(outputs._asdict(), part)
-    return Outputs(**torch.load(file, weights_only=True))
+    outputs = Outputs(**torch.load(file, weights_only=True))
+    for video, clips in zip(outputs.id, outputs.clips, strict=True):
+        check_finite(clips, f"{video} in {file}", "; --fresh computes them again")
+    return outputs
+
+
+def check_finite(outputs: Tensor, name: str, mend: str = "") -> None:
+    """Raises:
+    CheckpointError: a value is NaN or infinite; names whose outputs they are.
+    """
+    if not outputs.isfinite().all():
+        raise CheckpointError(f"a network's outputs must be finite, but those of {name} are not{mend}")

@@ -13,7 +13,7 @@ import torch
 from paramcrop.data.uniform import UniformSpec
 from paramcrop.errors import CheckpointError
 from paramcrop.evaluation.protocols import Protocol
-from paramcrop.evaluation.weights import Pixels, foreign_state, load_backbone, load_strictly, random_backbone
+from paramcrop.evaluation.weights import Pixels, load_backbone, load_foreign, random_backbone
 from paramcrop.settings.config import Config
 from paramcrop.settings.digest import short_hash
 from paramcrop.settings.identity import run_id
@@ -121,7 +121,7 @@ class Job:
             return load_backbone(config, Path(self.checkpoint))
         if self.subject == "weights":
             backbone = build_backbone(config)
-            load_strictly(backbone, foreign_state(Path(self.weights), dict(self.prefixes)), self.weights)
+            load_foreign(backbone, Path(self.weights), dict(self.prefixes))
             return backbone
         return random_backbone(config, self.seed) if self.subject == "random-init" else Pixels()
 

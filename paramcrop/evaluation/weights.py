@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,10 +16,12 @@ from paramcrop.settings.config import Config
 from paramcrop.settings.identity import flatten
 from paramcrop.settings.presets import make_config
 from paramcrop.storage.checkpoint import load_checkpoint, newest_checkpoint
+from paramcrop.storage.foreign import fitting_prefix, foreign_state, rename
 from paramcrop.storage.mirror import mirror_at
 from paramcrop.training.build import build_backbone, features_of
 
 SHOWN = 3  # maximum number of names in an error
+COUNTER = "num_batches_tracked"  # of batch norm; checkpoints of old versions of PyTorch lack it
 PREFIX = "method.backbone."  # prefix of the backbone's tensors in a run's checkpoint
 
 
@@ -77,7 +78,7 @@ def load_backbone(config: Config, checkpoint: Path) -> nn.Module:
     """
     backbone = build_backbone(config)
     state, _ = load_checkpoint(checkpoint)
-    load_strictly(backbone, strip(state["model"], {PREFIX: ""}), str(checkpoint))
+    load_strictly(backbone, rename(state["model"], {PREFIX: ""}), str(checkpoint))
     return backbone
 
 
@@ -99,9 +100,9 @@ def trained_classifier(config: Config, checkpoint: Path, network: str, classes: 
     backbone = build_backbone(config)
     head = nn.Linear(features_of(backbone), len(classes))
     which = "teacher_" if network == "teacher" else ""
-    load_strictly(backbone, strip(state["model"], {f"method.{which}backbone.": ""}), str(checkpoint))
+    load_strictly(backbone, rename(state["model"], {f"method.{which}backbone.": ""}), str(checkpoint))
     rows = [learned.index(name) for name in classes]
-    named = strip(state["model"], {f"method.{which}head.": ""})
+    named = rename(state["model"], {f"method.{which}head.": ""})
     load_strictly(head, {name: value[rows] for name, value in named.items()}, str(checkpoint))
     return nn.Sequential(backbone, head)
 
@@ -113,41 +114,25 @@ def random_backbone(config: Config, seed: int) -> nn.Module:
         return build_backbone(config)
 
 
-def foreign_state(file: Path, prefixes: Mapping[str, str]) -> dict[str, Tensor]:
-    """Load a state dict, plain or under "state_dict" or "model", and rename it by ``prefixes`` (old -> new).
+def load_foreign(module: nn.Module, file: Path, prefixes: Mapping[str, str]) -> list[str]:
+    """Load another program's checkpoint into ``module`` -> what a reader should know of it, a line each.
 
     Raises:
-        CheckpointError: the file cannot be read without running code, or contains no tensors.
+        CheckpointError: see ``foreign_state`` and ``load_strictly``.
     """
-    try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().partition("\n")[0][:200]
-        raise CheckpointError(f"weights must be a file of tensors that torch can load: {file}: {reason}") from None
-    for key in ("state_dict", "model"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-    if not isinstance(loaded, dict) or not any(isinstance(value, Tensor) for value in loaded.values()):
-        raise CheckpointError(f"weights must be a mapping from names to tensors, but {file} contains no such mapping")
-    return strip({name: value for name, value in loaded.items() if isinstance(value, Tensor)}, prefixes)
+    state, own = foreign_state(file, prefixes), module.state_dict()
+    absent = {name: torch.zeros_like(own[name]) for name in own if name.endswith(COUNTER) and name not in state}
+    prefix = fitting_prefix(state, [name for name in own if not name.endswith(COUNTER)])
+    mend = f"; --prefix {prefix}= would make them fit" if prefix and prefixes == {"": ""} else ""
+    load_strictly(module, state | absent, str(file), mend)
+    return [f"note: {file} has no {COUNTER}, so the {len(absent)} counters start at 0"] if absent else []
 
 
-def strip(state: Mapping[str, Tensor], prefixes: Mapping[str, str]) -> dict[str, Tensor]:
-    """Select the entries whose names start with one of ``prefixes``, and replace that prefix (old -> new)."""
-    renamed = {}
-    for name, value in state.items():
-        for old, new in prefixes.items():
-            if name.startswith(old):
-                renamed[new + name.removeprefix(old)] = value
-                break
-    return renamed
-
-
-def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Load ``state`` into ``module``; names and shapes must match exactly.
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str, mend: str = "") -> None:
+    """Load ``state`` into ``module``; names and shapes must match exactly, and all values be finite.
 
     Args:
-        source: where ``state`` comes from, for the error.
+        source, mend: where ``state`` comes from, and what makes it fit, for the error.
 
     Raises:
         CheckpointError: see ``load_backbone``.
@@ -164,8 +149,13 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str) -
     }
     found = [f"{what} {', '.join(names[:SHOWN])}{_more(names)}" for what, names in problems.items() if names]
     if found:
-        raise CheckpointError(f"the weights must fit the backbone, but {source} {'; '.join(found)}")
+        raise CheckpointError(f"the weights must fit the backbone, but {source} {'; '.join(found)}{mend}")
     module.load_state_dict(dict(state))
+    for name, value in module.state_dict().items():
+        if bad := int((~value.isfinite()).sum()):
+            raise CheckpointError(
+                f"weights must be finite, but {bad} of the {value.numel()} values of {name} in {source} are not"
+            )
 
 
 def _more(names: list[str]) -> str:

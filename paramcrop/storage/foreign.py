@@ -6,7 +6,7 @@ import pickle
 import pickletools
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +70,10 @@ def rename(state: Mapping[str, Tensor], prefixes: Mapping[str, str]) -> dict[str
     return renamed
 
 
-def fitting_prefix(state: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
-    """The prefix before every name of ``wanted`` in ``state``; None: there is no such prefix."""
-    first = next(iter(wanted), "")
-    starts = (name.removesuffix(first) for name in state if first and name.endswith(first))
-    return next((start for start in starts if start and all(start + name in state for name in wanted)), None)
+def fitting_prefix(state: Mapping[str, Any], names: Sequence[str]) -> str:
+    """The prefix that ``state`` has before every one of ``names``; empty: there is none."""
+    starts = [name.removesuffix(names[0]) for name in state if name.endswith(names[0])] if names else []
+    return next((start for start in starts if start and all(start + name in state for name in names)), "")
 
 
 def _load(file: Path) -> Any:

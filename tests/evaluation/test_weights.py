@@ -1,21 +1,27 @@
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from paramcrop.errors import CheckpointError
 from paramcrop.evaluation.weights import (
+    PREFIX,
     Pixels,
-    foreign_state,
     load_backbone,
+    load_foreign,
     load_strictly,
     pick_checkpoint,
     random_backbone,
     read_config,
 )
-from paramcrop.storage.checkpoint import load_checkpoint
+from paramcrop.storage.checkpoint import load_checkpoint, save_checkpoint
+from paramcrop.storage.foreign import foreign_state
 from tests.memory import tiny_config
 
 
@@ -91,3 +97,113 @@ def test_pixel_features_are_means_over_cells() -> None:
     features = Pixels((2, 4, 4))(x)
     assert features.shape == (2, Pixels((2, 4, 4)).features)
     assert features[1, 0].item() == pytest.approx(x[1, 0, :4, :4, :4].mean().item(), rel=1e-5)
+
+
+def saved(file: Path, content: Any) -> Path:
+    torch.save(content, file)
+    return file
+
+
+def theirs() -> dict[str, Tensor]:
+    return dict(random_backbone(tiny_config(), 1).state_dict())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_refused_and_the_first_is_named(tmp_path: Path, value: float) -> None:
+    state = theirs()
+    first, second = [name for name, tensor in state.items() if tensor.ndim == 5][1:3]
+    for name in (first, second):
+        state[name] = state[name].clone()
+        state[name].view(-1)[3] = value
+    file = saved(tmp_path / "nan.pt", state)
+    with pytest.raises(CheckpointError) as caught:
+        load_foreign(random_backbone(tiny_config(), 2), file, {"": ""})
+    count = state[first].numel()
+    assert str(caught.value) == f"weights must be finite, but 1 of the {count} values of {first} in {file} are not"
+
+
+def test_a_runs_own_weights_that_are_not_finite_are_refused(tiny_run: Path, tmp_path: Path) -> None:
+    state, meta = load_checkpoint(tiny_run / "checkpoints" / "epoch=0002")
+    name = next(name for name in state["model"] if name.startswith(PREFIX))
+    state["model"][name].view(-1)[0] = torch.nan
+    save_checkpoint(tmp_path / "epoch=0002", state, {"epoch": 2, "step": meta["step"]})
+    with pytest.raises(CheckpointError, match=f"values of {name.removeprefix(PREFIX)} in .* are not"):
+        load_backbone(read_config(tiny_run), tmp_path / "epoch=0002")
+
+
+def test_a_checkpoint_without_counters_loads_and_says_so(tmp_path: Path) -> None:
+    state = theirs()
+    old = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    ours = random_backbone(tiny_config(), 2)
+    file = saved(tmp_path / "old.pt", old)
+    counters = len(state) - len(old)
+    (note,) = load_foreign(ours, file, {"": ""})
+    assert note == f"note: {file} has no num_batches_tracked, so the {counters} counters start at 0" and counters > 3
+    assert all(torch.equal(value, ours.state_dict()[name]) for name, value in old.items())
+    assert load_foreign(ours, saved(tmp_path / "new.pt", state), {"": ""}) == []
+    del old[next(iter(old))]
+    with pytest.raises(CheckpointError, match=r"lacks stem\.0\.weight$"):  # nothing else is made up
+        load_foreign(ours, saved(tmp_path / "less.pt", old), {"": ""})
+
+
+@pytest.mark.parametrize("keys", [("model_state",), ("encoder",), ("target_network",), ("ema", "model"), ("x", "y")])
+def test_a_network_is_found_wherever_a_file_has_it(tmp_path: Path, keys: tuple[str, ...]) -> None:
+    state: Any = theirs()
+    for key in reversed(keys):
+        state = {key: state, "epoch": 3, "cfg": "x", "optimizer": {"state": {0: {"step": torch.ones(1)}}}}
+    ours = random_backbone(tiny_config(), 2)
+    assert load_foreign(ours, saved(tmp_path / "theirs.pt", state), {"": ""}) == []
+    assert torch.equal(ours.state_dict()["stem.0.weight"], theirs()["stem.0.weight"])
+
+
+def test_one_of_several_networks_is_chosen_by_its_prefix(tmp_path: Path) -> None:
+    student, teacher = theirs(), {f"module.{name}": value for name, value in theirs().items()}
+    file = saved(tmp_path / "dino.pt", {"student": student, "teacher": teacher, "epoch": 3})
+    with pytest.raises(CheckpointError) as caught:
+        foreign_state(file, {"": ""})
+    n = len(student)
+    assert str(caught.value) == (
+        f"weights must be those of one network, but {file} has several: student ({n} tensors), teacher ({n} tensors); "
+        "choose one, as in --prefix student.="
+    )
+    ours = random_backbone(tiny_config(), 2)
+    assert load_foreign(ours, file, {"teacher.module.": ""}) == []
+
+
+def test_a_prefix_that_would_make_the_weights_fit_is_named(tmp_path: Path) -> None:
+    file = saved(tmp_path / "vjepa.pt", {"encoder": {f"module.backbone.{name}": v for name, v in theirs().items()}})
+    ours = random_backbone(tiny_config(), 2)
+    with pytest.raises(CheckpointError, match=r"; --prefix module.backbone.= would make them fit$"):
+        load_foreign(ours, file, {"": ""})
+    assert load_foreign(ours, file, {"module.backbone.": ""}) == []
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    ("key", "value", "kind"),
+    [
+        ("best_acc", np.float64(3.0), "numpy._core.multiarray.scalar"),
+        ("args", argparse.Namespace(lr=1), "argparse.Namespace"),
+        ("classes", np.ones(3), "numpy._core.multiarray._reconstruct"),
+    ],
+)
+def test_what_is_no_tensor_is_named_with_what_to_do(
+    tmp_path: Path, key: str, value: Any, kind: str, zipped: bool
+) -> None:
+    file = tmp_path / "theirs.pt"
+    torch.save({"state_dict": theirs(), key: value}, file, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError) as caught:
+        foreign_state(file, {"": ""})
+    named = f"{key} ({kind})" if zipped else kind
+    assert f"but {file} also has {named}; if you trust it, read it with torch.load(" in str(caught.value)
+    assert "\n" not in str(caught.value) and str(caught.value).endswith("torch.save its tensors alone")
+
+
+def test_a_file_without_tensors_says_what_it_has(tmp_path: Path) -> None:
+    for content, found in (
+        ({"epoch": 3, "cfg": "x"}, "contains only epoch, cfg"),
+        ([1, 2], "contains a list"),
+        ({}, "contains an empty mapping"),
+    ):
+        with pytest.raises(CheckpointError, match=found):
+            foreign_state(saved(tmp_path / "theirs.pt", content), {"": ""})
