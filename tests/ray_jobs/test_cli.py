@@ -75,7 +75,7 @@ def test_a_split_that_the_data_does_not_have_is_named(tmp_path: Path, shards: tu
     done = pretrain(tmp_path, "--dry-run", f"data.shards={shards[0]}", "data.split=train")
     assert done.returncode == 0 and "48 videos" in done.stdout and "run id " in done.stdout
     done = pretrain(tmp_path, f"data.shards={shards[0]}", "data.split=test")
-    assert (done.returncode, done.stderr) == (2, "error: a split must be one of train, but is 'test'\n")
+    assert (done.returncode, done.stderr) == (2, "error: the split must be one of train, but is 'test'\n")
 
 
 def test_rows_of_a_block_divide_the_batch_and_stay_in_a_block() -> None:
