@@ -10,7 +10,7 @@ from typing import Any
 
 from paramcrop.errors import DataError
 from paramcrop.settings.digest import short_hash
-from paramcrop.storage.files import open_folder, whole_on
+from paramcrop.storage.files import atomic_write_on, open_folder
 
 FORMAT = "paramcrop-shards/2"
 MANIFEST = "manifest.json"
@@ -131,7 +131,7 @@ def content_id(sources: Iterable[tuple[str, str]], settings: dict[str, Any]) -> 
 def write_manifest(manifest: Manifest, folder: str) -> None:
     fs, root = open_folder(folder)
     totals = {"format": FORMAT, "videos": manifest.videos, "bytes": sum(shard.bytes for shard in manifest.shards)}
-    with whole_on(fs, f"{root}/{MANIFEST}") as part, fs.open_output_stream(part) as sink:
+    with atomic_write_on(fs, f"{root}/{MANIFEST}") as part, fs.open_output_stream(part) as sink:
         sink.write(json.dumps(totals | asdict(manifest), indent=1).encode())
 
 

@@ -16,7 +16,7 @@ from paramcrop.crops.resample import to_float
 from paramcrop.data.uniform import UniformSpec, cut_uniform_or_error
 from paramcrop.errors import CheckpointError
 from paramcrop.evaluation.videos import LabelledSet, Map, rows
-from paramcrop.storage.files import whole
+from paramcrop.storage.files import atomic_write
 
 PASS_CLIPS = 20  # clips per forward pass
 
@@ -135,7 +135,7 @@ def stored_outputs(file: Path, make: Callable[[], Outputs]) -> Outputs:
     if not file.exists():
         outputs = make()
         file.parent.mkdir(parents=True, exist_ok=True)
-        with whole(file) as part:
+        with atomic_write(file) as part:
             torch.save(outputs._asdict(), part)
     outputs = Outputs(**torch.load(file, weights_only=True))
     for video, clips in zip(outputs.id, outputs.clips, strict=True):

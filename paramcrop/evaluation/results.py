@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from paramcrop.storage.files import whole
+from paramcrop.storage.files import atomic_write
 from paramcrop.storage.jsonl import append_line
 
 SHOWN = ("video@1", "class mean", "clip@1", "R@1", "R@5", "R@20")  # in tables; result files have all metrics
@@ -16,7 +16,7 @@ SHOWN = ("video@1", "class mean", "clip@1", "R@1", "R@5", "R@20")  # in tables; 
 def write_result(file: Path, result: Mapping[str, Any]) -> None:
     """Write a result atomically, and append its rows to the results.jsonl of its run."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with whole(file) as part:
+    with atomic_write(file) as part:
         part.write_text(json.dumps(result))
     append_rows(file.parent.parent / "results.jsonl", result)
 

@@ -20,7 +20,7 @@ from paramcrop.report.panels import PAPER, Measure, at_end, by_label, draw_searc
 from paramcrop.report.plots import plot_figure5
 from paramcrop.report.snapshots import read_snapshots
 from paramcrop.report.table import Table
-from paramcrop.storage.files import whole
+from paramcrop.storage.files import atomic_write
 from paramcrop.storage.runs import read_metrics
 
 MAX_LABELLED = 24  # trials in a figure with one line per trial
@@ -72,11 +72,11 @@ def _training(table: Table, folder: Path) -> Iterator[Picture]:
         first = dict(list(runs.items())[:MAX_CURVES])
         kept = {label: folders[0] for label, folders in first.items() if _has_crops(folders[0])}
         if crops and kept:
-            with whole(folder / "crops.png") as part:
+            with atomic_write(folder / "crops.png") as part:
                 plot_crops(kept, part, table.space.videos)
             caption = "The crops drawn on frames, at start, middle and end, for the first seed of each trial."
             yield Picture(folder / "crops.png", caption)
-        with whole(folder / "figure5.png") as part:
+        with atomic_write(folder / "figure5.png") as part:
             plot_figure5(first, part, table.space.frame)
         caption = f"Centre distance and IoU of the two crops during training, in {FRAMES[table.space.frame]}"
         caption += " (as in the paper's Figure 5); mean and range over seeds."
@@ -144,6 +144,6 @@ def _save(figure: Figure, out: Path) -> None:
     if any(line.get_marker() == PAPER["marker"] for axes in figure.axes for line in axes.get_lines()):
         (sign,) = plt.plot([], [], **PAPER)
         figure.legend([sign], ["the paper's value"], loc="outside upper right", fontsize=8)
-    with whole(out) as part:
+    with atomic_write(out) as part:
         figure.savefig(part, dpi=DPI)
     plt.close(figure)

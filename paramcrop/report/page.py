@@ -21,7 +21,7 @@ from paramcrop.report.figures import Picture, draw
 from paramcrop.report.paper_table import View, scale_of, show_both, title, view
 from paramcrop.report.table import Table, make_table, task_of, tidy_rows
 from paramcrop.settings.explain import show
-from paramcrop.storage.files import whole
+from paramcrop.storage.files import atomic_write
 from paramcrop.storage.lease import is_held
 from paramcrop.sweeps.record import UNFINISHED, read_records
 from paramcrop.sweeps.space import Space, read_space
@@ -58,11 +58,11 @@ def write_report(folder: Path) -> list[Path]:
     table = read_table(folder)
     pictures = draw(table, folder)
     page, markdown, parquet = (folder / name for name in ("index.html", "table.md", "results.parquet"))
-    with whole(parquet) as part:
+    with atomic_write(parquet) as part:
         pq.write_table(arrow_table(tidy_rows(table)), part)
-    with whole(markdown) as part:
+    with atomic_write(markdown) as part:
         part.write_text(make_markdown(table))
-    with whole(page) as part:
+    with atomic_write(page) as part:
         part.write_text(make_page(table, folder.name, pictures))
     return [page, markdown, parquet, *(picture.file for picture in pictures)]
 
@@ -177,10 +177,10 @@ def write_paper(sweeps: Sequence[Path], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     sections = [_section(sweep) for sweep in sweeps]
     page, markdown = folder / "index.html", folder / "paper.md"
-    with whole(page) as part:
+    with atomic_write(page) as part:
         template = templates().get_template("paper.html.j2")
         part.write_text(template.render(sections=sections, text=text, written=time.strftime("%Y-%m-%d %H:%M")))
-    with whole(markdown) as part:
+    with atomic_write(markdown) as part:
         part.write_text(_paper_markdown(sections, folder))
     return [page, markdown]
 

@@ -22,7 +22,7 @@ from optuna.visualization import matplotlib as draw
 from paramcrop.report.facts import Spread, final_metric
 from paramcrop.report.table import Row, Table, Task
 from paramcrop.settings.explain import show
-from paramcrop.storage.files import whole
+from paramcrop.storage.files import atomic_write
 from paramcrop.sweeps.objective import objective_parts
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.study import FILE, storage, study_name
@@ -225,7 +225,7 @@ def _draw(call: Callable[[], Any], out: Path, percent: bool = False) -> None:
             _plain(axes)
         if percent:
             figure.axes[0].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1, symbol=""))
-        with whole(out) as part:
+        with atomic_write(out) as part:
             figure.savefig(part, dpi=DPI, bbox_inches="tight")
         plt.close(figure)
 

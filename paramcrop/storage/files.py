@@ -16,7 +16,7 @@ from paramcrop.errors import DataError
 
 
 @contextmanager
-def whole(file: Path) -> Iterator[Path]:
+def atomic_write(file: Path) -> Iterator[Path]:
     """Yield a temporary name to write to; if the block succeeds, it replaces ``file`` atomically."""
     part = Path(unfinished(str(file)))
     try:
@@ -27,8 +27,8 @@ def whole(file: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_on(fs: pyarrow.fs.FileSystem, path: str) -> Iterator[str]:
-    """``whole`` on any filesystem that pyarrow supports."""
+def atomic_write_on(fs: pyarrow.fs.FileSystem, path: str) -> Iterator[str]:
+    """``atomic_write`` on any filesystem that pyarrow supports."""
     part = unfinished(path)
     try:
         yield part

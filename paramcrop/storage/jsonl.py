@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from paramcrop.storage.files import whole
+from paramcrop.storage.files import atomic_write
 
 
 class Lines:
@@ -45,5 +45,5 @@ def cut_lines(path: Path, step: int) -> None:
     """Replace the file by one with only the lines up to ``step``."""
     if path.exists():
         kept = [line for line in read_lines(path) if line["step"] <= step]
-        with whole(path) as part:
+        with atomic_write(path) as part:
             part.write_text("".join(json.dumps(line) + "\n" for line in kept))

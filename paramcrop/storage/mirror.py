@@ -27,7 +27,7 @@ import pyarrow.fs
 
 from paramcrop.errors import DataError
 from paramcrop.settings.digest import text_hash
-from paramcrop.storage.files import open_folder, whole
+from paramcrop.storage.files import atomic_write, open_folder
 
 R = TypeVar("R")
 WAITS = (1, 2, 4, 8, 15, 30, 60, 60, 60)  # seconds between attempts while a store is unreachable: four minutes
@@ -135,7 +135,7 @@ class Mirror:
         fs, _ = self._store
         file = self.folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        with whole(file) as part, fs.open_input_stream(info.path) as source, part.open("wb") as sink:
+        with atomic_write(file) as part, fs.open_input_stream(info.path) as source, part.open("wb") as sink:
             shutil.copyfileobj(source, sink, SIZE)
 
     def _remote_files(self, name: str) -> list[pa.fs.FileInfo]:
@@ -166,7 +166,7 @@ class Mirror:
 
     def _write_stamps(self, stamps: dict[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        with whole(self.folder / STAMPS) as part:
+        with atomic_write(self.folder / STAMPS) as part:
             part.write_text(json.dumps(stamps))
         (self.folder / MARK).write_text(self.uri)
 

@@ -20,7 +20,7 @@ from paramcrop.settings.config import Config
 from paramcrop.settings.identity import flatten, identity, run_id, where_fields
 from paramcrop.storage import bucket_lease
 from paramcrop.storage.bucket_lease import BucketLease
-from paramcrop.storage.files import whole
+from paramcrop.storage.files import atomic_write
 from paramcrop.storage.jsonl import append_line, read_lines
 from paramcrop.storage.lease import Lease, is_newest
 from paramcrop.storage.mirror import Mirror, check_writable, folders_in
@@ -136,7 +136,7 @@ def write_provenance(folder: Path, config: Config, content_id: str, videos: Mapp
 
 
 def _write_json(path: Path, fields: dict[str, Any]) -> None:
-    with whole(path) as part:
+    with atomic_write(path) as part:
         part.write_text(json.dumps(fields, indent=1))
 
 

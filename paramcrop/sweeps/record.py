@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from paramcrop.storage.files import whole
+from paramcrop.storage.files import atomic_write
 from paramcrop.storage.mirror import Mirror
 from paramcrop.sweeps.trials import Trial
 
@@ -59,7 +59,7 @@ def record_file(folder: Path, trial: str) -> Path:
 def write_record(folder: Path, record: TrialRecord) -> None:
     file = record_file(folder, record.id)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with whole(file) as part:
+    with atomic_write(file) as part:
         part.write_text(json.dumps(asdict(record), indent=1))
 
 

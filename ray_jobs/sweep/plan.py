@@ -17,7 +17,7 @@ from paramcrop.evaluation.tasks import Request, as_pretrained, find_tasks, only
 from paramcrop.settings.config import Config
 from paramcrop.settings.custom import is_custom
 from paramcrop.settings.explain import show
-from paramcrop.storage.files import whole
+from paramcrop.storage.files import atomic_write
 from paramcrop.storage.runs import home
 from paramcrop.sweeps.objective import objective_parts
 from paramcrop.sweeps.record import is_done, read_record
@@ -105,7 +105,7 @@ def raise_failures(sweeps: Sequence[Sweep]) -> None:
 def write_space(folder: Path, space: Space) -> None:
     """The space as it was asked for, beside what came of it."""
     folder.mkdir(parents=True, exist_ok=True)
-    with whole(folder / "space.yaml") as part:
+    with atomic_write(folder / "space.yaml") as part:
         part.write_text(yaml.safe_dump(space.model_dump(mode="json", exclude_none=True), sort_keys=False))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow.fs
 import pytest
 
-from paramcrop.storage.files import whole, whole_on
+from paramcrop.storage.files import atomic_write, atomic_write_on
 from paramcrop.storage.runs import read_status, write_status
 from paramcrop.sweeps.space import Space, Swept
 from ray_jobs.sweep.plan import write_space
@@ -51,13 +51,13 @@ def test_two_writers_at_once_are_in_nobodys_way(tmp_path: Path, write: Callable[
 
 
 def break_off(file: Path) -> None:
-    with whole(file) as part:
+    with atomic_write(file) as part:
         part.write_text("half")
         raise ZeroDivisionError
 
 
 def break_off_elsewhere(file: Path, begun: bool) -> None:
-    with whole_on(pyarrow.fs.LocalFileSystem(), str(file)) as part:
+    with atomic_write_on(pyarrow.fs.LocalFileSystem(), str(file)) as part:
         if begun:
             Path(part).write_text("half")
         raise ZeroDivisionError
@@ -75,7 +75,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, write: Callabl
 
 
 def test_what_is_being_written_is_hidden_and_ends_alike(tmp_path: Path) -> None:
-    with whole(tmp_path / "a.png") as part, whole(tmp_path / "a.png") as other:
+    with atomic_write(tmp_path / "a.png") as part, atomic_write(tmp_path / "a.png") as other:
         assert part != other and part.parent == tmp_path
         assert part.name.startswith(".") and part.suffix == ".png"
         part.touch()

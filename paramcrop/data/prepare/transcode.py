@@ -22,7 +22,7 @@ from paramcrop.data.prepare.plan import Part, Piece, Plan, part_path, rejection
 from paramcrop.data.shards import SCHEMA, HashedParquet, Video, close_shard, row_groups
 from paramcrop.data.video import Encoded, transcode
 from paramcrop.errors import DataError, VideoError
-from paramcrop.storage.files import digest, open_folder, whole_on
+from paramcrop.storage.files import atomic_write_on, digest, open_folder
 
 COMPLETE = 0.9  # a video with a smaller fraction of the frames that its container announces gets a warning
 Convert = Killable[[str, int, int], Encoded]
@@ -53,7 +53,7 @@ def make_shard(
         with Killable(transcode, timeout) as convert:
             rows = _videos(piece, source_fs, source_root, convert, part, report)
             part = replace(part, shard=_write_shard(fs, root, piece, rows))
-        with whole_on(fs, part_path(root, piece)) as temporary, fs.open_output_stream(temporary) as sink:
+        with atomic_write_on(fs, part_path(root, piece)) as temporary, fs.open_output_stream(temporary) as sink:
             sink.write(json.dumps(asdict(part)).encode())
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"this node cannot write to --out={out}, which all nodes must share: {error}") from error
@@ -113,7 +113,7 @@ def _write_shard(fs: pa.fs.FileSystem, root: str, piece: Piece, videos: Iterator
     first = next(groups, None)
     if first is None:
         return None
-    with whole_on(fs, path) as temporary:
+    with atomic_write_on(fs, path) as temporary:
         file = HashedParquet(fs, temporary, SCHEMA)
         for rows in chain([first], groups):
             file.write([asdict(row) for row in rows])
