@@ -20,7 +20,7 @@ NAMES = {"ucf101": UCF101, "hmdb51": HMDB51, "ut-interaction": UT_INTERACTION}
 
 
 def group_of(dataset: str, video: str) -> str:
-    """The source of a video according to its id; the id itself if the dataset's names do not tell.
+    """The source of a video according to its id; the id itself if the dataset's names do not contain a source.
 
     >>> group_of("ucf101", "Archery/v_Archery_g03_c02.avi")
     'Archery/v_Archery_g03'
@@ -31,7 +31,7 @@ def group_of(dataset: str, video: str) -> str:
 
 
 def merge_duplicates(groups: Sequence[str], sources: Sequence[str]) -> list[str]:
-    """The same groups, but videos with equal ``sources`` (sha256; empty: unknown) share one."""
+    """The groups after merging those that share a video with equal ``sources`` (sha256; empty: unknown)."""
     parent: dict[str, str] = {}
 
     def root(group: str) -> str:
@@ -60,8 +60,8 @@ def hold_out(groups: Sequence[str], labels: Sequence[int], share: float, seed: i
     chosen = set()
     for group in sorted(members, key=lambda group: hashlib.sha256(f"{seed}/{group}".encode()).digest()):
         own = members[group]
-        wanted = any(held[label] / total[label] < share for label in own)
-        if wanted and all(remaining[label] > 1 and held[label] + n <= most[label] for label, n in own.items()):
+        needed = any(held[label] / total[label] < share for label in own)
+        if needed and all(remaining[label] > 1 and held[label] + n <= most[label] for label, n in own.items()):
             chosen.add(group)
             held.update(own)
             remaining.subtract(own.keys())

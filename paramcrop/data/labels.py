@@ -18,12 +18,12 @@ from paramcrop.storage.files import open_folder
 
 
 class VideoInfo(NamedTuple):
-    """What a dataset says of a video, besides its frames.
+    """The metadata of a video.
 
     Attributes:
         label: class number; -1: none.
-        group: name of its group of near-duplicates, see ``groups``; the id if it is in none.
-        source: sha256 of the file it was prepared from; empty: unknown.
+        group: name of its group of near-duplicates, see ``groups``; its id if it has none.
+        source: sha256 of its source file; empty: unknown.
     """
 
     label: int
@@ -64,7 +64,7 @@ def read_labels(folder: str, manifest: Manifest) -> dict[str, int]:
 
 
 def read_infos(folder: str, manifest: Manifest) -> dict[str, VideoInfo]:
-    """Video id -> what the dataset says of it, in stored order.
+    """Video id -> metadata, in stored order.
 
     Raises:
         DataError: a shard cannot be read.
@@ -78,7 +78,7 @@ def read_infos(folder: str, manifest: Manifest) -> dict[str, VideoInfo]:
 
 
 def _rows(folder: str, manifest: Manifest, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The rows of all shards, with those of ``columns`` that a shard has."""
+    """The rows of all shards, with the ``columns`` that a shard has."""
     fs, root = open_folder(folder)
     for shard in manifest.shards:
         try:

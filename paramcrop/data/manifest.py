@@ -68,13 +68,13 @@ class Manifest:
 
     @property
     def about(self) -> dict[str, Any]:
-        """The facts that results are reported with: dataset, number of videos and of classes, pixels."""
+        """The facts that results are reported with: dataset, number of videos and of classes, short side in pixels."""
         facts = {"dataset": self.settings.get("dataset", ""), "videos": self.videos, "classes": len(self.classes)}
         return facts | {"short_side": self.short_side}
 
     @property
     def short_side(self) -> int | None:
-        """Pixels of the videos' short side; None: unknown."""
+        """Short side of the videos, pixels; None: unknown."""
         s = self.settings
         side = s.get("short_side", min(s["height"], s["width"]) if {"height", "width"} <= s.keys() else None)
         return None if side is None else int(side)
@@ -97,11 +97,13 @@ class Manifest:
 
 
 def enlarged_from(short_side: int | None, box: float, size: int) -> int | None:
-    """The side of the square that clips are enlarged from, in pixels; None: they are not, or it is unknown.
+    """The side in pixels of the square that clips are upsampled from; None: they are not upsampled, or it is unknown.
 
     Args:
-        short_side: pixels of the videos' short side. box: side of the square, share of the short side; of a square of
-            random size the largest, for every random crop with a smaller one enlarges. size: side of the clip, pixels.
+        short_side: short side of the videos, pixels; None: unknown.
+        box: side of the square that a clip is cut from, as a fraction of the short side; its maximum if it is random,
+            because most random squares are upsampled then anyway.
+        size: side of the clip, pixels.
     """
     if short_side is None or (side := max(1, round(box * short_side))) >= size:
         return None
@@ -109,10 +111,12 @@ def enlarged_from(short_side: int | None, box: float, size: int) -> int | None:
 
 
 def enlargement(name: str, short_side: int | None, box: float, size: int, setting: str) -> list[str]:
-    """A warning that clips are enlarged, in one line; none if they are not.
+    """A one-line warning if clips are upsampled, else an empty list.
 
     Args:
-        name: what has the clips. setting: that of their size. Others as in ``enlarged_from``.
+        name: subject of the warning.
+        short_side, box, size: see ``enlarged_from``.
+        setting: the setting of the clips' size.
     """
     if (side := enlarged_from(short_side, box, size)) is None:
         return []

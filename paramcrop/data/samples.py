@@ -151,13 +151,14 @@ def read_segment(folder: str, segment: Segment) -> pa.Table:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The videos of a training and the order in which it sees them.
+    """The videos of a training run and their order.
 
     Attributes:
-        folder, manifest: of the shards.
-        seed: of the order and of every draw.
+        folder: folder of the shards.
+        manifest: manifest of the shards.
+        seed: seed of the order and of all random numbers of the samples.
         global_batch: videos per step over all workers.
-        window: row groups whose rows are shuffled together.
+        window: number of row groups whose rows are shuffled together.
         labelled: the rows that show their labels; None: all do.
     """
 
@@ -170,7 +171,7 @@ class TrainingSet:
 
     @property
     def rows(self) -> int:
-        """Rows of an epoch, in whole global batches."""
+        """Number of rows in an epoch, which has complete global batches only."""
         quota = self.labelled.quota if self.labelled else 0
         return steps_per_epoch(self.manifest.videos, self.global_batch, quota) * self.global_batch
 

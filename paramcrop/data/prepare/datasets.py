@@ -41,7 +41,7 @@ class Source:
         path: path relative to the folder of the videos (posix); if the file is missing, the path in the list.
         label: class name; None: unlabelled.
         bytes: size of the file; None: the file is missing.
-        group: name of its group of near-duplicates; empty: by the id.
+        group: name of its group of near-duplicates; empty: derived from the id.
     """
 
     id: str

@@ -99,7 +99,7 @@ def part_path(root: str, piece: Piece) -> str:
 
 
 def _annotation(source: Source) -> tuple[Any, ...]:
-    """What the lists say of a video; without a group as it was before there were groups, so content ids stay."""
+    """The annotation of a video. The group is left out if there is none, so that older content ids stay valid."""
     return source.id, source.label or "", source.splits, *([source.group] if source.group else [])
 
 
