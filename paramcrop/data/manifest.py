@@ -101,8 +101,8 @@ def enlarged_from(short_side: int | None, box: float, size: int) -> int | None:
 
     Args:
         short_side: short side of the videos, pixels; None: unknown.
-        box: side of the square that a clip is cut from, as a fraction of the short side; its maximum if it is random,
-            because most random squares are upsampled then anyway.
+        box: side of the square that a clip is cut from, as a fraction of the short side. If it is random, pass its
+            maximum: a clip from a smaller square is upsampled all the more.
         size: side of the clip, pixels.
     """
     if short_side is None or (side := max(1, round(box * short_side))) >= size:
