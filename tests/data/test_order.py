@@ -57,7 +57,7 @@ def test_the_rows_left_out_change_from_epoch_to_epoch() -> None:
 
 
 def test_steps_per_epoch() -> None:
-    assert steps_per_epoch(43, 8) == 5
+    assert (steps_per_epoch(43, 8), steps_per_epoch(43, 43)) == (5, 1)
     with pytest.raises(ConfigError, match="at most the number of videos, 43, but is 64"):
         steps_per_epoch(43, 64)
 

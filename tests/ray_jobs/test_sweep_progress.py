@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ def test_a_terminal_has_one_line_for_each_trial_at_work(tmp_path: Path, monkeypa
     text = watched(tmp_path, monkeypatch, terminal=True)
     for told in ("trial", "objective", "two layers", "31.2 % at epoch 4", "1/2 trials"):
         assert told in text
+    assert re.search("two layers +running", text) and not re.search("one layer +done", text)
 
 
 @pytest.mark.parametrize(
