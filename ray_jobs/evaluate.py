@@ -1,6 +1,6 @@
-"""What a pretrained run is worth, on Ray: `python ray_jobs/evaluate.py --help`.
+"""Evaluate pretrained runs on Ray: `python ray_jobs/evaluate.py --help`.
 
-The command itself is the package evaluate/ beside this file.
+The command itself is in the package evaluate/ next to this file.
 """
 
 from paramcrop.cli import run

@@ -1,6 +1,6 @@
-"""Figures of any runs side by side: `python ray_jobs/figures.py RUN [RUN ...] [--out DIR]`. Needs no Ray.
+"""Figures of several runs side by side: `paramcrop figures RUN [RUN ...] [--out DIR]`. Needs no Ray.
 
-Runs that differ in their seed alone are drawn as mean and range. RUN is a run's folder, or its name below runs/.
+Runs that differ only in their seed are drawn as mean and range. RUN is a run's folder, or its name below runs/.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def main(argv: Sequence[str]) -> None:
     console = Console(soft_wrap=True)
     parser = Parser("paramcrop figures", description=__doc__, epilog=EXIT_CODES)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, or its name below runs/")
-    parser.add_argument("--out", default="figures", metavar="DIR", help="folder of the figures (default: figures)")
+    parser.add_argument("--out", default="figures", metavar="DIR", help="folder for the figures (default: figures)")
     parser.add_argument("--video", type=int, default=0, help="which of the kept clips to draw on (default: 0)")
-    parser.add_argument("--dry-run", action="store_true", help="print which runs would be drawn; write nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print the runs to draw, then exit")
     arguments = parser.parse_args(argv)
     labels = label_runs([find_run(run) for run in arguments.runs])
     console.print(summary(labels))
@@ -36,15 +36,16 @@ def main(argv: Sequence[str]) -> None:
 
 
 def find_run(name: str) -> Path:
-    """Raises:
-    DataError: there is no such run, or it has recorded nothing yet.
+    """The folder of a run.
+
+    Raises:
+        DataError: there is no such run, or it has no metrics yet.
     """
     places = [Path(name).expanduser().resolve(), home() / "runs" / name]
     for place in places:
         if read_metrics(place):
             return place
-    looked = " and ".join(map(str, places))
-    raise DataError(f"RUN must be the folder of a run that has recorded metrics, but {looked} are not")
+    raise DataError(f"RUN must be the folder of a run with metrics, but neither {places[0]} nor {places[1]} is one")
 
 
 def make_folder(arguments: argparse.Namespace) -> Path:
@@ -52,12 +53,12 @@ def make_folder(arguments: argparse.Namespace) -> Path:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"--out must be a folder that can be written to: {out}: {error.strerror}") from None
+        raise ConfigError(f"--out must be a writable folder: {out}: {error.strerror}") from None
     return out
 
 
 def draw(labels: Mapping[str, Sequence[Path]], out: Path, video: int) -> list[Path]:
-    """Write every figure -> the files."""
+    """Draw all figures -> their files."""
     from paramcrop.report.crop_pictures import film_crops, plot_crops
     from paramcrop.report.plots import plot_figure5, plot_parameters
 
@@ -73,7 +74,7 @@ def draw(labels: Mapping[str, Sequence[Path]], out: Path, video: int) -> list[Pa
 
 
 def summary(labels: Mapping[str, Sequence[Path]]) -> Table:
-    """Centre distance, IoU and loss at start, middle and end, as means over seeds."""
+    """A table of centre distance, IoU and loss at start, middle and end, as means over seeds."""
     table = Table(title="at start, middle and end")
     for name in ("", "centre distance", "IoU", "loss"):
         table.add_column(name, no_wrap=bool(name))

@@ -1,4 +1,4 @@
-"""What the commands share: arguments, one-line errors, exit codes. Imports neither torch nor ray."""
+"""Arguments, one-line errors and exit codes of all commands. Imports neither torch nor ray."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ EXIT_CODES = "exit codes: 0 done, 1 failed, 2 wrong setting or input, 3 not enou
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """A parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; --help lists all options")
 
 
 def config_parser(command: str, summary: str, preset: str) -> argparse.ArgumentParser:
-    """``--preset``, ``--config``, ``--dry-run`` and ``key=value``; ``--help`` lists every option."""
+    """A parser with ``--preset``, ``--config``, ``--dry-run`` and ``key=value``; its ``--help`` lists every setting."""
     parser = Parser(
         prog=command,
         description=summary,
@@ -32,9 +32,9 @@ def config_parser(command: str, summary: str, preset: str) -> argparse.ArgumentP
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--preset", default=preset, help=f"{', '.join(preset_names())} (default: {preset})")
-    parser.add_argument("--config", metavar="FILE", help="YAML file of settings, over the preset's")
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved settings and figures; do nothing")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, over the file's")
+    parser.add_argument("--config", metavar="FILE", help="YAML file of settings, which override the preset's")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved settings and key figures, then exit")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, which override the file's")
     return parser
 
 
@@ -43,10 +43,10 @@ def parse_config(arguments: argparse.Namespace) -> Config:
 
 
 def parse_sets(texts: Iterable[str]) -> dict[str, str]:
-    """``--data NAME=FOLDER ...`` -> name -> folder.
+    """Parse ``--data NAME=FOLDER ...`` -> name -> folder.
 
     Raises:
-        ConfigError: a text is none of this form.
+        ConfigError: a text does not have this form.
     """
     data = {}
     for text in texts:
@@ -58,25 +58,25 @@ def parse_sets(texts: Iterable[str]) -> dict[str, str]:
 
 
 def resolved(folder: str) -> str:
-    """A URI as it is, a local path made absolute."""
+    """A URI unchanged, or an absolute local path."""
     return folder if "://" in folder else str(Path(folder).expanduser().resolve())
 
 
 def whole_numbers(option: str, text: str) -> list[int]:
-    """ "0,1,2" -> [0, 1, 2].
+    """Parse "0,1,2" -> [0, 1, 2].
 
     Raises:
-        ConfigError: it is not of this form; names the option.
+        ConfigError: the text does not have this form; the message names the option.
     """
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise ConfigError(f"{option} must be whole numbers with commas between, but is {text!r}") from None
+        raise ConfigError(f"{option} must be whole numbers separated by commas, but is {text!r}") from None
 
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """For what soon ends: looking for garbage is a sixth of the time that it takes to import torch."""
+    """Disable garbage collection in a short command: collecting takes a sixth of the time of importing torch."""
     gc.disable()
     try:
         yield

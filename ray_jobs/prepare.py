@@ -1,6 +1,6 @@
 """Videos and their lists -> Parquet shards and a manifest, on Ray: `python ray_jobs/prepare.py --help`.
 
-The command itself is the package prepare/ beside this file.
+The command itself is in the package prepare/ next to this file.
 """
 
 from paramcrop.cli import run

@@ -1,6 +1,6 @@
 """Pretrain with ParamCrop on Ray: `python ray_jobs/pretrain.py --help`.
 
-The command itself is the package pretrain/ beside this file.
+The command itself is in the package pretrain/ next to this file.
 """
 
 from paramcrop.cli import run

@@ -1,4 +1,4 @@
-"""Progress of a command: a live display on a terminal, a line now and then elsewhere."""
+"""Progress of a command: a live display on a terminal, and a line at intervals elsewhere."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-POLL = 0.5  # seconds between two looks
-LINE = 10.0  # seconds between two lines where there is no terminal
+POLL = 0.5  # seconds between two updates
+LINE = 10.0  # seconds between two lines without a terminal
 
 
 @dataclass(frozen=True)
 class Standing:
-    """How the work stands.
+    """The current state of the work.
 
     Attributes:
-        live: what a terminal shows. lines: what is printed elsewhere, now and then, where it has changed.
-        news: lines to be printed at once, wherever; each look gives only those that are new.
+        live: the display of a terminal.
+        lines: what is printed at intervals without a terminal, if it has changed.
+        news: lines to print at once in either case; each look returns only new ones.
     """
 
     live: RenderableType = ""
@@ -33,14 +34,14 @@ class Standing:
 
 
 class Progress:
-    """Context manager: looks how the work stands until it is left, and shows it.
+    """Context manager that shows the state of the work until it is left.
 
     Args:
-        look: called in a thread every ``poll`` seconds, and once more at the end.
-        line: seconds between two lines where there is no terminal.
-        ends: print the first and the last line as well, however soon they come.
+        look: returns the state; called in a thread every ``poll`` seconds, and once more at the end.
+        line: seconds between two lines without a terminal.
+        ends: always print the first and the last line, even within ``line`` seconds.
         transient: remove the display from the terminal at the end.
-        quiet: print the news and nothing else.
+        quiet: print only the news.
     """
 
     def __init__(
@@ -72,22 +73,22 @@ class Progress:
 
     def _draw(self) -> None:
         with Live(console=self._console, refresh_per_second=4, transient=self._transient) as live:
-            for stands, _ in self._looks():
-                say(live.console, stands.news)
-                live.update(stands.live)
+            for standing, _ in self._looks():
+                say(live.console, standing.news)
+                live.update(standing.live)
 
     def _print(self) -> None:
         shown, begun = tuple[str, ...](), time.monotonic()
         printed = begun - self._line if self._ends else begun
-        for stands, last in self._looks():
-            say(self._console, stands.news)
+        for standing, last in self._looks():
+            say(self._console, standing.news)
             due = self._ends if last else time.monotonic() - printed >= self._line
-            if due and not self._quiet and stands.lines not in ((), shown):
-                say(self._console, stands.lines)
-                shown, printed = stands.lines, time.monotonic()
+            if due and not self._quiet and standing.lines not in ((), shown):
+                say(self._console, standing.lines)
+                shown, printed = standing.lines, time.monotonic()
 
     def _looks(self) -> Iterator[tuple[Standing, bool]]:
-        """(how the work stands, whether that is the last look)."""
+        """Yield (state, whether it is the last one)."""
         yield self._look(), False
         while not self._done.wait(self._poll):
             yield self._look(), False
@@ -100,7 +101,7 @@ def say(console: Console, lines: Sequence[str]) -> None:
 
 
 def bar(title: str, done: int, total: int, text: str) -> Table:
-    """One line: what is done, a bar, how much of how much, and what more there is to say."""
+    """One line: a title, a bar, the count of the total, and further text."""
     table = Table.grid(padding=(0, 1))
     count = Text(f"{done:>{len(str(total))}}/{total}", "progress.download")
     table.add_row(title, ProgressBar(total=total, completed=done, width=40), count, Text(text))
@@ -108,13 +109,13 @@ def bar(title: str, done: int, total: int, text: str) -> Table:
 
 
 class Pace:
-    """The time left, from the pace since the first count seen."""
+    """The remaining time, estimated from the pace since the first count."""
 
     def __init__(self, total: int) -> None:
         self._total, self._first, self._last = total, (-1, 0.0), (-1, "")
 
     def left(self, done: int) -> str:
-        """ "1:05 left", as it was when ``done`` was first seen; empty before there is a pace."""
+        """ "1:05 left", computed when ``done`` last changed; empty while there is no pace."""
         if self._first[0] < 0:
             self._first = (done, time.monotonic())
         if done != self._last[0]:
@@ -124,7 +125,7 @@ class Pace:
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds, with hours where there are any."""
+    """Minutes and seconds, and hours if there are any."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

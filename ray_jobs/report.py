@@ -1,6 +1,7 @@
-"""A sweep's table, page and pictures: `python ray_jobs/report.py [--sweep NAME_OR_FOLDER ...]`. Needs no Ray.
+"""The table, page and pictures of a sweep: `paramcrop report [--sweep NAME_OR_FOLDER ...]`. Needs no Ray.
 
-With no argument: the newest sweep. It may still be at work: what is there is shown, and what is missing is named.
+Without arguments: the newest sweep. The sweep may still be running: the report shows the results so far and lists what
+is missing.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from paramcrop.report.table import Table, Task
 
 FILE = "space.yaml"
-BEST = 10  # of a search, in the terminal
+BEST = 10  # trials of a search to print in the terminal
 
 
 def main(argv: Sequence[str]) -> None:
@@ -38,29 +39,31 @@ def main(argv: Sequence[str]) -> None:
         try:
             files = write_report(folder)
         except (PermissionError, FileExistsError, IsADirectoryError) as error:
-            told = f"{error.filename2 or error.filename}: {error.strerror}"
-            raise ConfigError(f"a sweep's folder must be writable, but {told}") from None
+            reason = f"{error.filename2 or error.filename}: {error.strerror}"
+            raise ConfigError(f"a sweep's folder must be writable: {reason}") from None
         for file in files:
             console.print(f"  {file}", highlight=False, markup=False)
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = Parser("paramcrop report", description=__doc__, epilog=EXIT_CODES)
-    told = "folders of sweeps, or their names below sweeps/ (default: the newest)"
-    parser.add_argument("--sweep", nargs="+", metavar="SWEEP", help=told)
-    parser.add_argument("--dry-run", action="store_true", help="print the table; write nothing")
+    text = "folders of sweeps, or their names below sweeps/ (default: the newest)"
+    parser.add_argument("--sweep", nargs="+", metavar="SWEEP", help=text)
+    parser.add_argument("--dry-run", action="store_true", help="print the table, then exit")
     return parser.parse_args(argv)
 
 
 def find_sweeps(arguments: argparse.Namespace) -> list[Path]:
-    """Raises:
-    DataError: a sweep is not there, or there is none at all.
+    """The folders of the sweeps to report on.
+
+    Raises:
+        DataError: a sweep does not exist, or there is none at all.
     """
     sweeps = home() / "sweeps"
     if arguments.sweep is None:
         found = [path.parent for path in sweeps.glob(f"*/{FILE}")]
         if not found:
-            raise DataError(f"--sweep must name a sweep, for {sweeps} has none; python ray_jobs/sweep.py makes one")
+            raise DataError(f"--sweep is needed, because {sweeps} has no sweep; `paramcrop sweep` makes one")
         return [max(found, key=touched)]
     return [find_sweep(name, sweeps) for name in arguments.sweep]
 
@@ -74,18 +77,18 @@ def find_sweep(name: str, sweeps: Path) -> Path:
 
 
 def touched(folder: Path) -> float:
-    """When its space or one of its trials' records was last written."""
+    """The time at which its space or one of its trial records was last written."""
     return max(path.stat().st_mtime for path in (folder / FILE, *(folder / "trials").glob("*.json")))
 
 
 def print_table(table: Table, console: Console) -> None:
-    """The main metric of each task, then how the trials ended, what failed, and what must be known."""
+    """Print the main metric of each task, then how the trials ended, what failed, and notes for the reader."""
     from paramcrop.report import text
 
-    whole = table
+    complete = table
     if table.space.search != "grid":
         table = table._replace(rows=table.rows[:BEST])
-    tables = Console(file=console.file)  # one that wraps
+    tables = Console(file=console.file)  # unlike ``console``, it wraps tables to the width
     console.print(table.space.question, highlight=False, markup=False)
     for task in table.tasks:
         tables.print(task_table(table, task))
@@ -94,16 +97,17 @@ def print_table(table: Table, console: Console) -> None:
         tables.print(terminal_table("settings", [heads, *settings[1:]]))
     ends = [[line[0], line[1].partition(":")[0], *line[3:6]] for line in text.trial_lines(table)]
     tables.print(terminal_table("where pretraining ended", ends))
-    hidden = len(whole.rows) - len(table.rows)
-    told = [f"the best {BEST} of {len(whole.rows)} trials; table.md has them all"] if hidden else []
-    told += [f"{text.show_counts(whole)}; {text.show_total(whole)}"]
-    told += [f"failed: {line}" for line in text.failures(whole)] + [f"note: {line}" for line in text.all_notes(whole)]
-    for line in told:
+    hidden = len(complete.rows) - len(table.rows)
+    lines = [f"the best {BEST} of {len(complete.rows)} trials; table.md has all of them"] if hidden else []
+    lines += [f"{text.show_counts(complete)}; {text.show_total(complete)}"]
+    lines += [f"failed: {line}" for line in text.failures(complete)]
+    lines += [f"note: {line}" for line in text.all_notes(complete)]
+    for line in lines:
         console.print(line, highlight=False, markup=False)
 
 
 def task_table(table: Table, task: Task) -> Terminal:
-    """The main metric alone: the page and table.md have them all."""
+    """The main metric only; the page and table.md have all metrics."""
     from paramcrop.report.text import task_lines
 
     lines = [[line[0], line[1].replace(" (paper", "\n(paper"), *line[-2:]] for line in task_lines(table, task)]

@@ -1,6 +1,6 @@
-"""Answer a question by a sweep, on Ray: `python ray_jobs/sweep.py --help`.
+"""Answer a question with a sweep on Ray: `python ray_jobs/sweep.py --help`.
 
-The command itself is the package sweep/ beside this file.
+The command itself is in the package sweep/ next to this file.
 """
 
 from paramcrop.cli import run

@@ -1,4 +1,4 @@
-"""Which shards a command's runs read."""
+"""The shards that a command's runs read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MADE_UP_VIDEOS = 256
 
 
 def find_videos(config: Config, say: Callable[[str], None] = lambda text: None) -> tuple[str, Manifest]:
-    """The shards a config names, or the made-up set, made if need be; and the manifest of the split it names.
+    """The shards of a config and the manifest of its split; without ``data.shards``, a synthetic set, made once.
 
     Raises:
         DataError: there is no such folder or split.
@@ -22,7 +22,7 @@ def find_videos(config: Config, say: Callable[[str], None] = lambda text: None) 
     if data is None:
         from paramcrop.data.synthetic import cached_dataset
 
-        say(f"data: made-up moving shapes (data.shards names none), kept in {home() / 'data'}")
+        say(f"data: synthetic moving shapes in {home() / 'data'}, because data.shards is not set")
         data = cached_dataset(home() / "data", config.data.clip_frames, config.data.clip_size, MADE_UP_VIDEOS)
     else:
         data = resolved(data)

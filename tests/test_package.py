@@ -52,7 +52,7 @@ def test_shipped_files_are_found_by_name_from_any_folder(wheel: Installed) -> No
 def test_a_dry_run_of_the_demo_needs_nothing_else(wheel: Installed) -> None:
     done = wheel.run("paramcrop", "pretrain", "--dry-run")
     assert done.returncode == 0, done.stderr
-    assert "data: a made-up set of" in done.stdout
+    assert "data: a synthetic set of" in done.stdout
     assert not (wheel.cwd / "home" / "runs").exists()
 
 

@@ -25,7 +25,7 @@ def is_custom(name: str) -> bool:
 
 
 def source_of(setting: str, name: str) -> str:
-    """A hash of the text of the file of ``name``'s module, 12 hex digits. Imports its parent packages, not the module.
+    """A hash of the text of the module's file, 12 hex digits. Imports the parent packages, but not the module.
 
     Args:
         setting: "backbone.name" or "policy", for the error.
@@ -35,17 +35,17 @@ def source_of(setting: str, name: str) -> str:
     """
     module = name.partition(":")[0]
     importlib.invalidate_caches()
-    told = f"{setting}={name}: the module {module} must be in the current folder or on Python's path"
+    expected = f"{setting}={name}: the module {module} must be in the current folder or on Python's path"
     try:
         spec = importlib.util.find_spec(module)
     except ModuleNotFoundError as error:
-        raise ConfigError(f"{told}, but {error}") from None
+        raise ConfigError(f"{expected}, but {error}") from None
     except Exception as error:  # importing a parent package runs its code
-        raise ConfigError(f"{told}, but its package raises {type(error).__name__}: {error}") from None
+        raise ConfigError(f"{expected}, but its package raises {type(error).__name__}: {error}") from None
     if spec is None:
-        raise ConfigError(f"{told}, but is not")
+        raise ConfigError(f"{expected}, but is not")
     if not spec.has_location or spec.origin is None:
-        raise ConfigError(f"{told} as a file, but is a folder without __init__.py or a part of Python")
+        raise ConfigError(f"{expected} as a file, but is a folder without __init__.py or a part of Python")
     return hash_file(Path(spec.origin))
 
 

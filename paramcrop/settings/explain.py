@@ -1,4 +1,4 @@
-"""Mistakes in settings, in one line: the key, what it must be, what it is, the nearest name."""
+"""One-line errors for settings: the key, what its value must be, what it is, and the nearest valid name."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ PLAIN = (str, int, float, tuple, type(None))  # defaults that fit in a message
 
 
 def validated(model: type[M], values: Any, source: str = "") -> M:
-    """``values`` as a ``model``.
+    """Validate ``values`` as a ``model``.
 
     Args:
-        source: the file or thing that the values come from; the message begins with it.
+        source: the source of the values, such as a file; the message starts with it.
 
     Raises:
-        ConfigError: the first mistake.
+        ConfigError: the first error.
     """
     try:
         return model.model_validate(values)
@@ -52,7 +52,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def _own(key: str, inner: type[BaseModel] | None, message: str) -> str:
-    """The message of a validator of ours: one of a field names its key, one of a model names the fields."""
+    """The message of one of our validators, with the key; a model's validator names its fields itself."""
     if not key or inner is None:
         return message
     words = re.match(r"\w+", message)
@@ -60,32 +60,32 @@ def _own(key: str, inner: type[BaseModel] | None, message: str) -> str:
 
 
 def _find(model: type[BaseModel], place: Sequence[int | str]) -> tuple[str, FieldInfo | None, type[BaseModel] | None]:
-    """Where pydantic found an error -> (its dotted key, the field, the model of the value that lies there)."""
+    """The place of an error, as pydantic gives it -> (its dotted key, the field, the model of the field's value)."""
     field, inner = None, cast(type[BaseModel] | None, model)
-    for part in place:  # what is no field is an index or a key of the field's value, or is unknown
+    for part in place:  # a part that is not a field is an index or a key of the field's value, or unknown
         if part in _fields(inner):
             field = _fields(inner)[str(part)]
             inner = _model_in(field.annotation)
     parts = list(place)
-    while inner is None and parts and isinstance(parts[-1], int):  # the default and the choices are the whole list's
+    while inner is None and parts and isinstance(parts[-1], int):  # default and choices belong to the list as a whole
         parts.pop()
     return ".".join(map(str, parts)), field, inner
 
 
 def _fields(model: type[BaseModel] | None) -> dict[str, FieldInfo]:
-    """By the names that files use."""
+    """The fields of a model, by the names that files use."""
     return {field.alias or name: field for name, field in model.model_fields.items()} if model else {}
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model that a field holds, or holds in a list or mapping."""
+    """The model of a field's value, or of the elements of its list or mapping."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
 
 
 def but(expected: str, field: FieldInfo | None, value: Any) -> str:
-    """What a value must be -> that, the value and the field's default."""
+    """Complete ``expected`` with the value and the field's default."""
     text = repr(value)
     text = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
     known = field is not None and isinstance(field.default, PLAIN) and field.default not in ("", ())
@@ -93,7 +93,7 @@ def but(expected: str, field: FieldInfo | None, value: Any) -> str:
 
 
 def choices(field: FieldInfo) -> str:
-    """ "a | b" for a field that must be one of these; "" for any other."""
+    """ "a | b" for a field with fixed choices; "" for any other."""
     if isinstance(field.json_schema_extra, dict) and "names" in field.json_schema_extra:
         return " | ".join(map(str, cast(list[str], field.json_schema_extra["names"])))
     return " | ".join(map(str, _literals(field.annotation)))

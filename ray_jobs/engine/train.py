@@ -1,4 +1,4 @@
-"""One pretraining as a Ray Train job: what each worker does, and what the driver does."""
+"""One pretraining as a Ray Train job: the code of each worker, and that of the driver."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ from ray_jobs.engine.ingest import Decoding, execution_options, reader_count, ro
 from ray_jobs.engine.plan import Plan
 from ray_jobs.engine.ray_private import linked_errors
 
-CONTROLLER_FAILURES = 10  # Ray's default retries a start that cannot be for ever
+CONTROLLER_FAILURES = 10  # by default, Ray retries an impossible start for ever
 TOGETHER = (NonFiniteLossError, DecodeFailuresError, StorageError)  # raised on every rank at once, see ``pretrain``
 
 
 def train_worker(job: dict[str, Any]) -> tuple[str, str] | None:
-    """Runs on every rank -> (class, text) of an error that all ranks met together.
+    """Train on one rank -> None, or (class, text) of an error that all ranks raise together.
 
-    It is returned, not raised, for Ray Train would start the workers again, to the same end.
+    Such an error is returned, not raised: Ray Train would restart the workers, only to meet the same error.
     """
     config, steps = Config.model_validate(job["config"]), job["steps_per_epoch"]
     device = get_device()
-    if device.type == "cpu":  # more threads than cores that are free, and they wait for each other
+    if device.type == "cpu":  # with more threads than free cores, the threads would wait for each other
         torch.set_num_threads(config.train.threads or job["threads"])
     place = Mirror.of(job["uri"], f"worker-{dist.rank()}") if job["uri"] else Mirror(Path(job["folder"]))
     resume, passed_over = find_checkpoint(place)
@@ -58,8 +58,8 @@ def train_worker(job: dict[str, Any]) -> tuple[str, str] | None:
     rows = shard.iter_batches(batch_size=config.batch_per_worker, batch_format="numpy", prefetch_batches=1)
     stream = (to_batch(columns) for columns in rows)
     try:
-        given = partial(_next, stream, steps)
-        pretrain(config, given, steps, recorder, ray.train.report, device, resume, job["classes"], preempted)
+        batches = partial(_next, stream, steps)
+        pretrain(config, batches, steps, recorder, ray.train.report, device, resume, job["classes"], preempted)
     except TOGETHER as error:
         return type(error).__name__, str(error)
     finally:
@@ -68,7 +68,7 @@ def train_worker(job: dict[str, Any]) -> tuple[str, str] | None:
 
 
 def _next(stream: Iterator[Batch], steps: int, epoch: int) -> Iterator[Batch]:
-    """At most an epoch of what comes: the stream goes on where the run does."""
+    """The next ``steps`` batches of the stream. It covers all remaining epochs, so ``epoch`` is not needed."""
     return islice(stream, steps)
 
 
@@ -78,7 +78,7 @@ def preempted() -> bool:
 
 
 def find_checkpoint(place: Mirror) -> tuple[Path | None, list[str]]:
-    """The newest intact one, which rank 0 finds for all, and those it passed over."""
+    """The newest intact checkpoint and the damaged ones that were passed over; rank 0 decides for all ranks."""
     name, passed_over = None, list[str]()
     if dist.rank() == 0:
         place.fetch()
@@ -94,13 +94,13 @@ def find_checkpoint(place: Mirror) -> tuple[Path | None, list[str]]:
 
 @dataclass(frozen=True)
 class Pretraining:
-    """One run and what is needed to train it.
+    """One run and everything needed to train it.
 
     Attributes:
         config: settings of the run.
-        plan: share of the cluster that the run gets.
+        plan: the run's share of the cluster.
         data, manifest: folder or URI of the shards, and their manifest.
-        place: of the run, seen by every node.
+        place: folder or bucket of the run, accessible from every node.
         lease: path of this process's lease on the run.
     """
 
@@ -119,10 +119,10 @@ class Pretraining:
 def run_pretraining(run: Pretraining) -> None:
     """Train, from the newest intact checkpoint if there is one, and wait for the end.
 
-    Workers that die are started again, from the newest checkpoint, ``train.max_restarts`` times.
+    If workers die, Ray Train restarts them from the newest checkpoint, up to ``train.max_restarts`` times.
 
     Raises:
-        ParamCropError: what a worker raised, if it is one of ours.
+        ParamCropError: a worker raised it.
         ray.train.TrainingFailedError: any other failure.
         KeyboardInterrupt: Ctrl-C; the workers have been stopped.
     """
@@ -132,7 +132,7 @@ def run_pretraining(run: Pretraining) -> None:
     labelled = labelled_videos(config, run.data, run.manifest)
     failures: Any = {"max_failures": config.train.max_restarts, "controller_failure_limit": CONTROLLER_FAILURES}
     environment: Any = {} if plan.use_gpu else {"worker_runtime_env": {"env_vars": KEEP_MEMORY}}
-    function: Any = train_worker  # what it returns is missing in Ray's types, on both sides
+    function: Any = train_worker  # Ray's types know neither its return value nor that of ``fit``
     trainer: Any = TorchTrainer(
         function,
         train_loop_config=job | {"folder": str(place.folder), "uri": place.uri, "lease": lease},
@@ -142,7 +142,7 @@ def run_pretraining(run: Pretraining) -> None:
             resources_per_worker={"CPU": plan.worker_cpus} | ({"GPU": plan.worker_gpus} if plan.use_gpu else {}),
         ),
         torch_config=TorchConfig(timeout_s=600),
-        run_config=RunConfig(  # a name of its own: Ray Train would go on from its own idea of where this run stands
+        run_config=RunConfig(  # a new name each time: with a known one, Ray Train would resume from its own checkpoints
             name=f"{Path(lease).stem}-{os.getpid()}",
             storage_path=f"{place.uri}/ray_train" if place.uri else str(place.folder / "ray_train"),
             failure_config=FailureConfig(**failures),
@@ -155,7 +155,7 @@ def run_pretraining(run: Pretraining) -> None:
         error = trainer.fit().return_value
     except ray.train.TrainingFailedError as failure:
         raise own_error(failure) or failure from None
-    except SystemExit:  # Ray Train takes Ctrl-C, aborts its workers, and ends the process without a word
+    except SystemExit:  # on Ctrl-C, Ray Train aborts its workers and exits the process silently
         raise KeyboardInterrupt from None
     if error is not None:
         name, text = error
@@ -163,8 +163,8 @@ def run_pretraining(run: Pretraining) -> None:
 
 
 def make_dataset(run: Pretraining, labelled: Labelled | None) -> ray.data.Dataset:
-    """Called by Ray Train on its controller, at every start of the workers: the epochs that are still to be done."""
-    ray.data.DataContext.get_current().execution_no_progress_timeout_s = 4 * 3600  # a long pause is not a fault
+    """The samples of the remaining epochs. Ray Train calls this in its controller, at every start of the workers."""
+    ray.data.DataContext.get_current().execution_no_progress_timeout_s = 4 * 3600  # a long pause is not a failure
     config, plan, steps = run.config, run.plan, run.steps_per_epoch
     spec = build_clip_spec(config)
     place = Mirror.of(run.place.uri, "controller") if run.place.uri else run.place
@@ -179,7 +179,7 @@ def make_dataset(run: Pretraining, labelled: Labelled | None) -> ray.data.Datase
 
 
 def labelled_videos(config: Config, data: str, manifest: Manifest) -> Labelled | None:
-    """Which videos show their labels, and how many of a batch; None: the method learns from none.
+    """The videos whose labels the method may use, and their number per batch; None if the method uses no labels.
 
     Raises:
         DataError: no video has a class.
@@ -191,7 +191,7 @@ def labelled_videos(config: Config, data: str, manifest: Manifest) -> Labelled |
 
 
 def own_error(error: BaseException) -> ParamCropError | None:
-    """The first error of ours among an error's causes and its workers' failures."""
+    """The first ParamCropError among an error's causes and its workers' failures."""
     todo, seen = [error], set[int]()
     while todo:
         current = todo.pop(0)

@@ -1,4 +1,4 @@
-"""One pretraining of a trial: begun, gone on with or waited for; watched, and compared while it trains."""
+"""One pretraining of a trial: start it, resume it, or wait for the process that runs it; compare it as it trains."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from ray_jobs.engine.train import Pretraining, run_pretraining
 from ray_jobs.engine.work import Work, report
 from ray_jobs.videos import find_videos
 
-POLL = 1.0  # seconds between two looks at a run at work
-WAIT = 2.0  # seconds between two looks at a run that another process has at work
+POLL = 1.0  # seconds between two looks at the running pretraining
+WAIT = 2.0  # seconds between two attempts to take over a run that another process holds
 
 
 def pretrain(config: Config, compared: bool, recorder: TrialRecorder, work: Work) -> Mirror:
-    """Bring one run to its end, or to where it is stopped -> where it lies.
+    """Train one run to its end, or until it is asked to stop -> where it is stored.
 
     Args:
-        compared: whether its proxies are reported; the first seed's are.
+        compared: whether to report the run's proxies to the scheduler; true for the first seed only.
 
     Raises:
-        ParamCropError, ray.train.TrainingFailedError: it could not.
+        ParamCropError, ray.train.TrainingFailedError: the training failed.
     """
     data, manifest = find_videos(config)
     place = run_place(config, manifest.content_id, f"trial-{os.getpid()}")
@@ -42,18 +42,18 @@ def pretrain(config: Config, compared: bool, recorder: TrialRecorder, work: Work
     while not finished(place):
         try:
             with hold(place, recorder.doing) as lease:
-                if finished(place):
+                if finished(place):  # by another process, just before this one got the lease
                     break
                 begin(place, config, manifest.content_id, manifest.about, lambda text: None)
                 with ending(place, steps):
                     if steps_done(newest_checkpoint(place.folder, place.fetch)[0])[1] < steps:
                         run = Pretraining(config, work.plan, data, manifest, place, lease.path)
                         _watched(run, steps, compared, recorder, work)
-        except LeaseError as held:
+        except LeaseError as held:  # another trial or command trains the same run: share its result
             recorder.doing(f"seed {config.seed}: waiting: {held}")
             time.sleep(WAIT)
             continue
-        if not finished(place):
+        if not finished(place):  # it was asked to stop
             break
     recorder.run(config.seed, place, str(read_status(place.folder)["state"]))
     return place
@@ -65,7 +65,8 @@ def finished(place: Mirror) -> bool:
 
 
 def _watched(run: Pretraining, steps: int, compared: bool, recorder: TrialRecorder, work: Work) -> None:
-    """Train in a thread, and meanwhile say how far it is, and compare; raises what the training raises."""
+    """Train in a thread; meanwhile report progress and proxies. Raises what the training raises."""
+    # The training blocks until its end, so it gets a thread of its own, and this one stays free to report.
     config, place, raised = run.config, run.place, list[BaseException]()
 
     def train() -> None:
@@ -96,16 +97,19 @@ def _done(place: Mirror, epochs: int, steps: int) -> str:
 
 
 def _compare(place: Mirror, config: Config, recorder: TrialRecorder, work: Work) -> None:
-    """Report the newest checkpoint's proxy, if it was not yet and is not the last; a scheduler may then ask to stop."""
+    """Evaluate and report the newest checkpoint, unless it was reported before or is the last one.
+
+    The scheduler may then ask the run to stop.
+    """
     place.fetch("checkpoints/", light=True)
     newest, _ = newest_checkpoint(place.folder, place.fetch)
     epoch, _ = steps_done(newest)
     if newest is None or epoch <= recorder.record.epoch or epoch >= config.train.epochs or work.proxy is None:
         return
-    if newest.name != NAME.format(epoch):  # taken within an epoch
+    if newest.name != NAME.format(epoch):  # saved within an epoch, so not comparable with other trials
         return
     jobs = make_jobs(work.proxy, [place.folder], epoch)
-    failed = run_evaluations(jobs, work.pool, lambda ended, texts: None)
+    failed = run_evaluations(jobs, work.pool, lambda finished, texts: None)
     results = [result for job in jobs if (result := read_result(job.result_file)) is not None]
     if failed or not results:
         recorder.record.failures += [f"proxy at epoch {epoch}: {error}" for error in failed.values()]

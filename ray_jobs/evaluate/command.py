@@ -1,7 +1,7 @@
-"""What a pretrained run is worth, on Ray: `python ray_jobs/evaluate.py [--run RUN ...] [--task DATASET/PROTOCOL ...]`.
+"""Evaluate pretrained runs on Ray: `paramcrop evaluate [--run RUN ...] [--task DATASET/PROTOCOL ...]`.
 
-With no argument: the newest demo run on a made-up set that it has not seen, beside untrained weights and plain pixels.
-What is finished is not computed again; kill it when you like, the same command goes on.
+Without arguments: the newest demo run, on synthetic videos that it has not seen, compared with untrained weights and
+plain pixels. Nothing finished is computed again: you can kill the command at any time, and the same command resumes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from paramcrop.errors import ParamCropError
 from paramcrop.storage.mirror import mirror_at
 from ray_jobs.evaluate.options import find_data, find_runs, make_request, parse_arguments
 
-MOST_LISTED = 6  # pictures; of more, their folders
+MOST_LISTED = 6  # pictures to list; if there are more, list their folders
 
 
 def main(argv: Sequence[str]) -> None:
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
         console.print(f"resources: {plan.arithmetic}", highlight=False)
         evaluations = Evaluations(len(left))
         with Progress(evaluations.look, console):
-            failed = run_evaluations(left, make_pool(plan, arguments.timeout, len(left)), evaluations.tell)
+            failed = run_evaluations(left, make_pool(plan, arguments.timeout, len(left)), evaluations.report)
     print_results(jobs, failed, console)
     from paramcrop.report.pictures import draw_results
 

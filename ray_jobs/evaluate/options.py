@@ -1,4 +1,4 @@
-"""The options of evaluate.py, and what they ask for."""
+"""The options of `paramcrop evaluate`, and the request that they make."""
 
 from __future__ import annotations
 
@@ -32,55 +32,55 @@ def parse_arguments(argv: Sequence[str], summary: str) -> argparse.Namespace:
         "--run",
         nargs="+",
         metavar="RUN",
-        help="folders or URIs of runs, or their names below runs/ (default: the newest demo's)",
+        help="folders or URIs of runs, or their names below runs/ (default: the newest demo run)",
     )
     add(
         "--task",
         nargs="+",
         metavar="[DATASET/]PROTOCOL",
-        help=f"default: each set's {', '.join(DEFAULT_PROTOCOLS)}\n{known()}",
+        help=f"default: {', '.join(DEFAULT_PROTOCOLS)} on each dataset\n{known()}",
     )
     add(
         "--data",
         nargs="+",
         metavar="NAME=FOLDER",
         default=[],
-        help="sets as prepare.py writes them (folder or URI);\n'synthetic' is there without",
+        help="datasets written by `paramcrop prepare` (folder or URI);\n'synthetic' needs none",
     )
-    add("--splits", metavar="1,2,3", help="of sets that have several (default: all)")
-    add("--seeds", metavar="0,1,2", default="0", help="of the evaluation: head, order, part of the labels (default: 0)")
+    add("--splits", metavar="1,2,3", help="split numbers, for datasets with several (default: all)")
+    add("--seeds", metavar="0,1,2", default="0", help="seeds of head, order and labelled share (default: 0)")
     add(
         "--baseline",
         nargs="*",
         choices=BASELINES,
         metavar="NAME",
-        help=f"evaluated alike: {', '.join(BASELINES)} (default: none; without --run: both)",
+        help=f"baselines to evaluate as well: {', '.join(BASELINES)} (default: none; without --run: both)",
     )
-    add("--weights", metavar="FILE", help="a foreign checkpoint for the runs' backbone, evaluated beside them")
-    add("--prefix", nargs="+", metavar="OLD=NEW", default=[], help="beginnings of its names; the others are left out")
+    add("--weights", metavar="FILE", help="a foreign checkpoint for the runs' backbone, to evaluate as well")
+    add("--prefix", nargs="+", metavar="OLD=NEW", default=[], help="rename prefixes of its names; drop other names")
     add(
         "--set",
         nargs="+",
         metavar="key=value",
         default=[],
-        help="numbers of the protocols; what differs is part of their name",
+        help="parameters of the protocols; changed ones become part of the protocol's name",
     )
     add(
         "--as-pretrained",
         action="store_true",
-        help="clips of the size, length and pace of the run's views; without --run: on",
+        help="use clips with the size, length and frame rate of the run's views; the default without --run",
     )
-    add("--epoch", type=int, help="which checkpoint (default: the newest)")
-    add("--evaluators", type=int, help="evaluations at once (default: one for each GPU; one on CPUs)")
+    add("--epoch", type=int, help="epoch of the checkpoint (default: the newest)")
+    add("--evaluators", type=int, help="concurrent evaluations (default: one per GPU; one on CPUs)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: GPUs if the cluster has any")
-    add("--timeout", type=float, default=60.0, help="seconds a video may take to decode (default: 60)")
-    add("--fresh", action="store_true", help="evaluate anew what has been evaluated")
-    add("--dry-run", action="store_true", help="print what there is to do; evaluate nothing")
+    add("--timeout", type=float, default=60.0, help="seconds that a video may take to decode (default: 60)")
+    add("--fresh", action="store_true", help="repeat finished evaluations")
+    add("--dry-run", action="store_true", help="print the evaluations to do, then exit")
     return parser.parse_args(argv)
 
 
 def known() -> str:
-    """The protocols, for the help."""
+    """The list of protocols, for the help."""
     return "protocols: retrieval, linear, finetune, heads (short for the first ones of their kind),\n" + ", ".join(
         names()
     )
@@ -93,16 +93,16 @@ def names() -> list[str]:
 
 
 def find_runs(arguments: argparse.Namespace) -> list[Path]:
-    """Raises:
-    DataError: a run is not there, or there is no demo run.
+    """The folders of the runs to evaluate.
+
+    Raises:
+        DataError: a run does not exist, or there is no demo run.
     """
     runs = home() / "runs"
     if arguments.run is None:
         finished = [folder for folder in runs.glob("demo-*") if is_finished(folder)]
         if not finished:
-            raise DataError(
-                f"--run must name a run, for {runs} has no finished demo; python ray_jobs/pretrain.py makes one"
-            )
+            raise DataError(f"--run is needed, because {runs} has no finished demo; `paramcrop pretrain` makes one")
         return [max(finished, key=lambda folder: (folder / "status.json").stat().st_mtime)]
     found = []
     for name in arguments.run:
@@ -118,10 +118,10 @@ def find_runs(arguments: argparse.Namespace) -> list[Path]:
 
 
 def _fetched(uri: str) -> Path:
-    """This command's copy of a run that lies in a bucket.
+    """This command's copy of a run in a bucket.
 
     Raises:
-        DataError: there is none.
+        DataError: there is no such run.
     """
     place = Mirror.of(uri.rstrip("/"), "command")
     try:
@@ -134,18 +134,20 @@ def _fetched(uri: str) -> Path:
 
 
 def find_data(arguments: argparse.Namespace, config: Config) -> dict[str, str]:
-    """Name -> folder; "synthetic" is made if it is asked for, or if no other set is."""
+    """Name of a dataset -> its folder. "synthetic" is made if a task names it, or if there is no other dataset."""
     data = parse_sets(arguments.data)
-    asked = [task.rpartition("/")[0] for task in arguments.task or [] if "/" in task]
-    if SYNTHETIC in asked or not (data or asked):
+    named = [task.rpartition("/")[0] for task in arguments.task or [] if "/" in task]
+    if SYNTHETIC in named or not (data or named):
         size = config.data.clip_frames, config.data.clip_size
         data.setdefault(SYNTHETIC, cached_dataset(home() / "data", *size, MADE_UP, seed=1, test=MADE_UP_TEST))
     return data
 
 
 def make_request(arguments: argparse.Namespace, data: Mapping[str, str], config: Config) -> Request:
-    """Raises:
-    ConfigError: a set, a protocol, a number or a prefix is not known.
+    """The evaluations that the options request.
+
+    Raises:
+        ConfigError: a dataset, protocol, parameter or prefix is invalid.
     """
     from paramcrop.evaluation.tasks import Request, as_pretrained, find_tasks
 
@@ -164,15 +166,15 @@ def make_request(arguments: argparse.Namespace, data: Mapping[str, str], config:
 
 
 def subjects(arguments: argparse.Namespace) -> Sequence[str]:
-    """What is evaluated beside the runs."""
+    """The subjects to evaluate besides the runs."""
     baselines = arguments.baseline if arguments.baseline is not None else () if arguments.run else BASELINES
     return (*baselines, *(["weights"] if arguments.weights else []))
 
 
 def foreign(arguments: argparse.Namespace) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """The foreign checkpoint's file and the prefixes of its names; none: all names are as they are."""
+    """The foreign checkpoint's file and the prefixes to rename; without --prefix, names stay as they are."""
     if arguments.prefix and not arguments.weights:
-        raise ConfigError("--prefix must go with --weights, but that is not given")
+        raise ConfigError("--prefix needs --weights")
     pairs = [text.partition("=") for text in arguments.prefix]
     for old, equals, new in pairs:
         if not equals:

@@ -1,4 +1,4 @@
-"""What evaluate.py says: how far it is, its table, what failed."""
+"""The output of `paramcrop evaluate`: its progress, its tables, and what failed."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ Found = tuple[Job, Mapping[str, Any]]
 
 
 class Evaluations:
-    """How many evaluations of ``total`` have ended, and what those at work say."""
+    """The number of finished evaluations of ``total``, and the progress of running ones."""
 
     def __init__(self, total: int) -> None:
-        self._total, self._ended, self._said = total, 0, ""
+        self._total, self._finished, self._running = total, 0, ""
 
-    def tell(self, ended: int, said: Sequence[str]) -> None:
-        self._ended, self._said = ended, "; ".join(filter(None, said))
+    def report(self, finished: int, running: Sequence[str]) -> None:
+        self._finished, self._running = finished, "; ".join(filter(None, running))
 
     def look(self) -> Standing:
-        line = f"{self._ended}/{self._total} evaluations  {self._said}"
-        return Standing(bar("evaluate", self._ended, self._total, self._said), (line,))
+        line = f"{self._finished}/{self._total} evaluations  {self._running}"
+        return Standing(bar("evaluate", self._finished, self._total, self._running), (line,))
 
 
 def describe(jobs: Sequence[Job], left: Sequence[Job]) -> str:
-    """What there is to do."""
+    """What the command evaluates."""
     tasks = list(dict.fromkeys(f"{job.dataset}/{job.how.label} v{job.how.version}" for job in jobs))
     subjects = ", ".join(dict.fromkeys(job.subject for job in jobs))
     splits = ", ".join(dict.fromkeys(f"{job.train} -> {job.test}" for job in jobs))
-    done = f", {len(jobs) - len(left)} of them finished already" if len(left) < len(jobs) else ""
+    done = f", {len(jobs) - len(left)} of them already finished" if len(left) < len(jobs) else ""
     return f"{len(jobs)} evaluations{done}: {', '.join(tasks)}\nof {subjects}; splits {splits}"
 
 
 def print_results(jobs: Sequence[Job], failed: Mapping[str, ParamCropError], console: Console) -> None:
-    """A table for each task, a line for each subject; then what failed, and what a reader must know."""
+    """Print a table for each task with a line for each subject, then what failed, and notes for the reader."""
     names = label_runs([Path(run) for run in dict.fromkeys(job.run for job in jobs)])
     label = {str(folder): name for name, folders in names.items() for folder in folders}
     tasks: dict[str, dict[str, list[Found]]] = {}
@@ -64,8 +64,8 @@ def print_results(jobs: Sequence[Job], failed: Mapping[str, ParamCropError], con
         console.print(ERRORS, highlight=False, markup=False)
     for job in jobs:
         if job.eval_id in failed:
-            told = f"{job.subject} on {job.dataset}/{job.how.label}, {job.test}, seed {job.seed}"
-            console.print(f"failed: {told}: {failed[job.eval_id]}", highlight=False, markup=False)
+            name = f"{job.subject} on {job.dataset}/{job.how.label}, {job.test}, seed {job.seed}"
+            console.print(f"failed: {name}: {failed[job.eval_id]}", highlight=False, markup=False)
     found = (each for subjects in tasks.values() for subject in subjects.values() for each in subject)
     for line in notes([(result, job.settings.data.split) for job, result in found]):
         console.print(line, highlight=False, markup=False)
@@ -85,7 +85,7 @@ def task_table(task: str, subjects: Mapping[str, Sequence[Found]]) -> Table:
 
 
 def differences(subjects: Mapping[str, Sequence[Found]]) -> list[str]:
-    """Every two subjects, video by video, in the task's main metric."""
+    """The difference of every two subjects in the task's main metric, paired by video."""
     lines = []
     for (name, found), (other, against) in combinations(subjects.items(), 2):
         metric = shown_metrics(found[0][1])[0]
@@ -96,11 +96,11 @@ def differences(subjects: Mapping[str, Sequence[Found]]) -> list[str]:
 
 
 def cell(mean: Mean, paper: str) -> str:
-    """The mean with its errors; the paper's value."""
+    """The mean with its errors, and the paper's value."""
     return escape(show_mean(mean)) + (f" (paper {paper})" if paper else "")
 
 
 def paper(job: Job, metric: str) -> str:
-    """What the paper prints for such a run, in %; two numbers where two of its tables differ."""
+    """The paper's value for such a run, in %; two values where two of its tables differ."""
     values = published(job.settings, job.dataset, job.how.name, metric) if job.subject == "run" else ()
     return " / ".join(f"{100 * value:.1f}" for value in values)

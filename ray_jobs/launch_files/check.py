@@ -1,7 +1,7 @@
-"""Launch files, before they cost anything: which nodes they bring, and what is wrong with them. Imports no Ray.
+"""Check launch files before they cost anything: the nodes that they start, and their problems. Imports no Ray.
 
-Three kinds are known: a plain YAML list of nodes ({cpus, gpus, count}), Ray's own for machines of a cloud
-(`ray up`), and KubeRay's RayCluster and RayJob.
+There are three kinds: a plain YAML list of nodes ({cpus, gpus, count}), Ray's own format for cloud machines (`ray up`),
+and KubeRay's RayCluster and RayJob.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from ray_jobs.launch_files.kube import kube_nodes, kube_problems
 from ray_jobs.launch_files.vm import vm_nodes, vm_problems
 
 PLACEHOLDER = re.compile(r"REPLACE-[A-Z]+")
-RAY = "2.60"  # pinned in pyproject.toml; a test holds it
+RAY = "2.60"  # the version that pyproject.toml pins; a test compares them
 
 
 class ClusterFile(NamedTuple):
-    """What a launch file brings at its largest.
+    """A launch file.
 
     Attributes:
         kind: "nodes", "vm" or "kube". documents: its YAML documents.
-        nodes: at most. problems: what must be mended, a line each. open: what is still to be filled in.
+        nodes: the largest cluster that it starts. problems: what must be fixed, one line each.
+        open: placeholders that are still to be filled in.
     """
 
     kind: str
@@ -42,7 +43,7 @@ class ClusterFile(NamedTuple):
 
 
 def find_cluster(name: str) -> Path:
-    """A path, or the name of a shipped launch file: ``aws``, ``cluster/aws.yaml``, ``kuberay/rayjob``."""
+    """The path of a launch file, given as a path or as the name of a shipped one, such as ``aws`` or ``rayjob``."""
     given, folder = Path(name).expanduser(), shipped("cluster")
     below = given.relative_to("cluster") if given.parts[:1] == ("cluster",) else given
     places = (given, folder / below, folder / f"{below}.yaml", folder / "kuberay" / f"{below}.yaml")
@@ -50,10 +51,10 @@ def find_cluster(name: str) -> Path:
 
 
 def read_cluster(path: str) -> ClusterFile:
-    """A launch file, by its path or the name of a shipped one.
+    """Read a launch file, given by its path or the name of a shipped one.
 
     Raises:
-        ConfigError: it cannot be read, or is of no kind that is known.
+        ConfigError: it cannot be read, or it is of an unknown kind.
     """
     try:
         text = find_cluster(path).read_text()
@@ -77,33 +78,35 @@ def read_cluster(path: str) -> ClusterFile:
 
 
 def plain_nodes(values: Any, path: str) -> list[Node]:
-    """Raises:
-    ConfigError: it is not a list of nodes.
+    """The nodes of a plain list.
+
+    Raises:
+        ConfigError: it is not a list of nodes.
     """
     try:
         nodes = [(Node(float(one["cpus"]), float(one.get("gpus", 0))), int(one.get("count", 1))) for one in values]
     except (TypeError, KeyError, ValueError, AttributeError):
         expected = "a YAML list of nodes such as {cpus: 16, gpus: 8, count: 2}, or a launch file of Ray or KubeRay"
-        raise ConfigError(f"--cluster must be {expected}, but {path} is not") from None
+        raise ConfigError(f"--cluster must be {expected}, but {path} is neither") from None
     return [node for node, count in nodes for _ in range(count)]
 
 
 def images(text: str) -> Iterator[str]:
-    """Images must say, in their tag, that the Ray inside is ours."""
+    """Check that the tag of each image names the Ray version of this code."""
     for image in sorted(set(re.findall(r"image: *[\"']?([^\s\"'#]+)", text))):
         tag = image.rpartition(":")[2] if ":" in image.rpartition("/")[2] else "none"
         if not re.search(rf"\bray{re.escape(RAY)}\.\d+\b", tag):
-            yield f"an image's tag must name the Ray that this code is for, ray{RAY}.x, but {image} has {tag}"
+            yield f"an image's tag must name this code's Ray version, ray{RAY}.x, but the tag of {image} is {tag}"
 
 
 def storage_problems(cluster: ClusterFile, config: Config) -> Iterator[str]:
-    """A run's storage must be seen by every node, and be writable from here."""
+    """Check that a run's storage is shared by all nodes and writable from here."""
     storage = config.run.storage
     machines = len(cluster.nodes)
     if storage is None and machines > 1:
         yield (
-            f"run.storage must be a bucket's URI or a folder that all {machines} nodes share, but is not set: "
-            "each node's own disk would be used"
+            f"run.storage must be the URI of a bucket or a folder that all {machines} nodes share, but is not set; "
+            "each node would use its own disk"
         )
     elif storage is not None and "://" in storage:
         from paramcrop.storage.mirror import check_writable
@@ -115,17 +118,17 @@ def storage_problems(cluster: ClusterFile, config: Config) -> Iterator[str]:
 
 
 def gpu_problems(cluster: ClusterFile, config: Config) -> Iterator[str]:
-    """All GPUs must be able to share a batch, and workers must find one each."""
+    """Check that there is a GPU for each worker, and that all GPUs could share a batch."""
     gpus, t = int(sum(node.gpus for node in cluster.nodes)), config.train
     if gpus and t.device != "cpu":
         if t.workers > gpus:
             yield f"train.workers={t.workers} must be at most the {gpus} GPUs"
         if t.global_batch % gpus:
-            yield f"train.global_batch must be a multiple of the GPUs, {gpus}, but is {t.global_batch}"
+            yield f"train.global_batch must be a multiple of the {gpus} GPUs, but is {t.global_batch}"
 
 
 def check_cluster(path: str, config: Config) -> ClusterFile:
-    """The file, all its problems noted: of its kind, of Ray's own validation, of images and of storage."""
+    """Read a launch file and collect all its problems, with those of Ray's own validation and of the run's settings."""
     cluster = read_cluster(path)
     problems = [*cluster.problems, *storage_problems(cluster, config), *gpu_problems(cluster, config)]
     if cluster.kind == "vm":
@@ -135,20 +138,22 @@ def check_cluster(path: str, config: Config) -> ClusterFile:
     return cluster._replace(problems=problems)
 
 
-def tell_cluster(path: str, cluster: ClusterFile) -> str:
-    """What it brings, what is wrong with it, what is still open."""
+def describe_cluster(path: str, cluster: ClusterFile) -> str:
+    """The nodes, the problems and the open placeholders of a launch file, as text."""
     counts = Counter(f"{node.cpus:g} CPUs, {node.gpus:g} GPUs" for node in cluster.nodes)
     lines = [f"cluster: {path}, at most " + "; ".join(f"{n} x ({kind})" for kind, n in counts.items())]
-    lines += [f"  to be mended: {problem}" for problem in cluster.problems]
+    lines += [f"  problem: {problem}" for problem in cluster.problems]
     if cluster.open:
-        lines.append(f"  to be filled in before it is launched: {', '.join(cluster.open)}")
+        lines.append(f"  to be filled in before the launch: {', '.join(cluster.open)}")
     return "\n".join(lines)
 
 
-def refuse(path: str, cluster: ClusterFile) -> None:
-    """Raises:
-    ConfigError: something is to be mended; ``tell_cluster`` has said what.
+def raise_problems(path: str, cluster: ClusterFile) -> None:
+    """Raise an error if the file has problems, which ``describe_cluster`` lists.
+
+    Raises:
+        ConfigError: it has.
     """
     if cluster.problems:
         n = len(cluster.problems)
-        raise ConfigError(f"{path} must be mended before it costs anything: {n} problem{'s' * (n > 1)}, see above")
+        raise ConfigError(f"{path} has {n} problem{'s' * (n > 1)}, see above; fix {'them' if n > 1 else 'it'} first")

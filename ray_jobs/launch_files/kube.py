@@ -1,4 +1,4 @@
-"""KubeRay's manifests (ray.io/v1): strict models of the fields that ours use, their nodes, and what is left open."""
+"""KubeRay manifests (ray.io/v1): strict models of the fields that ours use, their nodes, and their problems."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from paramcrop.settings.explain import validated
 from ray_jobs.engine.plan import Node
 
 STRICT = ConfigDict(extra="forbid", populate_by_name=True)
-DRAIN = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"  # what Ray waits for tasks and checkpoints when it is told to go
-GRACE = 30  # seconds between Ray's wait and the pod's end
+DRAIN = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"  # how long Ray waits for tasks and checkpoints after SIGTERM
+GRACE = 30  # seconds between the end of that wait and the end of the pod
 
 
 class Resources(BaseModel):
@@ -121,8 +121,10 @@ class Manifest(BaseModel):
 
 
 def parse(document: Any, path: str) -> tuple[ClusterSpec, JobSpec | None]:
-    """Raises:
-    ConfigError: one line that names the field.
+    """The cluster of a manifest, and its job if it is a RayJob.
+
+    Raises:
+        ConfigError: one line with the field.
     """
     manifest = validated(Manifest, document, path)
     if manifest.kind == "RayCluster":
@@ -132,7 +134,7 @@ def parse(document: Any, path: str) -> tuple[ClusterSpec, JobSpec | None]:
 
 
 def kube_nodes(documents: list[Any], path: str) -> list[Node]:
-    """At most: every head, and ``maxReplicas`` of every group."""
+    """The largest cluster: every head, and ``maxReplicas`` of every group."""
     nodes = list[Node]()
     for document in documents:
         cluster, _ = parse(document, path)
@@ -143,23 +145,23 @@ def kube_nodes(documents: list[Any], path: str) -> list[Node]:
 
 
 def kube_problems(documents: list[Any]) -> Iterator[str]:
-    """What is wrong, a line each."""
+    """The problems, one line each."""
     for document in documents:
         cluster, job = parse(document, "the manifest")
         if cluster.authOptions is None or cluster.authOptions.mode != "token":
-            yield "authOptions.mode must be token: who reaches the job API runs code"
+            yield "authOptions.mode must be token: anyone who reaches the job API can run code"
         if cluster.networkPolicy is None or cluster.networkPolicy.mode == "DenyAllEgress":
-            yield "networkPolicy.mode must be DenyAllIngress or DenyAll: nobody outside needs to reach a pod"
+            yield "networkPolicy.mode must be DenyAllIngress or DenyAll: nothing outside needs to reach a pod"
         if cluster.headGroupSpec.serviceType != "ClusterIP":
             yield f"headGroupSpec.serviceType must be ClusterIP, but {cluster.headGroupSpec.serviceType} opens ports"
         idle = cluster.autoscalerOptions and cluster.autoscalerOptions.idleTimeoutSeconds
         if cluster.enableInTreeAutoscaling and not idle:
-            yield "autoscalerOptions.idleTimeoutSeconds must be set, for a pod that does nothing costs as much"
+            yield "autoscalerOptions.idleTimeoutSeconds must be set: an idle pod costs as much as a busy one"
         for group in cluster.workerGroupSpecs:
             yield from _group(group)
         yield from _secrets(cluster)
         if job is not None and not job.shutdownAfterJobFinishes:
-            yield "shutdownAfterJobFinishes must be true: the cluster costs until it is gone"
+            yield "shutdownAfterJobFinishes must be true: otherwise the cluster keeps costing after the job"
 
 
 def _group(group: WorkerGroup) -> Iterator[str]:
@@ -170,17 +172,17 @@ def _group(group: WorkerGroup) -> Iterator[str]:
     drain = variables.get(DRAIN)
     wait, grace = float(drain or 30), spec.terminationGracePeriodSeconds or 30
     if wait < 60:
-        yield f"{name}: {DRAIN} must leave a checkpoint its time, 60 or more, but is {wait:g}"
+        yield f"{name}: {DRAIN} must be at least 60, the time of a checkpoint, but is {wait:g}"
     if grace < wait + GRACE:
-        told = f"must be {GRACE} more than {DRAIN}, {wait:g}, but is {grace}"
-        yield f"{name}: terminationGracePeriodSeconds {told}"
+        least = f"at least {wait + GRACE:g}, {GRACE} more than {DRAIN}"
+        yield f"{name}: terminationGracePeriodSeconds must be {least}, but is {grace}"
 
 
 def _secrets(cluster: ClusterSpec) -> Iterator[str]:
     templates = [cluster.headGroupSpec.template, *(group.template for group in cluster.workerGroupSpecs)]
     for variable in (v for t in templates for c in t.spec.containers for v in c.env):
         if variable.value is not None and re.search(r"(SECRET|TOKEN|PASSWORD|ACCESS_KEY)", variable.name):
-            yield f"{variable.name} must come from a secret (valueFrom), but its value lies in the manifest"
+            yield f"{variable.name} must come from a secret (valueFrom), but the manifest contains its value"
 
 
 def _node(template: Template, cpus: str | None = None) -> Node:

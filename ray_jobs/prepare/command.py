@@ -1,6 +1,6 @@
-"""Videos and their lists -> Parquet shards and a manifest, on Ray: `python ray_jobs/prepare.py --help`.
+"""Turn videos and their lists into Parquet shards and a manifest, on Ray: `paramcrop prepare --help`.
 
-Kill it whenever you like: the same command goes on from there.
+You can kill it at any time: the same command resumes.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from ray_jobs.prepare.progress import Videos
 from ray_jobs.prepare.report import describe_estimate, describe_plan, print_summary
 from ray_jobs.progress import Progress
 
-PROBE_TIMEOUT = 10.0  # seconds a video may take of the few that are tried first
-SYNTHETIC_FRAMES = 72  # a clip of 64 and some room
+PROBE_TIMEOUT = 10.0  # seconds per video, for the few videos of the estimate
+SYNTHETIC_FRAMES = 72  # a clip of 64 frames and a margin
 
 
 def main(argv: Sequence[str]) -> None:
@@ -39,42 +39,43 @@ def main(argv: Sequence[str]) -> None:
 
 
 def prepare(arguments: argparse.Namespace, console: Console) -> None:
-    """List, plan, and unless it is done already or a dry run, transcode."""
+    """List the videos, plan the shards and, unless they are finished or this is a dry run, transcode."""
     start = time.monotonic()
     a = arguments
     dataset = find_dataset(a.dataset, a.videos, a.annotations)
     plan = make_plan(dataset, a.dataset, a.short_side, a.crf, a.shard_videos, a.seed)
     if not plan.pieces:
-        told = f"{a.videos} has none of {len(plan.missing)}, such as {plan.missing[0].path}"
-        raise DataError(f"--videos must hold the listed videos, but {told}")
+        raise DataError(
+            f"--videos: {a.videos} has none of the {len(plan.missing)} listed videos, such as {plan.missing[0].path}"
+        )
     if is_finished(a, lambda manifest: manifest.plan == plan.id, console):
         return
     console.print(describe_plan(plan, dataset.unlisted), highlight=False, markup=False)
     if a.dry_run:
-        tell_estimate(a, plan, {} if a.fresh else read_parts(a.out, plan), console)
+        print_estimate(a, plan, {} if a.fresh else read_parts(a.out, plan), console)
         return
     with working(a.out, a.fresh):
         parts = read_parts(a.out, plan)
-        left = tell_estimate(a, plan, parts, console)
+        left = print_estimate(a, plan, parts, console)
         transcode(a, plan, parts, console)
         print_summary(finish(a.out, plan, parts), a.out, time.monotonic() - start, left, console)
 
 
-def tell_estimate(arguments: argparse.Namespace, plan: Plan, parts: dict[int, Part], console: Console) -> int:
-    """Say what is done and what the rest will take -> the videos left."""
+def print_estimate(arguments: argparse.Namespace, plan: Plan, parts: dict[int, Part], console: Console) -> int:
+    """Print what is done and an estimate for the rest -> the number of remaining videos."""
     total, before = len(plan.sources), sum(part.done for part in parts.values())
     if parts:
-        console.print(f"{len(parts)} shards, {before} videos, are there from an earlier attempt", highlight=False)
+        console.print(f"{len(parts)} shards, {before} videos, are done by an earlier attempt", highlight=False)
     estimate = probe(plan, arguments.videos, min(arguments.timeout, PROBE_TIMEOUT))
     console.print(describe_estimate(estimate, 1 - before / total), highlight=False)
     return total - before
 
 
 def is_finished(arguments: argparse.Namespace, same: Callable[[Manifest], bool], console: Console) -> bool:
-    """Whether there is nothing to do; says so.
+    """Whether --out is finished, which is also printed.
 
     Raises:
-        DataError: --out holds another set.
+        DataError: --out contains another dataset.
     """
     a = arguments
     manifest = None if a.fresh else finished(a.out, same)
@@ -82,13 +83,13 @@ def is_finished(arguments: argparse.Namespace, same: Callable[[Manifest], bool],
         return False
     if not a.dry_run:
         clean(a.out, manifest)
-    told = f"{manifest.videos} videos, content id {manifest.content_id}"
-    console.print(f"{a.out} is finished already ({told}); --fresh does it anew", highlight=False, markup=False)
+    content = f"{manifest.videos} videos, content id {manifest.content_id}"
+    console.print(f"{a.out} is already finished ({content}); --fresh starts over", highlight=False, markup=False)
     return True
 
 
 def transcode(arguments: argparse.Namespace, plan: Plan, parts: dict[int, Part], console: Console) -> None:
-    """Make the pieces that ``parts`` lacks, on Ray; nothing is started if there is none."""
+    """Make the shards that ``parts`` lacks, on Ray, which is started only if some are missing."""
     number = {piece.id: piece.number for piece in plan.pieces}
     left = [piece for piece in plan.pieces if piece.number not in parts]
     if not left:
@@ -100,12 +101,12 @@ def transcode(arguments: argparse.Namespace, plan: Plan, parts: dict[int, Part],
     a, before = arguments, sum(part.done for part in parts.values())
     videos = Videos(len(plan.sources), before)
     with Progress(videos.look, console):
-        for part in make_shards(left, a.videos, a.out, a.timeout, videos.tell):
+        for part in make_shards(left, a.videos, a.out, a.timeout, videos.report):
             parts[number[part.piece]] = part
 
 
 def prepare_synthetic(arguments: argparse.Namespace, console: Console) -> None:
-    """Moving shapes, made in this process; quick enough to start over when killed."""
+    """Write a set of moving shapes in this process. It is quick, so a killed attempt starts over."""
     from paramcrop.data.synthetic import dataset_settings, make_dataset
 
     start, a = time.monotonic(), arguments
@@ -113,7 +114,7 @@ def prepare_synthetic(arguments: argparse.Namespace, console: Console) -> None:
     size = (a.count, SYNTHETIC_FRAMES, height, width, a.seed)
     if is_finished(a, lambda manifest: manifest.settings == dataset_settings(*size), console):
         return
-    console.print(f"{a.count} made-up videos, {SYNTHETIC_FRAMES} frames of {height} x {width}", highlight=False)
+    console.print(f"{a.count} synthetic videos, {SYNTHETIC_FRAMES} frames of {height} x {width}", highlight=False)
     if a.dry_run:
         return
     with working(a.out, a.fresh):
@@ -124,14 +125,16 @@ def prepare_synthetic(arguments: argparse.Namespace, console: Console) -> None:
 
 
 def check(out: str, console: Console) -> None:
-    """Raises:
-    DataError: the folder is not finished, or not as its manifest says.
+    """Compare a folder with its manifest.
+
+    Raises:
+        DataError: the folder is unfinished or does not match its manifest.
     """
     problems = check_shards(out) + leftovers(out)
     for problem in problems:
         console.print(problem, highlight=False, markup=False)
     if problems:
-        raise DataError(f"{out} must be as its {MANIFEST} says, but {len(problems)} problems were found")
+        raise DataError(f"{out} must match its {MANIFEST}, but has {len(problems)} problem(s), see above")
     manifest = read_manifest(out)
-    told = f"{manifest.videos} videos in {len(manifest.shards)} shards, content id {manifest.content_id}"
-    console.print(f"ok: {told}", highlight=False, markup=False)
+    content = f"{manifest.videos} videos in {len(manifest.shards)} shards, content id {manifest.content_id}"
+    console.print(f"ok: {content}", highlight=False, markup=False)

@@ -1,4 +1,4 @@
-"""The options of prepare.py."""
+"""The options of `paramcrop prepare`."""
 
 from __future__ import annotations
 
@@ -13,31 +13,29 @@ DEFAULTS = {"crf": 20, "timeout": 60.0, "shard_videos": 256, "count": 2000}
 
 
 def parse_arguments(argv: Sequence[str], summary: str) -> argparse.Namespace:
-    """The options, checked against each other, defaults filled in, local paths made absolute.
+    """Parse the options, check them against each other, fill in defaults, and make local paths absolute.
 
     Raises:
-        ConfigError, DataError: one is missing, wrong or without meaning here.
+        ConfigError, DataError: an option is missing, invalid or not applicable.
     """
     parser = Parser("paramcrop prepare", description=summary, epilog=EXIT_CODES)
     parser.add_argument("--dataset", metavar="NAME", help=f"{', '.join(DATASETS)}, synthetic")
-    parser.add_argument("--videos", metavar="DIR", help="folder (or URI) below which the videos lie")
+    parser.add_argument("--videos", metavar="DIR", help="folder (or URI) that contains the videos, at any depth")
     parser.add_argument(
-        "--annotations", metavar="PATH", help="the official lists, or, for folder, a CSV file,class[,split][,group]"
+        "--annotations", metavar="PATH", help="the official lists or, for folder, a CSV with file,class[,split][,group]"
     )
     parser.add_argument(
-        "--out", metavar="DIR", required=True, help="folder (or URI) of the shards, shared by all nodes"
+        "--out", metavar="DIR", required=True, help="folder (or URI) for the shards, shared by all nodes"
     )
-    parser.add_argument("--short-side", type=int, default=128, help="pixels (default: 128)")
-    parser.add_argument("--crf", type=int, help="x264's quality, 0 (lossless) to 51 (default: 20)")
-    parser.add_argument("--timeout", type=float, help="seconds one video may take (default: 60)")
+    parser.add_argument("--short-side", type=int, default=128, help="short side of the videos, pixels (default: 128)")
+    parser.add_argument("--crf", type=int, help="x264 quality, 0 (lossless) to 51 (default: 20)")
+    parser.add_argument("--timeout", type=float, help="seconds that one video may take (default: 60)")
     parser.add_argument("--shard-videos", type=int, help="videos per shard (default: 256)")
-    parser.add_argument("--seed", type=int, default=0, help="of the order of the videos (default: 0)")
-    parser.add_argument("--count", type=int, help="videos to make, for synthetic (default: 2000)")
-    parser.add_argument("--fresh", action="store_true", help="do it anew, whatever --out holds of an earlier attempt")
-    parser.add_argument("--dry-run", action="store_true", help="print what there is to do; write nothing")
-    parser.add_argument(
-        "--check", action="store_true", help="compare what --out holds with its manifest; do nothing else"
-    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the order of the videos (default: 0)")
+    parser.add_argument("--count", type=int, help="number of videos, for synthetic (default: 2000)")
+    parser.add_argument("--fresh", action="store_true", help="start over, and discard what is in --out")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and an estimate, then exit")
+    parser.add_argument("--check", action="store_true", help="compare --out with its manifest, then exit")
     arguments = parser.parse_args(argv)
     arguments.out = resolved(arguments.out)
     if not arguments.check:
@@ -46,15 +44,15 @@ def parse_arguments(argv: Sequence[str], summary: str) -> argparse.Namespace:
 
 
 def check_arguments(a: argparse.Namespace) -> None:
-    """Raises what ``parse_arguments`` does; fills in defaults."""
+    """Check the options and fill in defaults; raises what ``parse_arguments`` does."""
     check_name(a.dataset, [*DATASETS, "synthetic"])
     real = ("videos", "annotations", "crf", "timeout", "shard_videos")
     for name in real if a.dataset == "synthetic" else ("count",):
         if getattr(a, name) is not None:
             needed = "real videos" if a.dataset == "synthetic" else "--dataset synthetic"
-            raise ConfigError(f"--{name.replace('_', '-')} must go with {needed}, but --dataset is {a.dataset}")
+            raise ConfigError(f"--{name.replace('_', '-')} needs {needed}, but --dataset is {a.dataset}")
     if a.dataset != "synthetic" and a.videos is None:
-        raise ConfigError(f"--videos must name the folder of {a.dataset}'s videos, but is not given")
+        raise ConfigError(f"--dataset {a.dataset} needs --videos, the folder of its videos")
     for name, value in DEFAULTS.items():
         if getattr(a, name) is None:
             setattr(a, name, value)

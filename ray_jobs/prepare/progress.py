@@ -1,4 +1,4 @@
-"""How many videos are prepared, and how fast."""
+"""The number of prepared videos, and the pace."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from ray_jobs.progress import Standing, bar, clock
 
 
 class Videos:
-    """Counts the finished videos of ``total``, of which an earlier attempt did ``before``."""
+    """The finished videos of ``total``; earlier attempts finished ``before`` of them."""
 
     def __init__(self, total: int, before: int) -> None:
         self._total, self._before, self._start = total, before, time.monotonic()
         self._counts = 0, 0
 
-    def tell(self, done: int, rejected: int) -> None:
-        """``done`` and ``rejected`` are of this attempt."""
+    def report(self, done: int, rejected: int) -> None:
+        """Set the counts of this attempt."""
         self._counts = done, rejected
 
     def look(self) -> Standing:

@@ -1,4 +1,4 @@
-"""What prepare.py says before it starts and when it is done."""
+"""The texts that `paramcrop prepare` prints before and after its work."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from paramcrop.data.prepare.plan import Plan
 from paramcrop.data.prepare.transcode import Estimate
 from ray_jobs.progress import clock
 
-SHOWN = 5  # rejected files; the rest is in the manifest
+SHOWN = 5  # rejected files to print; the manifest has all of them
 
 
 def describe_plan(plan: Plan, unlisted: int) -> str:
@@ -22,24 +22,28 @@ def describe_plan(plan: Plan, unlisted: int) -> str:
     if plan.missing:
         lines.append(f"{len(plan.missing)} listed videos are missing; the first: {plan.missing[0].path}")
     if unlisted:
-        lines.append(f"{unlisted} video files are in no list and left out")
+        lines.append(f"{unlisted} video files are not in any list and are left out")
     return "\n".join(lines)
 
 
 def describe_estimate(estimate: Estimate, share: float) -> str:
-    """``share`` is that of the videos that is still to be done."""
+    """The estimate as text; ``share`` is the share of the videos that remain."""
     if not estimate.videos:
-        return "estimate: none, for no video that was tried could be read"
+        return "estimate: none, because no video of the sample could be read"
     cores = os.cpu_count() or 1
     seconds = estimate.seconds * share / cores
     return (
-        f"estimate from {estimate.videos} of them: {size(estimate.bytes)} of shards, "
+        f"estimate from {estimate.videos} videos: {size(estimate.bytes)} of shards, "
         f"{clock(seconds)} on {cores} cores like this machine's"
     )
 
 
 def print_summary(manifest: Manifest, out: str, seconds: float, made: int, console: Console) -> None:
-    """One table, the first rejected files, the next command. ``made``: videos that this attempt worked on."""
+    """Print a table, the first rejected files, and the next command.
+
+    Args:
+        made: number of videos that this attempt processed.
+    """
     table = Table(show_header=False)
     table.add_row("videos", str(manifest.videos))
     for reason, count in Counter(row["reason"].partition("\n")[0] for row in manifest.rejected).most_common():
@@ -50,9 +54,9 @@ def print_summary(manifest: Manifest, out: str, seconds: float, made: int, conso
     table.add_row("content id", manifest.content_id)
     console.print(table)
     print_first("rejected", [f"{row['path']}: {row['reason']}" for row in manifest.rejected], console)
-    print_first("warned of", [f"{row['path']}: {row['text']}" for row in manifest.warnings], console)
+    print_first("warning", [f"{row['path']}: {row['text']}" for row in manifest.warnings], console)
     split = next((f" data.split={name}" for name in manifest.splits if name.startswith("train")), "")
-    command = f"python ray_jobs/pretrain.py data.shards={out}{split if len(manifest.splits) > 1 else ''}"
+    command = f"paramcrop pretrain data.shards={out}{split if len(manifest.splits) > 1 else ''}"
     console.print(f"pretrain with it: {command}", highlight=False, markup=False)
 
 
@@ -60,11 +64,11 @@ def print_first(title: str, lines: list[str], console: Console) -> None:
     for line in lines[:SHOWN]:
         console.print(f"  {title}: {line}", highlight=False, markup=False)
     if len(lines) > SHOWN:
-        console.print(f"  {title}: {len(lines) - SHOWN} more, all in manifest.json", highlight=False)
+        console.print(f"  {title}: {len(lines) - SHOWN} more in manifest.json", highlight=False)
 
 
 def size(count: float) -> str:
-    """Bytes in a unit that suits them."""
+    """A number of bytes with a suitable unit."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.3g} {unit}" if unit != "bytes" else f"{count:.0f} {unit}"

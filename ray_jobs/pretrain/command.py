@@ -1,6 +1,7 @@
-"""Pretrain with ParamCrop on Ray: `python ray_jobs/pretrain.py [--preset NAME] [--config FILE] [key=value ...]`.
+"""Pretrain with ParamCrop on Ray: `paramcrop pretrain [--preset NAME] [--config FILE] [key=value ...]`.
 
-With no argument: a local Ray if none runs, a made-up video set, the demo's settings, Figure 5 at the end.
+Without arguments: the demo's settings on synthetic videos, on a local Ray unless one is running, with Figure 5 at the
+end.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from ray_jobs.videos import MADE_UP_VIDEOS, find_videos
 def main(argv: Sequence[str]) -> None:
     console = Console(soft_wrap=True)
     parser = config_parser("paramcrop pretrain", "Pretrain with ParamCrop on Ray.", preset="demo")
-    told = "with --dry-run: check this launch file (or aws, gcp, raycluster, rayjob) or list of nodes, and plan for it"
-    parser.add_argument("--cluster", metavar="FILE", help=told)
-    parser.add_argument("--fresh", action="store_true", help="make the run anew; what it has left is kept as NAME-ID~1")
+    text = "with --dry-run: check this launch file (or aws, gcp, raycluster, rayjob) or list of nodes, and plan for it"
+    parser.add_argument("--cluster", metavar="FILE", help=text)
+    parser.add_argument("--fresh", action="store_true", help="start the run afresh; the old one is kept as NAME-ID~1")
     arguments = parser.parse_args(argv)
     config = parse_config(arguments)
     if arguments.dry_run:
@@ -44,28 +45,30 @@ def main(argv: Sequence[str]) -> None:
     place = run_place(config, manifest.content_id)
     folder = place.folder
     if arguments.fresh and (aside := place.set_aside() if place.uri else set_aside(folder)):
-        console.print(f"--fresh: what was there is now {aside}", highlight=False)
+        console.print(f"--fresh: the old run is now {aside}", highlight=False)
     place.fetch("status.json", "checkpoints/", light=True)
     if is_finished(folder):
-        console.print(f"finished already: {place} ({steps} steps); --fresh makes it anew", highlight=False)
+        console.print(f"already finished: {place} ({steps} steps); --fresh starts it afresh", highlight=False)
         return
     console.print(describe(config, manifest.videos, steps, manifest.classes), highlight=False)
     if config.data.split is None and len(manifest.splits) > 1:
-        told = f"note: pretraining on all videos, those of every split: {', '.join(manifest.splits)}"
-        console.print(f"{told}; data.split chooses one", highlight=False)
+        text = f"note: pretraining on the videos of all splits: {', '.join(manifest.splits)}"
+        console.print(f"{text}; data.split selects one", highlight=False)
     console.print(f"run: {place}", highlight=False)
     with hold(place, lambda text: console.print(text, highlight=False)) as lease:
         begin(place, config, manifest.content_id, manifest.about, lambda text: console.print(text, highlight=False))
         with ending(place, steps):
             train(config, data, manifest, place, lease.path, steps, console)
         if (state := read_status(folder)["state"]) != "finished":
-            console.print(f"{state} of {config.train.epochs}, as asked by {place}/stop; the same command goes on")
+            console.print(
+                f"{state} of {config.train.epochs} epochs, because of {place}/stop; the same command resumes the run"
+            )
             return
         finish(place, time.monotonic() - start, console)
 
 
 def dry_run(config: Config, console: Console) -> None:
-    """Print the settings and the figures; counting the model's parameters needs torch, but nothing is computed."""
+    """Print the settings and key figures. Counting the model's parameters needs torch, but no weights are made."""
     import yaml
 
     from paramcrop.data.synthetic import CLASSES
@@ -79,27 +82,27 @@ def dry_run(config: Config, console: Console) -> None:
         console.print(f"run id {run_id(config, manifest.content_id)}", highlight=False)
     elif config.train.global_batch <= MADE_UP_VIDEOS:
         videos, classes = MADE_UP_VIDEOS, CLASSES
-        console.print(f"data: a made-up set of {videos} videos", highlight=False)
+        console.print(f"data: a synthetic set of {videos} videos", highlight=False)
     else:
         videos = None
-        console.print("data: data.shards must name a folder or URI of shards, but is none", highlight=False)
-    whole = steps_per_epoch(videos, config.train.global_batch, config.labelled_rows) if videos else None
-    steps = None if whole is None else config.total_steps(whole)
+        console.print("data: not set; set data.shards to a folder or URI of shards", highlight=False)
+    per_epoch = steps_per_epoch(videos, config.train.global_batch, config.labelled_rows) if videos else None
+    steps = None if per_epoch is None else config.total_steps(per_epoch)
     console.print(describe(config, videos, steps, classes), highlight=False)
 
 
 def plan_cluster(path: str, config: Config, console: Console) -> None:
-    """What a launch file brings, and how this run would divide it.
+    """Print the nodes and problems of a launch file, and how this run would divide its nodes.
 
     Raises:
-        ConfigError, ResourceError: something is to be mended, or the run does not fit.
+        ConfigError, ResourceError: the file has a problem, or the run does not fit.
     """
-    from ray_jobs.launch_files.check import check_cluster, refuse, tell_cluster
+    from ray_jobs.launch_files.check import check_cluster, describe_cluster, raise_problems
 
     cluster = check_cluster(path, config)
-    console.print(tell_cluster(path, cluster), highlight=False, markup=False)
-    console.print(f"resources, with all nodes there: {plan_of(config, cluster.nodes).arithmetic}", highlight=False)
-    refuse(path, cluster)
+    console.print(describe_cluster(path, cluster), highlight=False, markup=False)
+    console.print(f"resources, with all nodes: {plan_of(config, cluster.nodes).arithmetic}", highlight=False)
+    raise_problems(path, cluster)
 
 
 def plan_of(config: Config, nodes: list[Node]) -> Plan:
@@ -110,15 +113,15 @@ def plan_of(config: Config, nodes: list[Node]) -> Plan:
 def train(
     config: Config, data: str, manifest: Manifest, place: Mirror, lease: str, steps: int, console: Console
 ) -> None:
-    """Connect to Ray (or start it), divide the cluster, train what is still to be done."""
+    """Connect to Ray (or start it), divide the cluster, and train the remaining steps."""
     from paramcrop.storage.checkpoint import newest_checkpoint, steps_done
 
     newest, passed_over = newest_checkpoint(place.folder, place.fetch)
     for line in passed_over:
-        console.print(f"passed over, because it is not whole: {line}", highlight=False)
+        console.print(f"skipped a damaged checkpoint: {line}", highlight=False)
     _, done = steps_done(newest)
     if newest:
-        console.print(f"going on from {newest.name}, step {done} of {steps}", highlight=False)
+        console.print(f"resuming from {newest.name}, step {done} of {steps}", highlight=False)
     if done == steps:
         return
     from ray_jobs.engine.connect import connect, planned
@@ -132,7 +135,7 @@ def train(
 
 
 def finish(place: Mirror, seconds: float, console: Console) -> None:
-    """Figures, the table, and where everything lies."""
+    """Draw the figures, and print the table and the paths of the files."""
     from paramcrop.report.crop_pictures import plot_crops
     from paramcrop.report.plots import plot_figure5, plot_parameters
 

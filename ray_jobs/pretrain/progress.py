@@ -1,4 +1,4 @@
-"""A run's progress, read from the metrics that it writes."""
+"""A run's progress, read from its metrics."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.runs import read_metrics
 from ray_jobs.progress import Pace, Progress, Standing, bar
 
-FETCH = 5.0  # seconds between two looks into a bucket
+FETCH = 5.0  # seconds between two fetches from a bucket
 
 
 def run_progress(place: Mirror, total: int, console: Console) -> Progress:
-    """Of the run at ``place``, which takes ``total`` steps."""
+    """The progress of the run at ``place``, which takes ``total`` steps."""
     return Progress(_Run(place, total).look, console, ends=True)
 
 
 class _Run:
     def __init__(self, place: Mirror, total: int) -> None:
         self._place, self._total, self._pace, self._fetched = place, total, Pace(total), 0.0
-        self._starts = len(self._workers()) + 1  # the first start of the workers is no news
+        self._starts = len(self._workers()) + 1  # the first start of the workers is not news
 
     def look(self) -> Standing:
         self._fetch()
         news, metrics = tuple(self._restarts()), read_metrics(self._place.folder)
         if not metrics:
-            return Standing(bar("starting", 0, self._total, "workers and data are coming up"), news=news)
+            return Standing(bar("starting", 0, self._total, "workers and data"), news=news)
         step = metrics[-1]["step"]
         text = f"{summary(metrics[-1])}  {self._pace.left(step)}"
         return Standing(bar("pretrain", step, self._total, text), (f"step {step}/{self._total}  {text}",), news)
@@ -42,7 +42,7 @@ class _Run:
                 self._place.fetch("metrics.jsonl", "history.jsonl", waits=())
 
     def _restarts(self) -> list[str]:
-        """A line for each time that workers which died have been started again."""
+        """A line for each new restart of the workers."""
         starts = self._workers()
         new, self._starts = starts[self._starts :], max(self._starts, len(starts))
         return [restart(line) for line in new]
@@ -52,8 +52,8 @@ class _Run:
 
 
 def restart(line: dict[str, Any]) -> str:
-    passed_over = "".join(f"; passed over, because it is not whole: {p}" for p in line.get("passed_over", []))
-    return f"workers were started again, from step {line['step']}{passed_over}"
+    skipped = "".join(f"; skipped a damaged checkpoint: {p}" for p in line.get("passed_over", []))
+    return f"workers restarted from step {line['step']}{skipped}"
 
 
 def summary(metrics: dict[str, Any]) -> str:

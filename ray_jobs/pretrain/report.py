@@ -1,4 +1,4 @@
-"""What pretrain.py says before a run and after it."""
+"""The texts that a pretraining prints before and after the run."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ CONTENTS = {
     "figure5.png": "centre distance and IoU of the two crops (the paper's Figure 5)",
     "crops.png": "the crops drawn on frames, at start, middle and end",
     "crop_parameters.png": "histograms of the six crop parameters, at start, middle and end",
-    "checkpoints": "weights, and all that the run needs to go on",
-    "metrics.jsonl": "every logged step; tensorboard/ beside it has the same",
+    "checkpoints": "weights, and everything needed to resume the run",
+    "metrics.jsonl": "every logged step; tensorboard/ has the same",
     "samples.jsonl": "the video ids of each step; failures.jsonl: those that could not be decoded",
     "config.yaml": "the resolved settings; provenance.json: commit and versions",
 }
 
 
 def describe(config: Config, videos: int | None, steps: int | None, classes: Sequence[str]) -> str:
-    """What a run will do, in the figures that papers disagree on.
+    """What a run will do, with the figures that papers tend to leave ambiguous.
 
     Args:
-        videos, steps: None if not known yet. classes: the videos', which method=mean_teacher learns.
+        videos, steps: None if not known yet. classes: classes of the videos, which method=mean_teacher learns.
 
     Raises:
-        ConfigError: the settings do not make a model.
+        ConfigError: the settings do not define a valid model.
     """
     t = config.train
     data = f"{videos} videos, {steps} steps" if videos else "steps"
@@ -44,7 +44,7 @@ def describe(config: Config, videos: int | None, steps: int | None, classes: Seq
 
 
 def describe_chance(config: Config, classes: Sequence[str]) -> str:
-    """The loss of a network that says nothing, and where it comes from."""
+    """The loss of a network with uninformative outputs, and its formula."""
     batch, value = config.train.global_batch, f"{config.chance_loss(len(classes)):.3f}"
     if config.method == "moco":
         return f"ln(K+1) = {value}, K = {config.moco.queue} keys"
@@ -54,15 +54,15 @@ def describe_chance(config: Config, classes: Sequence[str]) -> str:
 
 
 def describe_model(config: Config, classes: Sequence[str]) -> str:
-    """Parameters by part, arithmetic of a view, memory of a worker."""
+    """Parameters by part, operations per view, and memory per worker."""
     from paramcrop.training.build import backbone_settings, view_size  # imports torch
     from paramcrop.training.model_size import model_size
 
     size, settings = model_size(config, classes), backbone_settings(config)
-    told = ", ".join(f"{name} {value}" for name, value in settings.items())
+    details = ", ".join(f"{name} {value}" for name, value in settings.items())
     learned = f"head {size.head:,}, croppers {size.croppers:,}"
     return (
-        f"parameters: backbone {size.backbone:,}{f' ({told})' if told else ''}, {learned}\n"
+        f"parameters: backbone {size.backbone:,}{f' ({details})' if details else ''}, {learned}\n"
         f"a view of {' x '.join(map(str, view_size(config)))}: {figure(size.macs)}MAC = {figure(2 * size.macs)}FLOP "
         "forward, backbone alone\n"
         f"GPU memory: about {memory(size.memory)} per worker "
@@ -83,7 +83,7 @@ def memory(size: int) -> str:
 
 
 def print_ending(place: Mirror, seconds: float, console: Console) -> None:
-    """The table of start, middle and end, and where everything lies."""
+    """Print the table of start, middle and end, and the paths of the files."""
     folder = place.folder
     metrics = read_metrics(folder)
     rows = {"start": metrics[0], "middle": metrics[len(metrics) // 2], "end": metrics[-1]}

@@ -1,7 +1,7 @@
-"""Answer a question by a sweep: `python ray_jobs/sweep.py [--space FILE_OR_NAME] [--preset NAME] [key=value ...]`.
+"""Answer a question with a sweep: `paramcrop sweep [--space FILE_OR_NAME] [--preset NAME] [key=value ...]`.
 
-Each trial is a configuration: a pretraining for each seed, then its evaluations. Nothing that is finished, by this
-sweep or another, is computed again; kill it when you like, the same command goes on.
+A trial is one configuration: a pretraining for each seed, then their evaluations. Nothing that this or another sweep
+has finished is computed again: you can kill the command at any time, and the same command resumes.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ def dry_run(sweeps: Sequence[Sweep], arguments: Namespace) -> str:
 
 
 def answer(sweep: Sweep, arguments: Namespace, console: Console) -> int:
-    """Run what is still to be done of a sweep, and report on it -> how many trials that were."""
+    """Run the remaining trials of a sweep and report on it -> the number of trials that it ran."""
     with Lease(sweep.folder, lambda text: console.print(text, highlight=False)):
         todo = sweep.todo()
         if todo:
             run(sweep, todo, arguments.concurrent, arguments.timeout, arguments.quiet, console)
     if not todo:
-        told = f"nothing to do; finished trials: {len(sweep.trials)}; {sweep.folder / 'index.html'}"
-        console.print(told, highlight=False, markup=False)
+        text = f"nothing to do; finished trials: {len(sweep.trials)}; {sweep.folder / 'index.html'}"
+        console.print(text, highlight=False, markup=False)
         return 0
     from paramcrop.report.page import read_table, write_report
     from ray_jobs.report import print_table
@@ -67,7 +67,7 @@ def answer(sweep: Sweep, arguments: Namespace, console: Console) -> int:
 
 
 def run(sweep: Sweep, todo: int, concurrent: int | None, timeout: float, quiet: bool, console: Console) -> None:
-    """Connect to Ray (or start it), divide the cluster, run what is still to be done."""
+    """Connect to Ray (or start it), divide the cluster, and run the remaining trials."""
     from ray_jobs.engine.connect import connect, planned
     from ray_jobs.engine.evaluators import end_pool, make_pool
     from ray_jobs.engine.plan import Node, SweepPlan, plan_sweep
@@ -82,11 +82,11 @@ def run(sweep: Sweep, todo: int, concurrent: int | None, timeout: float, quiet: 
         return plan_sweep(nodes, t.workers, t.device, t.cpus_per_worker, concurrent)
 
     with planned(sweep.config, plan_of, lambda text: console.print(text, highlight=False)) as plan:
-        told = f"{sweep.space.question}\nsweep: {sweep.folder}\nresources: {plan.arithmetic}"
-        console.print(told, highlight=False, markup=False)
+        text = f"{sweep.space.question}\nsweep: {sweep.folder}\nresources: {plan.arithmetic}"
+        console.print(text, highlight=False, markup=False)
         pool = make_pool(plan.evaluation, timeout, todo)
-        given = sweep.space, sweep.folder, sweep.content_id, sweep.contents, sweep.request, sweep.proxy
-        work = Work(*given, plan.pretraining, pool)
+        shared = sweep.space, sweep.folder, sweep.content_id, sweep.contents, sweep.request, sweep.proxy
+        work = Work(*shared, plan.pretraining, pool)
         hours = sweep.space.budget.hours
         deadline = None if hours is None else time.monotonic() + 3600 * hours
         try:
@@ -96,11 +96,11 @@ def run(sweep: Sweep, todo: int, concurrent: int | None, timeout: float, quiet: 
             end_running(sweep, "interrupted")
             raise
         end_pool(pool)
-    end_running(sweep, "failed", "its process died, again and again")
+    end_running(sweep, "failed", "the process of the trial died repeatedly")
 
 
 def end_running(sweep: Sweep, state: str, *why: str) -> None:
-    """Say how trials ended that could not say it themselves."""
+    """Record the end of trials whose process could not do so itself."""
     for trial in sweep.trials:
         record = read_record(sweep.folder, trial.id)
         if record is not None and record.state == "running":

@@ -1,4 +1,4 @@
-"""What a sweep would do: its trials, which runs are shared or there already, resources, time and disk."""
+"""What a sweep would do: its trials, shared and finished runs, resources, time and disk space."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from paramcrop.sweeps.record import read_record
 from paramcrop.sweeps.trials import Trial, config_of
 from paramcrop.training.model_size import trainable_parameters
 from ray_jobs.engine.plan import Node, plan_sweep
-from ray_jobs.launch_files.check import check_cluster, tell_cluster
+from ray_jobs.launch_files.check import check_cluster, describe_cluster
 from ray_jobs.sweep.plan import Sweep
 from ray_jobs.videos import find_videos
 
 
 def describe(sweep: Sweep, cluster: str | None, concurrent: int | None) -> str:
-    """Raises:
-    ConfigError, ResourceError: the cluster's file is wrong, or no trial fits it.
+    """The dry run of one sweep, as text.
+
+    Raises:
+        ConfigError, ResourceError: the launch file is invalid, or no trial fits its cluster.
     """
     space = sweep.space
     checked = check_cluster(cluster, sweep.config) if cluster else None
@@ -40,41 +42,41 @@ def describe(sweep: Sweep, cluster: str | None, concurrent: int | None) -> str:
     lines += [f"  {key} = {value}" for key, value in space.set.items()]
     lines += _trials(sweep)
     lines.append(f"evaluations of the runs: {', '.join(f'{name}/{p.label}' for name, p in sweep.request.tasks)}")
-    lines.append(f"pretrainings: {len(runs)}, of them {len(runs) - len(left)} finished")
+    lines.append(f"pretrainings: {len(runs)}, {len(runs) - len(left)} of them finished")
     if space.search != "grid":
         lines.append(
-            f"search: {space.search}, {space.samples} trials, {len(sweep.trials)} drawn so far; values of the "
+            f"search: {space.search}, {space.samples} trials, {len(sweep.trials)} drawn so far; the values of the "
             "others are not known yet"
         )
-    lines += [f"resources{' (of this machine alone)' if cluster is None else ''}: {plan.arithmetic}"]
+    lines += [f"resources{' (of this machine only)' if cluster is None else ''}: {plan.arithmetic}"]
     fresh = max(0, (space.samples or 0) - len(sweep.trials)) * len(space.seeds) if space.search != "grid" else 0
     lines.append(_time(sweep, len(left) + fresh, plan.trials))
     lines.append(_disk(sweep, len(left) + fresh))
     if cluster and checked:
-        lines.append(tell_cluster(cluster, checked))
+        lines.append(describe_cluster(cluster, checked))
     return "\n".join(lines)
 
 
 def describe_all(sweeps: Sequence[Sweep]) -> str:
-    """Of several sweeps: a line each, then what they share."""
+    """The dry run of several sweeps: a line for each, then their totals, where shared runs count once."""
     lines, runs, rows = list[str](), set[Mirror](), 0
     for sweep in sweeps:
         own = {place for trial in sweep.trials for place, _ in _runs(sweep, trial)}
         printed = len(sweep.space.layout.lines) if sweep.space.layout else 0
-        told = f"{printed} rows, " if printed else ""
+        counts = f"{printed} rows, " if printed else ""
         seeds = ", ".join(map(str, sweep.space.seeds))
-        told += f"{len(sweep.trials)} trials x seeds {seeds}, {len(own - runs)} new pretrainings"
-        lines.append(f"{sweep.folder.name}: {told}; {sweep.space.question}")
+        counts += f"{len(sweep.trials)} trials x seeds {seeds}, {len(own - runs)} new pretrainings"
+        lines.append(f"{sweep.folder.name}: {counts}; {sweep.space.question}")
         rows += len(sweep.trials) * len(sweep.space.seeds)
         runs |= own
     finished = sum(_state(place) == "finished" for place in runs)
-    lines.append(f"pretrainings: {len(runs)} for {rows} trials x seeds, of them {finished} finished")
-    lines.append("--space NAME --dry-run tells the trials, resources, time and disk of each")
+    lines.append(f"pretrainings: {len(runs)} for {rows} trials x seeds, {finished} of them finished")
+    lines.append("--space NAME --dry-run lists the trials, resources, time and disk space of one")
     return "\n".join(lines)
 
 
 def _runs(sweep: Sweep, trial: Trial) -> list[tuple[Mirror, Config]]:
-    """Where each seed's run lies, or would."""
+    """Each seed's run: where it is or would be stored, and its settings."""
     found = []
     for seed in sweep.space.seeds:
         config = config_of(sweep.space, trial, seed)
@@ -97,23 +99,23 @@ def _state(place: Mirror) -> str:
 
 
 def _trials(sweep: Sweep) -> list[str]:
-    """A line each: its label, its record's state, its runs'."""
+    """A line for each trial: its label, its state, and the states of its runs."""
     lines, first, unfinished = [], dict[Mirror, str](), {trial.id for trial in sweep.unfinished()}
     for number, trial in enumerate(sweep.trials, 1):
-        record, told = read_record(sweep.folder, trial.id), []
+        record, states = read_record(sweep.folder, trial.id), []
         for seed, (place, _) in zip(sweep.space.seeds, _runs(sweep, trial), strict=True):
             shared = f", shared with {first[place]}" if place in first else ""
-            told.append(f"seed {seed} {_state(place)}{shared}")
+            states.append(f"seed {seed} {_state(place)}{shared}")
             first.setdefault(place, trial.label)
         state = record.state if record else "new"
         if state == "done" and trial.id in unfinished:
-            state = "done, but asked for more or something else since"
-        lines.append(f"{number:>3}. {trial.label}: {state}; runs: {'; '.join(told)}")
+            state = "done, but the space has changed since"
+        lines.append(f"{number:>3}. {trial.label}: {state}; runs: {'; '.join(states)}")
     return lines
 
 
 def _time(sweep: Sweep, runs: int, at_once: int) -> str:
-    """From runs of the same name on this storage: the median seconds of a step."""
+    """The estimated time, from the median seconds per step of finished runs with the same name."""
     config, paces = sweep.config, list[float]()
     for folder in (home() / "runs").glob(f"{config.run.name}-*"):
         events = {line["event"]: line["time"] for line in read_lines(folder / "history.jsonl")}
@@ -121,16 +123,14 @@ def _time(sweep: Sweep, runs: int, at_once: int) -> str:
         if "finished" in events and "running" in events and last:
             paces.append((events["finished"] - events["running"]) / last)
     if not paces:
-        return "time: not known before one run of this preset is finished here"
+        return "time: unknown until one run of this preset has finished here"
     steps = config.total_steps(steps_per_epoch(sweep.videos.videos, config.train.global_batch, config.labelled_rows))
     minutes = median(paces) * steps * runs / at_once / 60
-    return (
-        f"time: about {minutes:.0f} min for {runs} pretrainings, evaluations come on top ({len(paces)} runs measured)"
-    )
+    return f"time: about {minutes:.0f} min for {runs} pretrainings, plus the evaluations ({len(paces)} runs measured)"
 
 
 def _disk(sweep: Sweep, runs: int) -> str:
-    """Weights, momentum and what else a checkpoint has: about two float32 numbers a parameter."""
+    """The estimated disk space: a checkpoint has weights and momentum, about two float32 values per parameter."""
     config = sweep.config
     checkpoints = -(-config.train.epochs // config.run.checkpoint_epochs)
     total = runs * checkpoints * 8 * trainable_parameters(config, sweep.videos.classes)

@@ -1,4 +1,4 @@
-"""The options of sweep.py, and the space that they give. Imports neither torch nor ray."""
+"""The options of `paramcrop sweep`, and the spaces that they select. Imports neither torch nor ray."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from paramcrop.sweeps.space import Space, find_space, read_space, space_at
 from ray_jobs.evaluate.options import SYNTHETIC
 from ray_jobs.options import EXIT_CODES, Parser, whole_numbers
 
-PAPER = "paper"  # the name of all that the paper has
+PAPER = "paper"  # the name of all tables and figures together
 
 
 def parse_arguments(argv: Sequence[str], summary: str) -> argparse.Namespace:
@@ -24,40 +24,40 @@ def parse_arguments(argv: Sequence[str], summary: str) -> argparse.Namespace:
         "--space",
         default="es_bounds",
         metavar="FILE",
-        help="a file, the name of a shipped one, a table or figure of the paper's\n"
+        help="a file, the name of a shipped one, a table or figure of the paper\n"
         "(table1 to table14, figure1, figure5 to figure10), or paper: all of them (default: es_bounds)",
     )
-    add("--preset", help=f"instead of the space's: {', '.join(preset_names())}")
-    add("--name", help="of the sweep's folder below sweeps/ (default: the space's, and the preset's if it is another)")
+    add("--preset", help=f"preset instead of the space's: {', '.join(preset_names())}")
+    add("--name", help="name of the sweep's folder below sweeps/ (default: the space's name, plus another preset's)")
     add(
         "--data",
         nargs="+",
         default=[],
         metavar="NAME=FOLDER",
-        help="sets to evaluate on, as prepare.py writes them\n(default: 'synthetic', made up)",
+        help="datasets to evaluate on, written by `paramcrop prepare`\n(default: 'synthetic', which is made)",
     )
-    add("--task", nargs="+", metavar="[DATASET/]PROTOCOL", help="instead of the space's evaluate.tasks")
-    add("--seeds", metavar="0,1,2", help="instead of the space's")
-    add("--samples", type=int, help="instead of the space's; more than before goes on from before")
-    add("--concurrent", type=int, metavar="N", help="trials at once (default: planned)")
-    add("--timeout", type=float, default=60.0, help="seconds a video may take to decode (default: 60)")
+    add("--task", nargs="+", metavar="[DATASET/]PROTOCOL", help="tasks instead of the space's evaluate.tasks")
+    add("--seeds", metavar="0,1,2", help="seeds instead of the space's")
+    add("--samples", type=int, help="number of trials instead of the space's; a larger one extends an earlier search")
+    add("--concurrent", type=int, metavar="N", help="concurrent trials (default: planned from the resources)")
+    add("--timeout", type=float, default=60.0, help="seconds that a video may take to decode (default: 60)")
     add(
         "--cluster",
         metavar="FILE",
         help="with --dry-run: check this launch file (or aws, gcp, raycluster, rayjob)\n"
         "or list of {cpus, gpus, count}, and plan for it",
     )
-    add("--quiet", action="store_true", help="a line at each trial's end, nothing else")
-    add("--dry-run", action="store_true", help="print trials, runs, resources, time and disk; do nothing")
-    add("overrides", nargs="*", metavar="key=value", help="settings of every trial, over the space's")
+    add("--quiet", action="store_true", help="print only one line at the end of each trial")
+    add("--dry-run", action="store_true", help="print trials, runs, resources, time and disk space, then exit")
+    add("overrides", nargs="*", metavar="key=value", help="settings of all trials, which override the space's")
     return parser.parse_args(argv)
 
 
 def find_sweeps(arguments: argparse.Namespace, data: Mapping[str, str]) -> list[tuple[str, Space]]:
-    """Each sweep's name, and its space as it is asked for; several for --space paper.
+    """The name and the space of each sweep, with the options applied; --space paper gives several.
 
     Raises:
-        ConfigError: one line that names the file or the option.
+        ConfigError: one line with the file or the option.
     """
     paper = read_paper()
     entries = paper.entries if paper else {}

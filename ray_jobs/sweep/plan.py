@@ -1,4 +1,4 @@
-"""A sweep as it stands: its trials, what is done of it, what is left."""
+"""The state of a sweep: its trials, and which of them remain."""
 
 from __future__ import annotations
 
@@ -32,12 +32,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Sweep:
-    """A sweep's folder, its question, and the sets it reads.
+    """A sweep's folder, its question, and its datasets.
 
     Attributes:
-        config: the preset and what is set for all trials.
-        data: set evaluated on -> its folder. contents: set -> content id.
-        videos: the manifest of what is pretrained on. request: the evaluations of every run. proxy: of asha.
+        folder: the sweep's folder. space: its question.
+        config: the preset with the settings of all trials.
+        videos: manifest of the pretraining videos.
+        data: evaluation dataset -> its folder. contents: dataset -> content id.
+        request: the evaluations of all trials. proxy: the evaluation by which asha compares trials; None without asha.
     """
 
     folder: Path
@@ -55,7 +57,7 @@ class Sweep:
 
     @property
     def trials(self) -> list[Trial]:
-        """Every cell of a grid, or every draw so far."""
+        """Every cell of a grid, or all trials drawn so far."""
         cells = grid(self.space)
         if not cells and (self.folder / "study.journal").exists():
             from paramcrop.sweeps.study import drawn_values
@@ -77,7 +79,7 @@ class Sweep:
         return [t for t in self.trials if not is_done(read_record(self.folder, t.id), self.wanted(t))]
 
     def todo(self) -> int:
-        """Make the folder and the study ready -> how many trials to ask for; who holds the sweep's lease may."""
+        """Prepare the folder and the study -> the number of trials to run. The caller must hold the sweep's lease."""
         unfinished = self.unfinished()
         fresh = max(0, (self.space.samples or 0) - len(self.trials)) if self.space.search != "grid" else 0
         most = self.space.budget.trials or len(unfinished) + fresh
@@ -92,26 +94,30 @@ class Sweep:
 
 
 def raise_failures(sweeps: Sequence[Sweep]) -> None:
-    """Raises:
-    ParamCropError: a trial of some sweep has failed.
+    """Raise an error if a trial has failed.
+
+    Raises:
+        ParamCropError: a trial has failed.
     """
     records = [read_record(sweep.folder, trial.id) for sweep in sweeps for trial in sweep.trials]
     failed = [r for r in records if r is not None and r.state in ("failed", "diverged")]
     if failed:
-        told = f"{len(failed)} of {len(records)} trials failed, such as {failed[0].label}"
-        raise ParamCropError(f"{told}; the same command tries them again")
+        counts = f"{len(failed)} of {len(records)} trials failed, such as {failed[0].label}"
+        raise ParamCropError(f"{counts}; the same command tries them again")
 
 
 def write_space(folder: Path, space: Space) -> None:
-    """The space as it was asked for, beside what came of it."""
+    """Write the space next to the results, for the report."""
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / "space.yaml") as part:
         part.write_text(yaml.safe_dump(space.model_dump(mode="json", exclude_none=True), sort_keys=False))
 
 
 def open_sweep(folder: Path, space: Space, data: dict[str, str]) -> Sweep:
-    """Raises:
-    ConfigError, DataError: a setting of some trial, a task or a set is wrong.
+    """Check a sweep's settings and open its datasets.
+
+    Raises:
+        ConfigError, DataError: a setting of some trial, a task or a dataset is invalid.
     """
     objective_parts(space)
     cells = grid(space) or corners(space)
@@ -128,10 +134,10 @@ def open_sweep(folder: Path, space: Space, data: dict[str, str]) -> Sweep:
 
 
 def check_classes(configs: Sequence[Config]) -> None:
-    """Make each backbone and policy of the user's own once.
+    """Build each of the user's own backbones and policies once.
 
     Raises:
-        ConfigError: one cannot be imported, made or used.
+        ConfigError: one cannot be imported, built or used.
     """
     backbones = {c.backbone.model_dump_json(): c for c in configs if is_custom(c.backbone.name)}
     policies = {json.dumps([c.policy, c.policy_kwargs]): c for c in configs if is_custom(c.policy)}
@@ -145,25 +151,27 @@ def check_classes(configs: Sequence[Config]) -> None:
 
 
 def corners(space: Space) -> list[dict[str, Any]]:
-    """Of a space that is sampled: its corner, and there each other backbone and policy that it lists."""
+    """Values to check a sampled space with: its ``corner``, with each of its backbones and policies."""
     first = corner(space)
     listed = {key: space.params[key].listed or () for key in ("backbone.name", "policy") if key in space.params}
     return [first, *(first | {key: value} for key, values in listed.items() for value in values[1:])]
 
 
 def corner(space: Space) -> dict[str, Any]:
-    """Some values of a space that is sampled: the first of each."""
+    """The first value of each swept setting."""
     if space.variants:
         return {VARIANT: space.variants[0].label}
     return {key: swept.listed[0] if swept.listed else (swept.bounds or (0,))[0] for key, swept in space.params.items()}
 
 
 def _request(space: Space, config: Config, data: dict[str, str], tasks: Sequence[str], checked: bool = True) -> Request:
-    """Args:
-    checked: whether every number that is set must be one of a task's.
+    """The evaluations that the space requests.
+
+    Args:
+        checked: whether each parameter in ``evaluate.set`` must belong to one of the tasks.
     """
     evaluate = space.evaluate
-    numbers = [f"{key}={show(value)}" for key, value in evaluate.set.items()]
+    overrides = [f"{key}={show(value)}" for key, value in evaluate.set.items()]
     view = as_pretrained(config) if evaluate.as_pretrained else []
-    found = find_tasks(tasks, data, numbers, view) if checked else find_tasks(tasks, data, [], [*view, *numbers])
+    found = find_tasks(tasks, data, overrides, view) if checked else find_tasks(tasks, data, [], [*view, *overrides])
     return Request(found, data, tuple(str(n) for n in evaluate.splits), tuple(evaluate.seeds))

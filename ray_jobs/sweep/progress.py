@@ -1,4 +1,4 @@
-"""A sweep's progress, read from its trials' records."""
+"""A sweep's progress, read from the records of its trials."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from rich.text import Text
 from paramcrop.sweeps.record import UNFINISHED, TrialRecord, read_records
 from ray_jobs.progress import Progress, Standing
 
-POLL = 1.0  # seconds
-LINE = 30.0  # seconds between two lines about trials at work, where there is no terminal
+POLL = 1.0  # seconds between two updates
+LINE = 30.0  # seconds between two lines about running trials, without a terminal
 
 
 def sweep_progress(folder: Path, todo: int, console: Console, quiet: bool) -> Progress:
-    """Of the trials whose records lie in ``folder``.
+    """The progress of the trials with records in ``folder``.
 
     Args:
-        todo: trials of this command. quiet: a line at each trial's end, nothing else.
+        todo: number of trials of this command. quiet: print only one line at the end of each trial.
     """
     return Progress(_Trials(folder, todo).look, console, poll=POLL, line=LINE, transient=True, quiet=quiet)
 
 
 class _Trials:
-    """Those that were started by this command."""
+    """The trials that this command has started."""
 
     def __init__(self, folder: Path, todo: int) -> None:
         self._folder, self._todo = folder, todo
@@ -37,8 +37,8 @@ class _Trials:
     def look(self) -> Standing:
         records = [record for record in read_records(self._folder) if record.started >= self._clock]
         news = tuple(f"{line(record)}; {self._totals()}" for record in records if self._has_just_ended(record))
-        at_work = [record for record in records if record.state in UNFINISHED]
-        return Standing(Group(table(at_work), Text(self._totals())), tuple(map(doing, at_work)), news)
+        running = [record for record in records if record.state in UNFINISHED]
+        return Standing(Group(table(running), Text(self._totals())), tuple(map(doing, running)), news)
 
     def _has_just_ended(self, record: TrialRecord) -> bool:
         ended = record.state not in UNFINISHED and record.id not in self._ended
@@ -46,7 +46,7 @@ class _Trials:
         return ended
 
     def _totals(self) -> str:
-        """Trials ended of all, and the time left by their mean pace."""
+        """The number of ended trials, and the remaining time at their mean pace."""
         ended = len(self._ended)
         if not ended:
             return f"{ended}/{self._todo} trials"
@@ -55,7 +55,7 @@ class _Trials:
 
 
 def table(records: Sequence[TrialRecord]) -> Table:
-    """A line for each trial at work."""
+    """A row for each running trial."""
     found = Table("trial", "state", "objective", "now", box=None)
     for record in records:
         found.add_row(escape(record.label), record.state, compared(record), escape(record.doing))
@@ -63,17 +63,17 @@ def table(records: Sequence[TrialRecord]) -> Table:
 
 
 def doing(record: TrialRecord) -> str:
-    """What a trial does now."""
+    """A trial's current activity."""
     return f"{record.label}: {', '.join(filter(None, (record.doing, compared(record))))}"
 
 
 def compared(record: TrialRecord) -> str:
-    """What it has been compared by so far: "31.2 % at epoch 4"."""
+    """The value of the last comparison, such as "31.2 % at epoch 4"."""
     return "" if record.proxy is None else f"{100 * record.proxy:.1f} % at epoch {record.epoch}"
 
 
 def line(record: TrialRecord) -> str:
-    """How a trial ended."""
+    """A line about a trial that has ended."""
     value = "" if record.objective is None else f", objective {100 * record.objective:.1f} %"
     epoch = f", {compared(record)}" if record.state == "pruned" else ""
     why = next((run["error"] for run in record.runs if run["error"]), "; ".join(record.failures[:1]))

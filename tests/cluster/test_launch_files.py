@@ -1,4 +1,4 @@
-"""Every launch file passes its checks, and each check fails on a planted fault of its kind."""
+"""Every shipped launch file passes its checks, and each check finds a planted fault."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from paramcrop.errors import ConfigError
 from paramcrop.settings.presets import load_config
 from ray_jobs.engine.plan import Node
 from ray_jobs.engine.ray_private import ray_problems
-from ray_jobs.launch_files.check import RAY, check_cluster, read_cluster, tell_cluster
+from ray_jobs.launch_files.check import RAY, check_cluster, describe_cluster, read_cluster
 from ray_jobs.launch_files.kube import kube_problems
 from ray_jobs.launch_files.vm import vm_problems
 
@@ -27,11 +27,11 @@ Edit = Callable[[Any], object]
 
 
 @pytest.mark.parametrize("path", [*VM, *KUBE], ids=lambda p: p.stem)
-def test_a_shipped_file_has_no_problem_and_says_what_is_open(path: Path, tmp_path: Path) -> None:
+def test_a_shipped_file_has_no_problem_and_lists_its_placeholders(path: Path, tmp_path: Path) -> None:
     config = load_config("k400_simclr_s3dg", None, ["train.workers=8", f"run.storage={tmp_path.as_uri()}"])
     cluster = check_cluster(str(path), config)
     assert cluster.problems == []
-    assert "REPLACE-REGISTRY" in cluster.open and "to be filled in" in tell_cluster(str(path), cluster)
+    assert "REPLACE-REGISTRY" in cluster.open and "to be filled in" in describe_cluster(str(path), cluster)
     assert sum(node.gpus for node in cluster.nodes) >= 8 and cluster.nodes[0] == Node(0.0)
 
 
@@ -59,13 +59,13 @@ AWS_FAULTS: list[tuple[Edit, str]] = [
         lambda v: v["head_start_ray_commands"].append(
             "RAY_AUTH_MODE=token ray start --head --dashboard-host=127.0.0.1 --ray-client-server-port=10001"
         ),
-        "no port may be opened",
+        "must not open a port",
     ),
     (lambda v: v.update(worker_start_ray_commands=["ray start --address=$RAY_HEAD_IP:6379"]), "RAY_AUTH_MODE=token"),
     (lambda v: v["setup_commands"].append("export AWS_SECRET_ACCESS_KEY=abc"), "a secret must come from a file"),
-    (lambda v: v.pop("file_mounts"), "file_mounts must bring ~/.ray/auth_token"),
+    (lambda v: v.pop("file_mounts"), "file_mounts must contain ~/.ray/auth_token"),
     (lambda v: v.pop("idle_timeout_minutes"), "idle_timeout_minutes must be set"),
-    (lambda v: v["available_node_types"]["gpu"].update(min_workers=13), "min_workers must sum up to at most"),
+    (lambda v: v["available_node_types"]["gpu"].update(min_workers=13), "the sum of min_workers must be at most"),
     (lambda v: v["available_node_types"]["gpu"].pop("max_workers"), "gpu must have max_workers"),
     (each(lambda n: n.pop("InstanceType")), "must have InstanceType"),
     (each(lambda n: n["MetadataOptions"].update(HttpTokens="optional")), "IMDSv2"),
@@ -86,9 +86,9 @@ AWS_FAULTS: list[tuple[Edit, str]] = [
     ),
     (
         lambda v: v["provider"]["security_group"]["IpPermissions"][0].update(FromPort=8265, ToPort=8265),
-        "port 22 alone, but opens 8265 to 8265",
+        "only SSH's port 22, but opens 8265 to 8265",
     ),
-    (lambda v: v["provider"].update(type="azure"), "must be aws or gcp to be checked"),
+    (lambda v: v["provider"].update(type="azure"), "must be aws or gcp for this check"),
 ]
 GCP_FAULTS: list[tuple[Edit, str]] = [
     (each(lambda n: n.pop("machineType")), "must have machineType"),
@@ -123,7 +123,7 @@ def test_a_fault_planted_in_gcp_is_found(edit: Edit, message: str) -> None:
         (lambda v: v.update(head_node_type="absent"), "head_node_type"),
     ],
 )
-def test_what_ray_itself_refuses_is_told_in_one_line(edit: Edit, message: str) -> None:
+def test_rays_own_validation_is_one_line(edit: Edit, message: str) -> None:
     (problem,) = ray_problems(edited(VM[0], edit))
     assert problem.startswith("`ray up` rejects the file: ") and message in problem and "\n" not in problem
 
@@ -149,9 +149,9 @@ KUBE_FAULTS: list[tuple[Edit, str]] = [
     (groups(lambda g: g.update(replicas=9)), "minReplicas <= replicas <= maxReplicas"),
     (
         groups(lambda g: g["template"]["spec"].pop("terminationGracePeriodSeconds")),
-        "terminationGracePeriodSeconds must be 30 more",
+        "terminationGracePeriodSeconds must be at least 150, 30 more",
     ),
-    (containers(lambda c: c.update(env=[])), "must leave a checkpoint its time, 60 or more, but is 30"),
+    (containers(lambda c: c.update(env=[])), "must be at least 60, the time of a checkpoint, but is 30"),
     (
         containers(lambda c: c["env"].append({"name": "AWS_SECRET_ACCESS_KEY", "value": "x"})),
         "AWS_SECRET_ACCESS_KEY must come from a secret",
@@ -181,25 +181,25 @@ def test_a_fault_planted_in_a_manifest_is_found(edit: Edit, message: str) -> Non
         (groups(lambda g: g.pop("maxReplicas")), "maxReplicas must be given"),
     ],
 )
-def test_a_manifest_that_kuberay_would_not_take_is_one_line(edit: Edit, message: str, tmp_path: Path) -> None:
+def test_an_invalid_manifest_is_one_line(edit: Edit, message: str, tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
     file.write_text(yaml.safe_dump(edited(ROOT / "cluster" / "kuberay" / "rayjob.yaml", edit)))
     with pytest.raises(ConfigError, match=message):
         read_cluster(str(file))
 
 
-def test_images_storage_and_batch_are_looked_at(tmp_path: Path) -> None:
+def test_images_storage_and_batch_are_checked(tmp_path: Path) -> None:
     text = VM[0].read_text()
     file = tmp_path / "mine.yaml"
     file.write_text(text.replace(f"ray{RAY}.0", "latest"))
     config = load_config("k400_simclr_s3dg", None, ["train.workers=8"])
     problems = check_cluster(str(file), config).problems
-    assert any(f"must name the Ray that this code is for, ray{RAY}.x" in problem for problem in problems)
-    assert any("run.storage must be a bucket's URI or a folder that all 13 nodes share" in p for p in problems)
+    assert any(f"must name this code's Ray version, ray{RAY}.x" in problem for problem in problems)
+    assert any("run.storage must be the URI of a bucket or a folder that all 13 nodes share" in p for p in problems)
     away = load_config("k400_simclr_s3dg", None, ["run.storage=file:///proc/nowhere"])
     assert any("file:///proc/nowhere must exist and be writable" in p for p in check_cluster(str(file), away).problems)
     odd = load_config("k400_simclr_s3dg", None, ["train.workers=5", "train.global_batch=1000"])
-    assert any("must be a multiple of the GPUs, 32" in problem for problem in check_cluster(str(file), odd).problems)
+    assert any("must be a multiple of the 32 GPUs" in problem for problem in check_cluster(str(file), odd).problems)
     many = load_config("k400_simclr_s3dg", None, ["train.workers=64"])
     assert any("train.workers=64 must be at most the 32 GPUs" in p for p in check_cluster(str(file), many).problems)
 

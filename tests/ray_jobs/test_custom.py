@@ -61,8 +61,8 @@ def test_a_sweep_and_an_evaluation_find_the_users_classes(tmp_path: Path) -> Non
     done = Command(home, *evaluate, "--fresh", "--dry-run")
     assert done.wait() == 2
     settings = json.loads((own / "provenance.json").read_text())["settings"]
-    told = f"net.py has changed: backbone.source must be {settings['backbone.source']}, but is"
-    assert told in done.text
+    message = f"net.py has changed: backbone.source must be {settings['backbone.source']}, but is"
+    assert message in done.text
 
 
 def test_a_class_that_does_not_fit_ends_each_command_before_ray_starts(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("", "--run must name a run, for {home}/runs has no finished demo; python ray_jobs/pretrain.py makes one"),
+        ("", "--run is needed, because {home}/runs has no finished demo; `paramcrop pretrain` makes one"),
         ("--run absent", "--run must be the folder of a run, but neither {home}/absent nor {home}/runs/absent is one"),
         ("--run tiny --data set", "--data must be NAME=FOLDER, but is 'set'"),
         ("--run tiny --data set=/nowhere", "/nowhere has no manifest.json"),
@@ -53,13 +53,13 @@ def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         ("--run tiny --data set={set} --set size=two", "size: must be a valid integer"),
         ("--run tiny --data set={set} --set size", "an override must be key=value, but is 'size'"),
         ("--run tiny --data set={set} --splits 4", "--splits must be unset, because the dataset has a single split"),
-        ("--run tiny --data set={set} --splits a", "--splits must be whole numbers with commas between, but is 'a'"),
+        ("--run tiny --data set={set} --splits a", "--splits must be whole numbers separated by commas, but is 'a'"),
         ("--run tiny --data set={set} --epoch 9", "--epoch must be that of a checkpoint of {home}/runs/tiny (1, 2),"),
         (
             "--run tiny --data set={set} --weights absent.pt",
             "weights must be a readable file: {home}/absent.pt",
         ),
-        ("--run tiny --data set={set} --prefix a=b", "--prefix must go with --weights, but that is not given"),
+        ("--run tiny --data set={set} --prefix a=b", "--prefix needs --weights"),
         ("--run tiny --nonsense", "unrecognized arguments: --nonsense"),
     ],
 )
@@ -134,7 +134,7 @@ def test_an_evaluator_killed_in_mid_fine_tune_ends_with_the_same_result(home: Pa
     assert [failure["id"] for failure in result["failed"]["test"]]
     lines = len(read_lines(folder / "results.jsonl"))
     again = run(home, *arguments)
-    assert again.returncode == 0 and "2 evaluations, 2 of them finished already" in again.stdout
+    assert again.returncode == 0 and "2 evaluations, 2 of them already finished" in again.stdout
     assert "0 evaluations in" in again.stdout and len(read_lines(folder / "results.jsonl")) == lines
     pictures = {path.name.rpartition("-")[2] for path in (folder / "pictures").iterdir()}
     assert pictures == {"classes.png", "confusion.png", "neighbours.png"}

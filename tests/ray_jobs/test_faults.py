@@ -137,7 +137,7 @@ def test_two_nodes_train_and_evaluate_with_shards_runs_and_results_in_a_bucket(t
             assert judged.wait(300) == 0, judged.text[-3000:]
             assert alive(cluster) == {"actors": [], "groups": []}
         again = Command(tmp_path / "remote", "pretrain.py", *line)
-        assert again.wait(60) == 0 and f"finished already: {uri}" in again.text
+        assert again.wait(60) == 0 and f"already finished: {uri}" in again.text
         place = Mirror.of(uri, "test")
         place.fetch()
         place.fetch("checkpoints/epoch=0006/")
@@ -176,7 +176,7 @@ def test_a_run_in_a_bucket_survives_a_killed_driver_and_a_store_that_is_away(
         at = time.time()
         again = Command(tmp_path, *line)
         assert again.wait(300) == 0, again.text[-3000:]
-        assert "going on from epoch=" in again.text and "Traceback" not in command.text + again.text
+        assert "resuming from epoch=" in again.text and "Traceback" not in command.text + again.text
         place.fetch()
         place.fetch("checkpoints/epoch=0006/")
         starts = [line for line in read_lines(place.folder / "history.jsonl") if line["event"] == "workers"]

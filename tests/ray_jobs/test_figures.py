@@ -64,9 +64,9 @@ def test_a_dry_run_writes_nothing(runs: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         ((), "the following arguments are required: RUN"),
-        (("absent",), "error: RUN must be the folder of a run that has recorded metrics, but "),
+        (("absent",), "error: RUN must be the folder of a run with metrics, but neither "),
         (("a0", "--video", "7", "--out", "{tmp}"), "error: the number of a saved clip must be 0 to 3, but is 7"),
-        (("a0", "--out", "/proc/absent"), "error: --out must be a folder that can be written to: /proc/absent"),
+        (("a0", "--out", "/proc/absent"), "error: --out must be a writable folder: /proc/absent"),
         (("lame", "--out", "{tmp}"), "error: a run's folder must have a config.yaml and a provenance.json, but "),
     ],
 )

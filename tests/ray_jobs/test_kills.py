@@ -70,10 +70,10 @@ def test_a_killed_worker_and_then_a_killed_driver(tmp_path: Path, whole: Any) ->
     command.until(lambda: steps_done(folder) >= events[1]["step"] + 10)
     command.kill(command.process.pid)
     command.process.wait()
-    assert f"workers were started again, from step {events[1]['step']}" in command.text
+    assert f"workers restarted from step {events[1]['step']}" in command.text
     again, text = finish(tmp_path)
     assert again == folder
-    assert f"going on from {newest_name(events[1]['step'] // 8 + 1)}" in text
+    assert f"resuming from {newest_name(events[1]['step'] // 8 + 1)}" in text
     assert left(folder) == whole
 
 
@@ -86,7 +86,7 @@ def test_finished_is_said_within_five_seconds_and_nothing_done(undisturbed: Path
     begun = time.monotonic()
     _, text = finish(undisturbed.parents[1])
     assert time.monotonic() - begun < 5
-    assert f"finished already: {undisturbed} ({STEPS} steps); --fresh makes it anew" in text
+    assert f"already finished: {undisturbed} ({STEPS} steps); --fresh starts it afresh" in text
     assert {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")} == before
 
 
@@ -130,8 +130,8 @@ def test_kills(tmp_path: Path, whole: Any, what: str) -> None:
     if again:
         at = time.time()
         _, text = finish(tmp_path)
-        assert "going on from epoch=" in text
-        assert ("passed over, because it is not whole: epoch=" in text) is (what == "torn")
+        assert "resuming from epoch=" in text
+        assert ("skipped a damaged checkpoint: epoch=" in text) is (what == "torn")
     print(f"\n{what}: at step {killed_at}, {recovered(folder, at)}")
     assert left(folder) == whole
     deadline = time.monotonic() + 20
@@ -210,7 +210,7 @@ def test_the_workers_machine_is_lost_and_another_comes(tmp_path: Path, whole: di
         cluster.add_node(num_cpus=2, object_store_memory=memory)
         assert command.wait(300) == 0, command.text[-3000:]
         print(f"\nmachine: at step {killed_at}, {recovered(folder, at)}")
-        assert "workers were started again, from step" in command.text
+        assert "workers restarted from step" in command.text
         assert left(folder) == whole
     finally:
         cluster.shutdown()

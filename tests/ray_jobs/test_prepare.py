@@ -69,17 +69,20 @@ def options(videos: str, out: str) -> list[str]:
     [
         ("--out o", "--dataset is missing; choose one of"),
         ("--dataset ufc101 --out o", "but is 'ufc101'; the nearest is ucf101"),
-        ("--dataset folder --out o", "--videos must name the folder of folder's videos"),
+        ("--dataset folder --out o", "--dataset folder needs --videos"),
         ("--dataset folder --videos v", "the following arguments are required: --out"),
         ("--dataset folder --videos absent --out o", "absent does not exist"),
         ("--dataset folder --videos empty --out o", "contains no video files"),
         ("--dataset folder --videos nosuch://x --out o", "nosuch://x: a folder must be a local path or a URI"),
         ("--dataset folder --videos v --annotations absent.csv --out o", "absent.csv does not exist"),
-        ("--dataset folder --videos v --annotations none.csv --out o", "has none of 1, such as absent.avi"),
+        (
+            "--dataset folder --videos v --annotations none.csv --out o",
+            "has none of the 1 listed videos, such as absent.avi",
+        ),
         ("--dataset kinetics --videos v --out o", "--dataset kinetics needs --annotations"),
         ("--dataset folder --videos v --out /proc/absent", "cannot write to --out=/proc/absent"),
-        ("--dataset folder --videos v --out o --count 3", "--count must go with --dataset synthetic"),
-        ("--dataset synthetic --videos v --out o", "--videos must go with real videos"),
+        ("--dataset folder --videos v --out o --count 3", "--count needs --dataset synthetic"),
+        ("--dataset synthetic --videos v --out o", "--videos needs real videos"),
         ("--dataset folder --videos v --out o --short-side 127", "--short-side must be an even number"),
         ("--dataset folder --videos v --out o --crf 60", "--crf must be between 0 and 51, but is 60"),
         ("--dataset folder --videos v --out o --timeout 0", "--timeout must be above 0"),
@@ -121,7 +124,7 @@ def test_a_finished_folder_is_left_alone_and_ray_is_not_started(videos: str, who
     start = time.monotonic()
     said, modules = in_process(*options(videos, whole[0]))
     assert time.monotonic() - start < 5
-    assert "is finished already (80 videos" in said and modules == "[]"
+    assert "is already finished (80 videos" in said and modules == "[]"
     assert {path.name: path.stat().st_mtime_ns for path in Path(whole[0]).iterdir()} == before
     other = run(*options(videos, whole[0]), "--seed", "1")
     assert other.returncode == 2 and "holds another dataset; use --fresh" in other.stderr
@@ -145,7 +148,7 @@ def test_synthetic_needs_neither_videos_nor_ray(tmp_path: Path) -> None:
     done = run(*arguments)
     assert done.returncode == 0, done.stderr
     assert read_manifest(str(tmp_path)).videos == 6 and check_shards(str(tmp_path)) == []
-    assert "is finished already" in run(*arguments).stdout
+    assert "is already finished" in run(*arguments).stdout
     assert "holds another" in run(*arguments[:-3], "7", "--short-side", "16").stderr
 
 
@@ -229,7 +232,7 @@ def test_interrupted_then_killed_it_goes_on_and_ends_the_same(
     assert first + 3 <= len(kept) < whole[1].videos // PER_SHARD and not Path(out, "manifest.json").exists()
     done = run(*options(videos, f"file://{out}"))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{len(kept)} shards" in done.stdout and "are there from an earlier attempt" in done.stdout
+    assert f"{len(kept)} shards" in done.stdout and "are done by an earlier attempt" in done.stdout
     assert {name: kept[name].stat().st_mtime_ns for name in written} == written
     assert_same(out, whole)
 

@@ -46,7 +46,7 @@ def pretrained(folder: Path, terminal: bool) -> str:
 def test_a_run_has_its_first_line_its_last_and_its_news(tmp_path: Path) -> None:
     first, news, last = pretrained(tmp_path, terminal=False).splitlines()
     assert first == f"step 2/4  {SUMMARY}  "
-    again = "workers were started again, from step 2; passed over, because it is not whole: epoch=0001: torn"
+    again = "workers restarted from step 2; skipped a damaged checkpoint: epoch=0001: torn"
     assert (news, last) == (again, f"step 4/4  {SUMMARY}  0:00 left")
 
 
@@ -70,11 +70,11 @@ def test_lines_come_now_and_then_and_only_when_they_change() -> None:
 def test_counts_of_videos_and_of_evaluations() -> None:
     videos = Videos(20, 5)
     assert videos.look().lines == ("5/20 videos  0 rejected",)
-    videos.tell(10, 2)
+    videos.report(10, 2)
     (line,) = videos.look().lines
     assert line.startswith("15/20 videos  2 rejected  ") and line.endswith(" videos/s  0:00 left")
     evaluations = Evaluations(3)
-    evaluations.tell(1, ["a: epoch 1", "", "b"])
+    evaluations.report(1, ["a: epoch 1", "", "b"])
     assert evaluations.look().lines == ("1/3 evaluations  a: epoch 1; b",)
 
 

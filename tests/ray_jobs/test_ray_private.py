@@ -148,7 +148,7 @@ def test_without_tunes_study_trials_are_asked_of_the_same_one(
     assert [search.suggest(str(i)) for i in range(4)] == grid(space)
     for i, state in enumerate(("done", "diverged", "pruned", "done")):
         search.on_trial_complete(str(i), {"objective": (0.25, math.nan, 0.9, 0.5)[i], "state": state})
-        search.on_trial_complete(str(i), {"objective": 1.0, "state": "done"})  # told twice
+        search.on_trial_complete(str(i), {"objective": 1.0, "state": "done"})  # Tune may call this twice
     study = open_study(tmp_path, tmp_path.name, space)
     complete, pruned = TrialState.COMPLETE, TrialState.PRUNED
     assert [trial.state for trial in study.get_trials()] == [complete, pruned, pruned, complete]

@@ -42,7 +42,7 @@ def cells(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
 
 
-def test_the_newest_sweep_is_told_and_written(home: Path) -> None:
+def test_the_newest_sweep_is_printed_and_written(home: Path) -> None:
     done = report(home)
     assert done.returncode == 0, done.stderr
     assert ["lower=0.1", "75.0 ± 62.1 [21.7]", "+41.7 ± 56.0", "4 of 4"] in cells(done.stdout)
@@ -71,7 +71,7 @@ def test_sweeps_by_name_and_by_folder(home: Path) -> None:
         ),
         ("--sweep lame", "--sweep must be the folder of a sweep, but neither {home}/lame nor {home}/sweeps/lame is"),
         ("--sweep torn", "space.yaml: question must be given"),
-        ("--sweep full", "a sweep's folder must be writable, but {home}/sweeps/full/figures: File exists"),
+        ("--sweep full", "a sweep's folder must be writable: {home}/sweeps/full/figures: File exists"),
         ("--nonsense", "unrecognized arguments: --nonsense"),
     ],
 )
@@ -90,7 +90,7 @@ def test_without_any_sweep_the_command_that_makes_one_is_named(tmp_path: Path) -
     done = report(tmp_path)
     assert done.returncode == 2
     assert done.stderr == (
-        f"error: --sweep must name a sweep, for {tmp_path}/sweeps has none; python ray_jobs/sweep.py makes one\n"
+        f"error: --sweep is needed, because {tmp_path}/sweeps has no sweep; `paramcrop sweep` makes one\n"
     )
 
 

@@ -45,7 +45,7 @@ def by_label(home: Path, name: str) -> dict[str, TrialRecord]:
         ("--space {space} --task knm", {}, "a protocol must be one of"),
         ("--space {space} --task nowhere/knn", {}, "--data must name the folder of 'nowhere'"),
         ("--space {space} --data a=/nowhere", {}, "/nowhere has no manifest.json"),
-        ("--space {space} --seeds one", {}, "--seeds must be whole numbers with commas between, but is 'one'"),
+        ("--space {space} --seeds one", {}, "--seeds must be whole numbers separated by commas, but is 'one'"),
         (
             "--space {space} --dry-run --cluster absent",
             {},
@@ -72,7 +72,7 @@ def test_a_dry_run_lists_trials_shared_runs_and_a_cluster_that_is_not_there(tmp_
     done = run(tmp_path, "--space", space, "--dry-run", "--cluster", "nodes.yaml")
     assert done.returncode == 0, done.stderr
     assert "2. as it is: new; runs: seed 0 new, shared with two" in done.stdout
-    assert "pretrainings: 1, of them 0 finished" in done.stdout
+    assert "pretrainings: 1, 0 of them finished" in done.stdout
     assert "3 node(s), 208 CPUs, 16 GPUs = 15 trial(s) at once" in done.stdout
     assert not (tmp_path / "sweeps").exists() and not (tmp_path / "runs").exists()
 
@@ -101,8 +101,8 @@ def test_a_sweep_in_which_much_goes_wrong_ends_and_says_so_and_leaves_nothing_al
     assert read_status(Path(first.runs[0]["folder"]))["state"] == "finished"  # the evaluation loses no pretraining
     assert [Path(file).exists() for file in first.results] == [True]
     assert "the loss must be finite" in second.runs[0]["error"]
-    for told in ("cannot read", "the loss must be finite", "2 of 2 trials failed, such as good"):
-        assert told in text, text[-3000:]
+    for message in ("cannot read", "the loss must be finite", "2 of 2 trials failed, such as good"):
+        assert message in text, text[-3000:]
     starts = read_lines(Path(first.runs[0]["folder"]) / "history.jsonl")
     assert len([line for line in starts if line["event"] == "workers"]) == 2  # the killed worker's came back
 
@@ -128,10 +128,10 @@ def test_a_search_reaches_the_runs_and_hears_how_they_ended_also_of_one_that_was
     assert records[0].values != records[1].values
     storage = JournalStorage(JournalFileBackend(str(tmp_path / "sweeps" / "mine" / "study.journal")))
     (name,) = optuna.get_all_study_names(storage)
-    told = {str(t.params): (t.state.name, t.value) for t in optuna.load_study(study_name=name, storage=storage).trials}
+    ended = {str(t.params): (t.state.name, t.value) for t in optuna.load_study(study_name=name, storage=storage).trials}
     names = {"pruned": "PRUNED", "done": "COMPLETE"}
     expected = {str(r.values): (names[r.state], r.objective if r.state == "done" else None) for r in records}
-    assert told == expected
+    assert ended == expected
 
 
 @pytest.mark.ray
@@ -159,7 +159,7 @@ def test_a_killed_driver_costs_nothing_that_is_finished(tmp_path: Path) -> None:
     assert "nothing to do; finished trials: 2" in third.stdout and third.returncode == 0
     print(f"nothing to do: {time.monotonic() - start:.1f} s")
     changed = run(cut, "--space", space, "--dry-run", "train.max_steps=5")
-    assert changed.stdout.count("done, but asked for more or something else since; runs: seed 0 new") == 2
+    assert changed.stdout.count("done, but the space has changed since; runs: seed 0 new") == 2
 
 
 @pytest.mark.ray
@@ -227,4 +227,4 @@ def test_the_runs_of_a_sweep_may_lie_in_a_bucket(tmp_path: Path) -> None:
         assert len(folders_in(f"{NAME}/runs")) == 2 and not (tmp_path / "runs").exists()
         again, dry = run(tmp_path, *asked), run(tmp_path, *asked, "--dry-run")
     assert "nothing to do; finished trials: 2" in again.stdout
-    assert "pretrainings: 2, of them 2 finished" in dry.stdout
+    assert "pretrainings: 2, 2 of them finished" in dry.stdout

@@ -52,21 +52,21 @@ def test_quiet_is_a_line_at_each_trials_end(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_terminal_has_one_line_for_each_trial_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = watched(tmp_path, monkeypatch, terminal=True)
-    for told in ("trial", "objective", "two layers", "31.2 % at epoch 4", "1/2 trials"):
-        assert told in text
+    for expected in ("trial", "objective", "two layers", "31.2 % at epoch 4", "1/2 trials"):
+        assert expected in text
     assert re.search("two layers +running", text) and not re.search("one layer +done", text)
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "expected"),
     [
         ({"state": "pruned", "epoch": 4, "proxy": 0.1}, "a: pruned, 10.0 % at epoch 4, 7 s"),
         ({"state": "diverged", "runs": [{"error": "NaN"}]}, "a: diverged, 7 s (NaN)"),
         ({"state": "failed", "failures": ["x: y", "z"], "objective": 0.5}, "a: failed, objective 50.0 %, 7 s (x: y)"),
     ],
 )
-def test_how_a_trial_ended(fields: dict[str, Any], told: str) -> None:
-    assert line(TrialRecord("0", "a", {}, "", seconds=7.0, **fields)) == told
+def test_how_a_trial_ended(fields: dict[str, Any], expected: str) -> None:
+    assert line(TrialRecord("0", "a", {}, "", seconds=7.0, **fields)) == expected
 
 
 def test_a_seed_that_fails_before_it_has_a_folder_is_a_failure_and_no_run(tmp_path: Path) -> None:

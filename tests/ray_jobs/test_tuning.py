@@ -43,7 +43,7 @@ def test_the_searcher_suggests_each_cell_once_with_flat_keys(folder: Path) -> No
     assert [search.suggest(str(i)) for i in range(4)] == grid(GRID)
 
 
-def test_every_way_a_trial_ends_is_told_and_none_is_left_running(folder: Path) -> None:
+def test_every_way_to_end_ends_the_trial_in_the_study(folder: Path) -> None:
     search = StudySearch(GRID, folder)
     for i in range(4):
         search.suggest(str(i))
@@ -52,7 +52,7 @@ def test_every_way_a_trial_ends_is_told_and_none_is_left_running(folder: Path) -
     search.on_trial_complete("1", result(state="diverged"))
     search.on_trial_complete("2", result(state="pruned", objective=0.9))
     search.on_trial_complete("3", error=True)
-    search.on_trial_complete("0", result(objective=0.75))  # told twice
+    search.on_trial_complete("0", result(objective=0.75))  # Tune may call this twice
     assert states(folder) == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.PRUNED, TrialState.FAIL]
     assert open_study(folder, folder.name, GRID).best_value == 0.25
 
@@ -82,8 +82,8 @@ def test_the_scheduler_asks_the_worse_run_to_stop_and_kills_none(tmp_path: Path)
         scheduler.on_trial_add(None, trial)
         run = tmp_path / str(i)
         run.mkdir()
-        told = result(state="running", epoch=2, proxy=(0.9, 0.8, 0.1, 0.95)[i], run=str(run))
-        decisions.append(scheduler.on_trial_result(None, trial, told))
+        intermediate = result(state="running", epoch=2, proxy=(0.9, 0.8, 0.1, 0.95)[i], run=str(run))
+        decisions.append(scheduler.on_trial_result(None, trial, intermediate))
     assert decisions == [TrialScheduler.CONTINUE] * 4
     assert [(tmp_path / str(i) / "stop").exists() for i in range(4)] == [False, True, True, False]
     scheduler.on_trial_complete(None, trials[2], result(state="pruned", epoch=2, proxy=0.1))
