@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from ray_jobs.sweep.command import main
 
 def alive() -> dict[str, list[str]]:
     """Without the actors that Ray Data keeps for the whole cluster, whose names begin with "_"."""
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address  # another Ray may run on this machine
     living = [str(actor.class_name) for actor in list_actors() if actor.state != "DEAD"]
     actors = [name for name in living if not name.startswith("_")]
     groups = [str(group.placement_group_id) for group in list_placement_groups() if group.state != "REMOVED"]
