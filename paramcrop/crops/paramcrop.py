@@ -152,10 +152,16 @@ class ParamCrop(nn.Module):
         return draw_noise(n, self.noise_size, self.noise, generator)
 
     def values(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Eq. 5: noise (B, 2, m) -> v of each cropper before Eq. 7, float32 (B, 6) in (0, 1)."""
+        """Eq. 5: noise (B, 2, m) -> v of each cropper before Eq. 7, (B, 6) in (0, 1), float32.
+
+        Of croppers in float64 it is float64. Croppers in half precision compute in it, but their crops do not: 8 bits
+        are too few for coordinates.
+        """
+        dtype = next(self.parameters()).dtype
         with torch.autocast(noise.device.type, enabled=False):
-            v_1, v_2 = (torch.sigmoid(cropper(noise[:, i].float())) for i, cropper in enumerate(self.croppers))
-        return v_1, v_2
+            v_1, v_2 = (cropper(noise[:, i].to(dtype)) for i, cropper in enumerate(self.croppers))
+        precise = torch.promote_types(dtype, torch.float32)
+        return torch.sigmoid(v_1.to(precise)), torch.sigmoid(v_2.to(precise))
 
     def forward(self, noise: Tensor, progress: float = 0.0) -> tuple[CropParams, CropParams]:
         """Predict both crops.
@@ -168,11 +174,26 @@ class ParamCrop(nn.Module):
         return first, second
 
     def telemetry(self, noise: Tensor) -> dict[str, Tensor]:
-        """Scalars to log: ``saturated``, the fraction of v's entries whose gradient Eq. 7 cuts."""
+        """Scalars to log: ``saturated``, the fraction of v's entries that can learn whose gradient Eq. 7 cuts."""
         with torch.no_grad():
-            v = torch.stack(self.values(noise))
-            cut = outside(v, *self.bounds) if self.bounds is not None else torch.zeros_like(v)
+            v = torch.stack(self.values(noise))[..., self.learned]
+            cut = outside(v, *self.bounds) if self.bounds is not None and v.numel() else v.new_zeros(1)
             return {"saturated": cut.float().mean()}
+
+    @property
+    def learned(self) -> list[int]:
+        """Entries of v, in the order of ``NAMES``, that change a crop: those whose range and axis leave them room."""
+        (p_low, p_high), (t_low, t_high) = self.ranges.s_p, self.ranges.s_t
+        spatial, temporal = self.axes != "temporal", self.axes != "spatial"
+        moves = {
+            "s_p": spatial and p_low < p_high,
+            "s_t": temporal and t_low < t_high,
+            "theta": spatial and self.ranges.theta != 0,
+            "dx": spatial and p_low < 1,
+            "dy": spatial and p_low < 1,
+            "dt": temporal and t_low < 1,
+        }
+        return [i for i, name in enumerate(NAMES) if moves[name]]
 
     def views(
         self, video_1: Tensor, video_2: Tensor | None = None, noise: Tensor | None = None

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from paramcrop.crops.geometry import CropParams, affine_matrix, map_to_source, pixel_centres, to_pixels
 
@@ -54,12 +55,15 @@ def crop_cube(
         (B, C, *size), in the dtype of the parameters.
 
     Raises:
-        ValueError: the video is not 5-dimensional, or its batch size differs from that of the parameters.
+        ValueError: the video is not 5-dimensional, its batch size differs from that of the parameters, or its pixels
+            are integers other than uint8.
     """
     if video.ndim != 5 or len(video) != len(params.s_p):
         raise ValueError(
             f"video must be (B, C, T, H, W) with B = {len(params.s_p)} as in params, but is {tuple(video.shape)}"
         )
+    if video.dtype != torch.uint8 and not video.dtype.is_floating_point:
+        raise ValueError(f"video must be uint8 in [0, 255] or floating point in [0, 1], but is {video.dtype}")
     with torch.autocast(video.device.type, enabled=False):  # bfloat16's 8 mantissa bits are too few for coordinates
         matrix = affine_matrix(params)
         t = round_time(frame_positions(matrix, size[0], video.shape[2]), rounding)  # (B, n)
@@ -74,7 +78,7 @@ def crop_cube(
             return change.to(matrix.dtype), (after - before).clamp(min=1)  # a video of one frame has gap 0
 
         view: Tensor = _Resample.apply(frames, grid, t, difference)
-        return view
+        return view.unflatten(1, frames.shape[1:3])
 
 
 def frame_positions(matrix: Tensor, n: int, frames: int) -> Tensor:
@@ -109,8 +113,13 @@ def resample(frames: Tensor, grid: Tensor) -> Tensor:
 
     Frames count as channels, because all frames of a sample share one grid.
     """
-    sampled = F.grid_sample(frames.flatten(1, 2), grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return sampled.view(*frames.shape[:3], *grid.shape[1:3])
+    return resample_planes(frames.flatten(1, 2), grid).unflatten(1, frames.shape[1:3])
+
+
+def resample_planes(planes: Tensor, grid: Tensor) -> Tensor:
+    """(B, planes, H, W) at (B, h, w, 2) -> (B, planes, h, w)."""
+    sampled: Tensor = F.grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return sampled
 
 
 def along_time(grad: Tensor, grid: Tensor, change: Tensor, gap: Tensor) -> Tensor:
@@ -137,14 +146,19 @@ class _Resample(torch.autograd.Function):
         ctx.difference = difference
         finite = grid.nan_to_num()  # the last line restores the NaN, in one pixel
         ctx.save_for_backward(frames, finite)
-        view = resample(frames, finite)
-        view[..., 0, 0] += 0 * grid[:, None, None, 0, 0, 0]  # NaN parameters must reach the loss
-        return view
+        # The result is no view of another tensor (crop_cube splits its planes into C and n): autograd would forbid the
+        # caller to normalise that in place.
+        planes = resample_planes(frames.flatten(1, 2), finite)
+        # NaN parameters must reach the loss: those of the image plane by the grid, those of time by t.
+        planes.unflatten(1, frames.shape[1:3])[..., 0, 0] += 0 * (grid[:, 0, 0].sum(-1, keepdim=True) + t)[:, None]
+        return planes
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor | None, Tensor | None, None]:
+        """A second derivative is an error: ``difference`` hides how the slope depends on the grid and on t."""
         frames, grid = ctx.saved_tensors
-        (grad,) = grads
+        grad = grads[0].unflatten(1, frames.shape[1:3])
         of_grid = of_t = None
         with torch.autocast(grad.device.type, enabled=False):
             if ctx.needs_input_grad[1]:

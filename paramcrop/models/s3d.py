@@ -126,7 +126,10 @@ class S3D(nn.Module):
                 nn.init.normal_(module.weight, std=STD * (64 / width) ** 0.5)
 
     def trunk(self, x: Tensor) -> Tensor:
-        """(B, 3, T, H, W) -> (B, features, T/8, H/32, W/32), rounded up."""
+        """(B, 3, T, H, W) -> (B, features, t, h, w).
+
+        All halvings round up but the last, which leaves at least 1: t = ⌈T/4⌉ // 2, h = ⌈H/16⌉ // 2, w = ⌈W/16⌉ // 2.
+        """
         if x.device.type == "cpu":  # 1.3 times as fast on CPUs (tests/benchmarks/backbones.py)
             x = x.contiguous(memory_format=torch.channels_last_3d)
         out: Tensor = self.layers(x)

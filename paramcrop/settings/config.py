@@ -29,6 +29,9 @@ from paramcrop.settings.sections import (
     option,
 )
 
+# Numbers of a view's noise that a policy without weights turns into its crop.
+LEAST_NOISE = {"random": 6, "autoaugment": 6, "simple": 9, "hard": 9, "manual": 9}
+
 
 class Config(BaseModel):
     """One pretraining."""
@@ -99,9 +102,27 @@ class Config(BaseModel):
                 f"mean_teacher.labelled x train.global_batch must be at least 1 and leave 1, "
                 f"but is {self.labelled_rows} of {self.train.global_batch}"
             )
+        if self.cropper.noise_size < (least := LEAST_NOISE.get(self.policy, 1)):
+            raise ValueError(
+                f"cropper.noise_size must be at least {least} for policy={self.policy}, "
+                f"but is {self.cropper.noise_size}"
+            )
+        if self.batch_per_worker == 1 and self.train.device != "cuda" and (which := self._norms_of_one_sample()):
+            raise ValueError(
+                f"train.global_batch must be at least 2 x train.workers for {which}, but is {self.train.global_batch} "
+                f"for {self.train.workers} workers"
+            )
         if self.cropper.axes == "temporal" and self.cropper.rotation:
             raise ValueError(f"cropper.axes=temporal needs cropper.rotation=0, but that is {self.cropper.rotation}")
         return self
+
+    def _norms_of_one_sample(self) -> str:
+        """A batch norm that would see one sample a worker; empty: none. SimCLR's network sees both views at once."""
+        if self.policy == "paramcrop" and self.cropper.batch_norm and self.cropper.layers > 1:
+            return "cropper.batch_norm=true"
+        if self.method == "moco" and self.projector.batch_norm and self.projector.layers > 1:
+            return "projector.batch_norm=true"
+        return "backbone.norm=batch" if self.method != "simclr" and self.backbone.norm == "batch" else ""
 
     @property
     def batch_per_worker(self) -> int:

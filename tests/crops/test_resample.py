@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from paramcrop import ParamCrop
 from paramcrop.crops.geometry import CropParams, affine_matrix
 from paramcrop.crops.resample import SPAN, crop_cube, frame_positions, gather_frames, round_time, to_float
 
@@ -170,3 +171,40 @@ def test_a_policy_without_parameters_has_no_backward_pass() -> None:
 def test_a_batch_size_mismatch_is_reported_in_one_line() -> None:
     with pytest.raises(ValueError, match=r"B = 3 as in params, but is \(2, 3, 8, 4, 4\)"):
         crop_cube(torch.zeros(2, 3, 8, 4, 4), random_params(3, False), (2, 2, 2))
+
+
+def test_a_second_derivative_is_refused_not_wrong() -> None:
+    """The slopes in space and time depend on the crop; the first derivative does not say how."""
+    video = torch.rand(1, 3, 6, 12, 12, dtype=torch.float64)
+    params = CropParams(*(torch.tensor([v], dtype=torch.float64, requires_grad=True) for v in (0.7, 0.7, 0.1, 0, 0, 0)))
+    view = crop_cube(video, params, (4, 8, 8))
+    (first,) = torch.autograd.grad(view.square().sum(), params.s_p, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
+def test_views_can_be_normalised_in_place() -> None:
+    crops = ParamCrop(size=(4, 8, 8))
+    video = torch.randint(0, 256, (2, 3, 8, 16, 16), dtype=torch.uint8)
+    noise = crops.draw_noise(2)
+    gradients = []
+    for normalise in (lambda x: (x - 0.45) / 0.225, lambda x: x.sub_(0.45).div_(0.225)):
+        first, second = map(normalise, crops.views(video, noise=noise))
+        gradients.append(torch.autograd.grad((first * second).mean(), list(crops.parameters())))
+    for plain, in_place in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, in_place)
+
+
+@pytest.mark.parametrize("name", CropParams._fields)
+def test_a_parameter_that_is_not_a_number_shows_in_every_plane(name: str) -> None:
+    video = torch.randint(0, 256, (2, 3, 8, 16, 16), dtype=torch.uint8)
+    params = CropParams(*(torch.tensor([v, v]) for v in (0.7, 0.7, 0.1, 0.0, 0.0, 0.0)))
+    view = crop_cube(video, params._replace(**{name: torch.tensor([torch.nan, 0.1])}), (4, 8, 8))
+    assert view[0].isnan().flatten(2).any(-1).all() and not view[1].isnan().any()
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int64, torch.bool])
+def test_pixels_are_bytes_or_floating_point(dtype: torch.dtype) -> None:
+    params = CropParams(*(torch.tensor([v]) for v in (0.7, 0.7, 0.1, 0.0, 0.0, 0.0)))
+    with pytest.raises(ValueError, match=f"must be uint8 in .* but is {dtype}"):
+        crop_cube(torch.ones(1, 3, 6, 12, 12).to(dtype), params, (4, 8, 8))

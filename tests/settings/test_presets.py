@@ -81,3 +81,37 @@ def test_a_dumped_config_loads_again(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
     assert load_config(None, file) == config
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ("policy=random cropper.noise_size=4", "cropper.noise_size must be at least 6 for policy=random, but is 4"),
+        ("policy=hard cropper.noise_size=8", "cropper.noise_size must be at least 9 for policy=hard, but is 8"),
+        (
+            "train.global_batch=2 train.workers=2 cropper.batch_norm=true",
+            "train.global_batch must be at least 2 x train.workers for cropper.batch_norm=true, but is 2 for 2 workers",
+        ),
+        (
+            "method=moco moco.queue=4 train.global_batch=2 train.workers=2",
+            "train.global_batch must be at least 2 x train.workers for backbone.norm=batch",
+        ),
+    ],
+)
+def test_settings_that_would_fail_in_training_are_refused(overrides: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(None, None, overrides.split())
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "cropper.noise_size=4",
+        "policy=none cropper.noise_size=1",
+        "train.global_batch=2 train.workers=2",  # both views of a video are one batch of two
+        "train.global_batch=2 train.workers=2 policy=random cropper.batch_norm=true",  # which it never reads
+        "train.global_batch=2 train.workers=2 train.device=cuda cropper.batch_norm=true",  # over both ranks
+    ],
+)
+def test_settings_that_train_are_not_refused(overrides: str) -> None:
+    load_config(None, None, overrides.split())
