@@ -164,7 +164,8 @@ def run_epoch(
             means = reduce_scalars(scalars) | learning_rates(s.optimizer) | s.meter.read()
             s.recorder.metrics(s.step, s.epoch, means)
             s.check()
-            if preempted() and not s.saved_for_preemption:
+            # Each rank hears of it at a time of its own, and the checkpoint needs all of them.
+            if not s.saved_for_preemption and any(dist.gather_objects(preempted())):
                 save_within_epoch(state, report)
 
 
@@ -174,7 +175,7 @@ def save_within_epoch(state: TrainingState, report: Report) -> None:
     s.saved_for_preemption = True
     s.recorder.samples(s.first_step, s.rows)
     s.first_step, s.rows = s.step, []
-    checkpoint = collect_state(s.model, s.optimizer, s.meter) | {"drawn": torch.get_rng_state()}
+    checkpoint = collect_state(s.model, s.optimizer, s.meter) | {"drawn": dist.gather_objects(torch.get_rng_state())}
     s.recorder.checkpoint(checkpoint, s.epoch, s.step, within=True)
     report({"epoch": s.epoch, "step": s.step})
 
@@ -205,7 +206,15 @@ def load_state(checkpoint: Path, model: TwoViews, optimizer: Optimizer, meter: M
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     meter.load_state(state["meter"])
-    return meta["epoch"], meta["step"], state.get("drawn")
+    return meta["epoch"], meta["step"], own_random_state(state.get("drawn"))
+
+
+def own_random_state(drawn: Sequence[Tensor] | None) -> Tensor | None:
+    """This rank's part of the random states of all ranks; None: there is none, or there were fewer or more ranks.
+
+    With other ranks the rest of the epoch goes on from the epoch's seed, as its beginning did.
+    """
+    return drawn[dist.rank()] if drawn is not None and len(drawn) == dist.world_size() else None
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

@@ -23,7 +23,7 @@ from paramcrop.storage.checkpoint import newest_checkpoint, read_meta, save_chec
 from paramcrop.storage.jsonl import read_lines
 from paramcrop.storage.runs import read_metrics
 from paramcrop.training.build import build_clip_spec
-from paramcrop.training.pretrain import pretrain
+from paramcrop.training.pretrain import own_random_state, pretrain
 from paramcrop.training.recorder import Recorder
 from tests.memory import made_clips, memory_batches, on_two_ranks, tiny_config
 
@@ -232,6 +232,30 @@ def test_a_checkpoint_is_replaced_as_a_whole(tmp_path: Path) -> None:
         assert json.loads((folder / "meta.json").read_text())["bytes"] == (folder / "state.pt").stat().st_size
         assert torch.load(folder / "state.pt", weights_only=True)["x"].item() == value
     assert [path.name for path in tmp_path.iterdir()] == ["epoch=0001"]
+
+
+def _random_states(folder: str) -> dict[str, Any]:
+    """Preempted after the first step, of which rank 1 alone hears: the random states of all ranks, and this rank's."""
+    config = tiny_config(*SETTINGS, "run.log_every=1")
+
+    def mine(epoch: int) -> Iterator[Batch]:
+        torch.rand(1 + dist.rank())  # a draw that is the rank's own
+        first, _ = batches(config)(epoch)
+        yield shard_batch(first, dist.rank(), dist.world_size())
+        raise CutOff
+
+    with pytest.raises(CutOff):
+        pretrain(config, mine, STEPS, Recorder(Path(folder)), preempted=lambda: dist.rank() == 1)
+    resume = dist.gather_objects(newest_checkpoint(Path(folder))[0] if dist.rank() == 0 else None)[0]
+    kept = torch.load(resume / "state.pt", weights_only=True)["drawn"]
+    return {"kept": kept, "mine": own_random_state(kept), "alone": own_random_state(kept[:1])}
+
+
+def test_every_rank_goes_on_from_its_own_random_state(tmp_path: Path) -> None:
+    first, second = on_two_ranks(_random_states, tmp_path, str(tmp_path / "run"))
+    assert torch.equal(first["mine"], first["kept"][0]) and torch.equal(second["mine"], first["kept"][1])
+    assert not torch.equal(first["mine"], second["mine"])
+    assert first["alone"] is None  # saved by one rank, resumed by two
 
 
 def test_a_preemption_loses_no_step(tmp_path: Path, whole: Any) -> None:
