@@ -231,7 +231,7 @@ def title(name: str) -> str:
 
 
 def show_both(cell: CellView) -> str:
-    """ "12.5 [4.1] † (56.0)", "59.7 ± 0.8 [1.3] no significant difference (59.9)", "(30.5)"."""
+    """ "12.5 [4.1] † (56.0)", "59.7 ± 0.8 [1.3] not told apart (59.9)", "(30.5)"."""
     ours = " ".join(filter(None, (cell.ours, INCOMPARABLE if cell.incomparable else "", cell.verdict)))
     return " ".join(filter(None, (ours, f"({cell.paper})" if cell.paper else ""))) or "-"
 
@@ -243,10 +243,10 @@ def _cell(cell: Filled) -> CellView:
 
 
 def show_verdict(found: Verdict) -> str:
-    """ "no significant difference (nor from Hard 56.0)", "differs (one seed)"."""
+    """ "not told apart (nor from Hard 56.0)", "differs (one seed)"."""
     parts = [f"nor from {', '.join(found.also)}"] if found.also and not found.differs else []
     parts += [" and ".join(found.limits)] if found.limits else []
-    return ("differs" if found.differs else "no significant difference") + (f" ({'; '.join(parts)})" if parts else "")
+    return ("differs" if found.differs else "not told apart") + (f" ({'; '.join(parts)})" if parts else "")
 
 
 def _notes(table: Table, layout: Layout, cells: list[Filled]) -> list[str]:
@@ -257,7 +257,7 @@ def _notes(table: Table, layout: Layout, cells: list[Filled]) -> list[str]:
         lines.append(f"{INCOMPARABLE} not comparable with the paper's: {'; '.join(reasons)}")
     if any(cell.verdict for cell in filled):
         lines.append(
-            "no significant difference: the paper's value lies within the 95 % interval of ours, over seeds and the "
+            "not told apart: the paper's value lies within the 95 % interval of ours, over seeds and the "
             "videos of both test sets; this does not show that they agree, and the other rows named lie within it too"
         )
     lines += [f"ours: {ERRORS}"] if filled else []

@@ -261,9 +261,9 @@ def test_the_paper_differs_outside_the_errors_of_seeds_and_both_test_sets() -> N
 
 def test_a_result_near_several_of_the_papers_rows_names_all_of_them() -> None:
     also = Verdict(False, ("Hard 56.0", "Manual 58.3"))
-    assert show_verdict(also) == "no significant difference (nor from Hard 56.0, Manual 58.3)"
+    assert show_verdict(also) == "not told apart (nor from Hard 56.0, Manual 58.3)"
     limited = Verdict(False, (), ("one seed", "one split"))
-    assert show_verdict(limited) == "no significant difference (one seed and one split)"
+    assert show_verdict(limited) == "not told apart (one seed and one split)"
     assert show_verdict(Verdict(True, ("Hard 56.0",), ("one seed",))) == "differs (one seed)"
 
 
