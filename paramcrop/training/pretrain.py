@@ -85,7 +85,7 @@ def pretrain(
         Each is raised on every rank at the same step.
     """
     device = device or torch.device("cpu")
-    model = build_model(config, device, classes, config.total_steps(steps_per_epoch) / steps_per_epoch)
+    model = build_model(config, device, classes)
     optimizer = build_optimizer(config, model.policy, model.method)
     meter = Meter(2 * config.train.global_batch)
     epoch, step, rng_state = load_state(resume, model, optimizer, meter) if resume else (0, 0, None)

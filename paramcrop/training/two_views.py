@@ -59,12 +59,10 @@ class TwoViews(nn.Module):
         return (view - self.mean) / self.std
 
 
-def build_model(
-    config: Config, device: torch.device, classes: Sequence[str] = (), epochs: float | None = None
-) -> TwoViews:
+def build_model(config: Config, device: torch.device, classes: Sequence[str] = ()) -> TwoViews:
     """The model of a config on ``device``; its initial weights depend only on ``config.seed``. See ``build_method``."""
     torch.manual_seed(config.seed)
-    policy, method = build_policy(config), build_method(config, network_dtype(config, device), classes, epochs)
+    policy, method = build_policy(config), build_method(config, network_dtype(config, device), classes)
     a, c = config.augment, config.cropper
     return TwoViews(policy, method, view_size(config), c.rounding, a.mean, a.std, c.noise).to(device)
 
