@@ -1,6 +1,6 @@
-"""`python -m tests.benchmarks [NAME ...] [--device cuda] [--out DIR]`: speed beside a peer and a limit, in one run.
+"""`python -m tests.benchmarks [NAME ...] [--device cuda] [--out DIR]`: our speed, a peer's and a limit, in one run.
 
-Without a name: all that are short, under 15 minutes on 2 cores. Each prints a table; a JSON of the same lies in DIR.
+Without a name: all short benchmarks, under 15 minutes on 2 cores. Each prints a table and writes it to DIR as JSON.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ def as_table(report: Report) -> Table:
     more = list(dict.fromkeys(key for line in report.lines for key in line.more))
     table = Table("", report.unit, *more, title=report.title, title_justify="left")
     for line in report.lines:
-        table.add_row(line.name, f"{line.value:.4g}", *(told(line.more.get(key)) for key in more))
+        table.add_row(line.name, f"{line.value:.4g}", *(shown(line.more.get(key)) for key in more))
     return table
 
 
-def told(value: object) -> str:
+def shown(value: object) -> str:
     return "" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

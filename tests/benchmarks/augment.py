@@ -1,4 +1,4 @@
-"""Flip and colour jitter of the 16 frames that a crop leaves: ours on a batch, kornia's, torchvision's clip by clip."""
+"""Flip and colour jitter of a crop's 16 frames: ours on a batch, kornia's on a batch, torchvision's clip by clip."""
 
 from __future__ import annotations
 
@@ -42,5 +42,5 @@ def run(device: str) -> Report:
     seconds = take_turns(ways, 7, device)
     first = next(iter(ways))
     lines = [Line(n, 1000 * s / batch, {"times the peer": seconds[first] / s}) for n, s in seconds.items()]
-    notes = ["each draws for itself; only the 16 frames of the crop are augmented, of a clip's 64"]
+    notes = ["each way draws its own random numbers; only the crop's 16 of the clip's 64 frames are augmented"]
     return Report("flip and colour jitter, ms a sample of 16 x 128 x 128", "ms", lines, notes)

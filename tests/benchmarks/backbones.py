@@ -1,4 +1,4 @@
-"""Backbones, forward and backward, beside torchvision's: clips/s and, for they differ in size, GMAC/s."""
+"""Backbones, forward and backward, compared with torchvision's: clips/s and, because sizes differ, GMAC/s."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def run(device: str) -> Report:
         for kind, (dtype, layout) in kinds.items():
             moved = maker().to(device).to(memory_format=layout) if layout is last else network
             ways[name + kind] = partial(step, moved, clips, dtype, layout)
-        if device == "cuda" or name in ours:  # on CPUs it takes minutes to compile
+        if device == "cuda" or name in ours:  # on CPUs, compiling takes minutes
             dtype = torch.bfloat16 if device == "cuda" else torch.float32
             compiled = torch.compile(maker().to(device), dynamic=False)
             ways[f"{name}{', bfloat16' if device == 'cuda' else ''}, compiled"] = partial(

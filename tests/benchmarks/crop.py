@@ -1,7 +1,7 @@
 """Crop, forward and backward to the six parameters: uint8 (B, 3, 64, 128, 128) -> float (B, 3, 16, 112, 112).
 
-The peer is what a user would write: the clip to float, affine_grid, Eq. 8 on the grid's times, grid_sample. Kornia's
-3-D warp is the second; it has no Eq. 8.
+The peer is the code that a user would write: convert the clip to float, affine_grid, Eq. 8 on the grid's times,
+grid_sample. The second peer is kornia's 3-D warp, which has no Eq. 8.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Crop = Callable[[Tensor, CropParams], Tensor]
 
 
 def clips(batch: int, device: str) -> tuple[Tensor, Tensor]:
-    """A batch as it comes, channels last, and v of Eq. 5."""
+    """A batch with channels last, as decoding delivers it, and v of Eq. 5."""
     torch.manual_seed(0)
     stored = torch.randint(0, 256, (batch, FRAMES, SIDE, SIDE, 3), dtype=torch.uint8, device=device)
     return stored.permute(0, 4, 1, 2, 3), torch.rand(batch, 6, device=device) * 0.9 + 0.05
@@ -62,7 +62,7 @@ def kornias(video: Tensor, params: CropParams) -> Tensor:
 
 
 def eager(video: Tensor, params: CropParams) -> Tensor:
-    """Ours, with the backward pass left to autograd: d view / d t is computed in the forward one, to be kept."""
+    """Ours with autograd's backward pass, for which the forward pass computes and keeps d view / d t."""
     matrix = affine_matrix(params)
     t = round_time(frame_positions(matrix, SIZE[0], FRAMES))
     index, grid = t.detach().long(), image_grid(matrix, SIZE[1:])
@@ -113,10 +113,10 @@ def run(device: str) -> Report:
         for name in ways
     ]
     apart = (ours(video, to_ranges(v)) - peer(video, to_ranges(v))).abs().max().item()
-    told = '"ours" is crop_cube, whose backward pass is derived by hand; the two above it are the same maths'
+    ours_note = '"ours" is crop_cube, whose backward pass is derived by hand; the two rows above it are the same maths'
     notes = [
-        told,
-        f"greatest difference to the peer: {apart:.1e} of pixels in [0, 1]",
-        "MB: at most at once, beyond the output; bars: 4 times as fast, 1/4 of the memory",
+        ours_note,
+        f"largest difference to the peer: {apart:.1e}, for pixels in [0, 1]",
+        "MB: peak, without the output; targets: 4 times as fast, 1/4 of the memory",
     ]
     return Report("crop, ms a sample: forward and backward", "ms", lines, notes)

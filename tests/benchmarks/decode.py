@@ -1,7 +1,7 @@
-"""Decoding, in windows of 64 frames a second: Ray Data to the trainer's hands, beside a limit and a peer.
+"""Decoding, in windows of 64 frames per second: Ray Data up to the trainer, compared with a limit and a peer.
 
-The limit: bare decord calls on all cores, one copy into shared memory and one out of it, nothing else. The peer: a
-torch DataLoader with the same function. Two windows a video, from one pass over it.
+The limit: bare decord calls on all cores, with one copy into shared memory and one out of it. The peer: a torch
+DataLoader with the same function. Every video gives two windows in one pass.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CORES = os.cpu_count() or 1
 
 @contextmanager
 def made_shards(videos: int = VIDEOS) -> Iterator[tuple[str, Manifest]]:
-    """Videos of 128 x 170 with a keyframe every 16 frames, as prepare.py writes them."""
+    """Videos of 128 x 170 with a keyframe every 16 frames, as `paramcrop prepare` writes them."""
     with tempfile.TemporaryDirectory() as folder:
         make_dataset(folder, count=videos, frames=LENGTH, height=128, width=170)
         yield folder, read_manifest(folder)
@@ -59,7 +59,7 @@ def _bare(row: dict[str, Any]) -> tuple[str, tuple[int, ...]]:
 
 
 def bare(rows: list[dict[str, Any]]) -> float:
-    """Windows/s; the processes are there before the clock starts."""
+    """Windows/s; the processes start before the clock does."""
     context = multiprocessing.get_context("spawn")
     slots = [SharedMemory(create=True, size=2 * 64 * 128 * 128 * 3) for _ in range(CORES)]
     names = context.Queue()
@@ -96,7 +96,7 @@ def loader(rows: list[dict[str, Any]]) -> float:
 
 
 def ray_data(folder: str, manifest: Manifest, epochs: int = 1) -> float:
-    """Windows/s from the first batch on, in whole batches as a trainer gets them."""
+    """Windows/s from the first batch on, in full batches as a trainer gets them."""
     from paramcrop.data.samples import TrainingSet
     from ray_jobs.engine.ingest import Decoding, execution_options, rows_per_block, training_samples
     from ray_jobs.engine.plan import Node, decoders_per_task
@@ -111,7 +111,7 @@ def ray_data(folder: str, manifest: Manifest, epochs: int = 1) -> float:
 
 
 def steady(counts: Iterator[int]) -> float:
-    """Windows/s from the first batch on, so without the start; what was decoded ahead by then is few of them."""
+    """Windows/s from the first batch on, without the start. Few of the windows are decoded ahead by then."""
     next(counts)
     start, total = time.perf_counter(), 0
     for count in counts:
@@ -120,9 +120,9 @@ def steady(counts: Iterator[int]) -> float:
 
 
 def quiet_ray(cores: int) -> None:
-    """A Ray of this machine that tells only of errors."""
+    """Start a Ray on this machine that logs only errors."""
     import ray
-    import ray.data  # sets up its own log when it is imported
+    import ray.data  # importing it sets up its log
 
     ray.init(num_cpus=cores, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -145,5 +145,5 @@ def run(device: str) -> Report:
         ray.shutdown()
     limit = next(iter(found.values()))
     lines = [Line(name, rate, {"of the limit": rate / limit}) for name, rate in found.items()]
-    notes = [f"{CORES} cores; best of {ROUNDS}; both windows of a video from one pass; bar: 0.85 of the limit"]
-    return Report("decoding, windows of 64 frames a second, steady", "windows/s", lines, notes)
+    notes = [f"{CORES} cores; best of {ROUNDS}; both windows of a video from one pass; target: 0.85 of the limit"]
+    return Report("decoding, windows of 64 frames per second, steady", "windows/s", lines, notes)

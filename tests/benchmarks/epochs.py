@@ -1,4 +1,4 @@
-"""Twenty epochs of 512 windows through Ray Data: the pace over all of them, the gap between two, memory."""
+"""Twenty epochs of 512 windows through Ray Data: the overall pace, the gap between two epochs, and memory."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ EPOCHS, VIDEOS = 20, 256
 
 
 class Memory(NamedTuple):
-    """GB of all processes of this one's session.
+    """Memory in GB of all processes of this session.
 
     Attributes:
-        own: the processes'.
-        store: pages of Ray's object store that any of them has touched. A new block does not always lie where a freed
-            one was, so they become more for many epochs, whatever is in use; the store's size is their bound.
+        own: the processes' own memory.
+        store: the pages of Ray's object store that any process has touched. New blocks are not always placed where old
+            ones were freed, so this grows over many epochs, up to the size of the store, even if usage is constant.
     """
 
     own: float
@@ -28,7 +28,7 @@ class Memory(NamedTuple):
 
 
 def memory() -> Memory:
-    """By proportional set sizes."""
+    """The memory in use, by proportional set size."""
     total = {"Pss:": 0, "Pss_Shmem:": 0}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -63,7 +63,7 @@ def run(device: str) -> Report:
                 times.append(time.perf_counter())
                 if (i + 1) % (VIDEOS // BATCH) == 0:
                     after.append(memory())
-            limit = (before + bare(rows_of(folder))) / 2  # the machine is not the same for minutes
+            limit = (before + bare(rows_of(folder))) / 2  # measured before and after: the machine's speed drifts
     finally:
         ray.shutdown()
     steps = VIDEOS // BATCH
@@ -81,6 +81,6 @@ def run(device: str) -> Report:
         Line("the object store's after the second epoch, GB", after[1].store, {}),
         Line("the same after the last, GB", after[-1].store, {"of the second's": after[-1].store / after[1].store}),
     ]
-    told = " ".join(f"{own:.2f}+{store:.2f}" for own, store in after)
-    notes = ["bars: 0.80 of the limit; 0.5 s; memory flat", f"GB after each, processes + store: {told}"]
+    sizes = " ".join(f"{own:.2f}+{store:.2f}" for own, store in after)
+    notes = ["targets: 0.80 of the limit; 0.5 s; constant memory", f"GB after each epoch, processes + store: {sizes}"]
     return Report("twenty epochs of 512 windows", "", lines, notes)

@@ -1,6 +1,6 @@
-"""What of a trial's start and end is Ray's: a Train run that does nothing, in a Tune trial, without data and with some.
+"""The time that Ray itself needs per trial: an empty Train run in a Tune trial, with and without data.
 
-What Ray Data streams costs nothing to make, by one step where a pretraining has three.
+The streamed data costs nothing to make, and the stream has one step where a pretraining has three.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.benchmarks.timing import Line, Report
 
-ROUNDS = 3  # the first is left out: Ray itself starts up in it
+ROUNDS = 3  # the first does not count, because Ray itself starts up in it
 
 
 def worker(job: dict[str, Any]) -> None:
@@ -27,7 +27,7 @@ def worker(job: dict[str, Any]) -> None:
         next(batches)
         Path(job["folder"], "first").write_text(f"{time.time() - start}")
     if job["stay"]:
-        list(batches)  # Ray Data's loop takes a core for as long as there is something that nobody takes
+        list(batches)  # take all: Ray Data's loop uses a core while there is output that nobody takes
         time.sleep(job["stay"])
 
 
@@ -44,12 +44,12 @@ def stream() -> Any:
 
 
 def train(job: dict[str, Any]) -> None:
-    """``job``: folder, whether it is given data, and for how many seconds the worker stays."""
+    """Run Train once. ``job``: folder, whether to stream data, and for how many seconds the worker stays."""
     from ray.train import DataConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     data: Any = {"datasets": {"train": stream}} if job["data"] else {}
-    apart: Any = {"worker_runtime_env": {"env_vars": {"A": ""}}}  # as a pretraining's: a process of their own
+    apart: Any = {"worker_runtime_env": {"env_vars": {"A": ""}}}  # gives workers new processes, as in a pretraining
     run = RunConfig(name=f"{time.time_ns()}", storage_path=job["folder"], **apart)
     TorchTrainer(
         worker,
@@ -97,5 +97,5 @@ def run(device: str) -> Report:
         Line("of it until the first batch", statistics.mean(m["first"] for m in fed), {}),
     ]
     return Report(
-        "a trial's time that is Ray's, s", "s", lines, [f"means of {ROUNDS - 1}, in turns, after one of each"]
+        "Ray's own time in a trial, s", "s", lines, [f"means of {ROUNDS - 1}, taking turns, after one round of each"]
     )

@@ -1,4 +1,4 @@
-"""Time and memory of one video, worker or trial, as their number doubles: level or falling is linear or better."""
+"""Time and memory per video, worker or trial as their number doubles: constant or falling means linear or better."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def by_batch() -> list[Line]:
 
 
 def by_workers() -> list[Line]:
-    """Time of a core, of which there are not more than this machine has, for one video of a fixed global batch."""
+    """Core time per video of a fixed global batch; workers beyond this machine's cores share them."""
     lines = []
     for workers in (1, 2, 4):
         found = rates(workers)
@@ -84,7 +84,7 @@ def by_trials() -> list[Line]:
 
 
 def allocated(way: Callable[[], object]) -> int:
-    """Most bytes of Python's memory that are alive at once."""
+    """Peak of Python's memory, in bytes."""
     tracemalloc.start()
     way()
     most = tracemalloc.get_traced_memory()[1]
@@ -103,12 +103,12 @@ def run(device: str) -> Report:
     file.parent.mkdir(parents=True, exist_ok=True)
     draw(groups, file)
     lines = [line for group in groups.values() for line in group]
-    notes = [f"workers share {GLOBAL_BATCH} videos a step: theirs cost what a smaller batch's do", str(file)]
-    return Report("growth: level or falling is linear or better", "us", lines, notes)
+    notes = [f"workers share {GLOBAL_BATCH} videos per step, so each has a smaller batch, at its cost", str(file)]
+    return Report("growth: constant or falling means linear or better", "us", lines, notes)
 
 
 def draw(groups: dict[str, list[Line]], file: Path) -> None:
-    """A column for each group: time above, memory below."""
+    """Draw a column for each group, with time above and memory below."""
     figure, panels = plt.subplots(2, len(groups), figsize=(3.2 * len(groups), 5), sharex="col", layout="constrained")
     for column, (name, lines) in zip(panels.T, groups.items(), strict=True):
         x = [int(line.name.partition(" ")[0]) for line in lines]
@@ -122,6 +122,6 @@ def draw(groups: dict[str, list[Line]], file: Path) -> None:
             axes.grid(alpha=0.3)
     panels[0, 0].set(ylabel="us each")
     panels[1, 0].set(ylabel="kB each")
-    figure.suptitle("Time and memory of one, as their number doubles: level or falling is linear or better")
+    figure.suptitle("Time and memory of each as their number doubles: constant or falling means linear or better")
     figure.savefig(file, dpi=120)
     plt.close(figure)

@@ -1,8 +1,7 @@
-"""What a Ray that has nothing to do takes from a loop beside it: the same steps while it is at work and while it is
-stopped, in turns.
+"""The cost of an idle Ray: the same training steps while its processes run and while they are stopped, in turns.
 
-It is a whole one: a Train run with its actors, and a Ray Data stream that has come to its end. So this is the limit of
-steps with decoding in a job on Ray, on machines with few cores.
+It has a Train run with its actors, and a Ray Data stream that has ended. So on machines with few cores, this is the
+limit for steps with decoding in a job on Ray.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def stay(folder: str) -> None:
     """A Train run that does nothing until it is killed."""
     from ray_jobs.engine.connect import connect
 
-    os.setsid()  # what it starts is stopped with it
+    os.setsid()  # so that its child processes can be stopped with it
     os.environ["RAY_ADDRESS"] = "local"
     connect(ray_logs=False)
     train({"folder": folder, "data": True, "stay": STAY})
@@ -46,14 +45,14 @@ def start_idle(folder: str) -> Side:
     side = Side(process.pid, lambda: int(Path(folder, "first").exists()))
     while not side.done():
         if not process.is_alive():
-            raise RuntimeError("a Train run must be there all the time, but it has ended")
+            raise RuntimeError("the idle Train run has ended early")
         time.sleep(1)
-    time.sleep(10)  # what started up ends what it had to do
+    time.sleep(10)  # until start-up work is done
     return side
 
 
 def taken(device: str, ray: Side, folder: str) -> dict[str, list[float]]:
-    """Seconds of steps, decoding included, with ``ray`` stopped and with it at work."""
+    """Seconds of each step, with decoding, while ``ray`` is stopped and while it runs."""
     config = settings(device)
     parts = Parts(config, folder, TURNS)
     loader = torch.utils.data.DataLoader(parts, None, collate_fn=dict, num_workers=os.cpu_count() or 1)
@@ -82,6 +81,6 @@ def run(device: str) -> Report:
     views = 2 * batch
     lines = [Line(name, views / mean[name], {"of the first": mean[ALONE] / mean[name]}) for name in mean]
     notes = [
-        f"{count} processes of Ray; means of {TURNS // 2} turns of {STEPS} steps each; S3D-G, {batch} videos a step"
+        f"{count} processes of Ray; means of {TURNS // 2} turns of {STEPS} steps each; S3D-G, {batch} videos per step"
     ]
-    return Report("what an idle Ray takes from a loop, clips (views) a second", "clips/s", lines, notes)
+    return Report("a loop beside an idle Ray, clips (views) per second", "clips/s", lines, notes)

@@ -1,4 +1,4 @@
-"""Retrieval over the features of 13,000 videos, and features' extraction beside the backbone alone."""
+"""Retrieval over the features of 13,000 videos, and feature extraction compared with the backbone alone."""
 
 from __future__ import annotations
 
@@ -49,5 +49,5 @@ def run(device: str) -> Report:
         ),
         Line("the backbone alone on ready tensors", clip["alone"], {}),
     ]
-    notes = [f"the matrix of similarities has {size / 1e6:.0f} MB; bar: features at 0.9 of the backbone's own speed"]
+    notes = [f"the similarity matrix has {size / 1e6:.0f} MB; target: features at 0.9 of the backbone's own speed"]
     return Report("retrieval and features, seconds", "s", lines, notes)

@@ -1,10 +1,10 @@
-"""Scale on paper: what 8 to 512 GPUs need, from times that are measured here, and where it stops scaling.
+"""Predicted scaling: what 8 to 512 GPUs need, computed from times measured here, and where scaling stops.
 
-A step of n workers takes the longest of its parts that overlap (network, decoding) and then those that do not: the
-gather of embeddings and the all-reduce of gradients. Decoding runs where its CPUs are: a decoded video has 6.29 MB at
-the paper's sizes, an encoded one a tenth or less, so on other nodes it costs their network, and the trainer's.
+A step of n workers takes the longest of its overlapping parts (network, decoding) plus the others: the gather of
+embeddings and the all-reduce of gradients. A decoded video has 6.29 MB at the paper's sizes, an encoded one a tenth or
+less. So decoding on other nodes costs network bandwidth, theirs and the trainer's.
 
-On CPUs, the same arithmetic is held against steps of 1, 2 and 4 processes of this machine.
+On CPUs, the same arithmetic is compared with steps of 1, 2 and 4 processes on this machine.
 """
 
 from __future__ import annotations
@@ -29,18 +29,23 @@ from tests.benchmarks.decode import made_shards, rows_of
 from tests.benchmarks.timing import Line, Report, peak_bytes
 from tests.memory import made_clips, memory_batches, on_ranks, tiny_config
 
-H100 = 560.0  # clips/s of a GPU, S3D-G, bfloat16, ready tensors: measured
-NETWORK = 12.5e9  # bytes/s of a node: 100 Gbit/s
-NVLINK = 200e9  # bytes/s that an all-reduce gets within a node
-LATENCY = 30e-6  # seconds of one hop of a collective
+H100 = 560.0  # clips/s per GPU, measured: S3D-G, bfloat16, ready tensors
+NETWORK = 12.5e9  # bytes/s per node: 100 Gbit/s
+NVLINK = 200e9  # bytes/s of an all-reduce within a node
+LATENCY = 30e-6  # seconds per hop of a collective
 GPUS_A_NODE, CPUS_A_GPU_NODE, CPUS_A_CPU_NODE = 8, 192, 64
 BATCH, DECODED = 1024, 2 * 64 * 128 * 128 * 3
 CORES = os.cpu_count() or 1
-GLOBAL_BATCH = 32  # of the steps that are taken here
+GLOBAL_BATCH = 32  # videos per step measured here
 
 
 class Measured(NamedTuple):
-    """Seconds: of a core, to decode a video; of a step's parts on this machine; of a checkpoint. Bytes: of a model."""
+    """Measurements.
+
+    Attributes:
+        decode: core seconds per video. checkpoint: seconds to write one.
+        parameters: number of the model's parameters. encoded: bytes per encoded video.
+    """
 
     decode: float
     checkpoint: float
@@ -67,7 +72,7 @@ def measure() -> Measured:
 
 
 class Step(NamedTuple):
-    """Seconds of a step of all workers, part by part, and what its data costs."""
+    """The seconds of one step's parts, and the CPUs that decode its data."""
 
     network: float
     reduce: float
@@ -80,10 +85,10 @@ class Step(NamedTuple):
 
 
 def step_of(gpus: int, m: Measured, batch: int = BATCH) -> Step:
-    """Of ``gpus``, with as many CPUs decoding as keep them busy.
+    """The step on ``gpus`` GPUs, with as many decoding CPUs as keep them busy.
 
-    The batch is fixed, so each worker's share shrinks: below about 16 clips a GPU is no longer kept busy, which is
-    taken as a floor under its time.
+    The batch is fixed, so each worker's share shrinks. Below about 16 clips, a GPU is no longer busy, so its time does
+    not fall any further.
     """
     clips = 2 * batch / gpus
     network = max(clips, 16) / H100
@@ -105,7 +110,7 @@ def run(device: str) -> Report:
         alone = alone or rate / gpus
         nodes = gpus / GPUS_A_NODE
         cpu_nodes = max(0.0, step.decode_cpus - nodes * (CPUS_A_GPU_NODE - GPUS_A_NODE)) / CPUS_A_CPU_NODE
-        videos = rate / 2 / nodes  # a second and GPU node
+        videos = rate / 2 / nodes  # per second and GPU node
         lines.append(
             Line(
                 f"{gpus} GPUs",
@@ -121,28 +126,28 @@ def run(device: str) -> Report:
             )
         )
     notes = [
-        f"measured here: decoding {1000 * m.decode:.0f} ms of a core a video (two windows), {m.encoded / 1e3:.0f} kB "
-        f"encoded, {DECODED / 1e6:.2f} MB decoded; a checkpoint of {m.parameters / 1e6:.1f}M parameters "
+        f"measured here: {1000 * m.decode:.0f} ms of a core to decode a video (two windows), {m.encoded / 1e3:.0f} kB "
+        f"encoded, {DECODED / 1e6:.2f} MB decoded; a checkpoint of {m.parameters / 1e6:.1f}M parameters takes "
         f"{m.checkpoint:.2f} s",
-        f"taken: {H100:.0f} clips/s a GPU (measured on an H100), {NETWORK / 1e9:g} GB/s of network a node, "
-        f"{BATCH} videos a step",
-        "decoding that a GPU node's own CPUs cannot do belongs on CPU nodes, whose network carries what they decode; "
-        "it stops scaling where a worker's share of the fixed batch no longer fills its GPU (128 and beyond)",
+        f"assumed: {H100:.0f} clips/s per GPU (measured on an H100), {NETWORK / 1e9:g} GB/s of network per node, "
+        f"{BATCH} videos per step",
+        "CPU nodes take the decoding that a GPU node's own CPUs cannot do, and their network carries the result; "
+        "scaling stops where a worker's share of the fixed batch no longer fills its GPU (128 and beyond)",
         *checked(),
     ]
-    return Report("clips/s of S3D-G at the paper's sizes, on paper", "clips/s", lines, notes)
+    return Report("clips/s of S3D-G at the paper's sizes, predicted", "clips/s", lines, notes)
 
 
 def checked() -> list[str]:
-    """The arithmetic beside steps of 1, 2 and 4 processes here: clips/s predicted and measured."""
+    """Predicted and measured steps of 1, 2 and 4 processes on this machine."""
     found = {ranks: rates(ranks) for ranks in (1, 2, 4)}
     one = found[1]["step"]
     notes = []
     for ranks, parts in found.items():
         shared = max(1.0, ranks / CORES)  # processes take turns on the cores
         predicted = one / ranks * shared + parts["reduce"] + parts["gather"]
-        told = f"{ranks} process(es) on {CORES} cores: predicted {1000 * predicted:.0f} ms a step"
-        notes.append(f"{told}, measured {1000 * parts['step']:.0f} ms ({parts['step'] / predicted:.2f} of it)")
+        text = f"{ranks} process(es) on {CORES} cores: predicted {1000 * predicted:.0f} ms per step"
+        notes.append(f"{text}, measured {1000 * parts['step']:.0f} ms ({parts['step'] / predicted:.2f} of it)")
     return notes
 
 
@@ -160,7 +165,7 @@ def _config() -> Config:
 
 
 def _steps(steps: int = 8) -> dict[str, float]:
-    """Seconds of a step, of its all-reduce and of its gather, and bytes of memory that it takes, on this rank."""
+    """Seconds of a step, of its all-reduce and of its gather, and its bytes of memory, on this rank."""
     from paramcrop import dist
     from paramcrop.data.batch import shard_batch
 

@@ -1,6 +1,6 @@
-"""Two programs that share a machine slice by slice: one is at work, all processes of the other are stopped.
+"""Compare two programs in time slices: while one runs, all processes of the other are stopped.
 
-A shared machine changes by a third within a minute, so programs that run one after the other cannot be compared.
+The speed of a shared machine changes by a third within a minute, so runs one after the other cannot be compared.
 """
 
 from __future__ import annotations
@@ -13,22 +13,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-SLICE = 3.0  # seconds; Ray Data alone came out far slower so than run by run; why is not known
-LOOK = 0.05
-WARM = 20  # steps before the first slice: by then as much is decoded ahead as will be
+SLICE = 3.0  # seconds; Ray Data alone measured far slower in slices than in separate runs, for an unknown reason
+LOOK = 0.05  # seconds between two looks
+WARM = 20  # steps before the first slice, until the buffers of decoded data are full
 
 
 class Side(NamedTuple):
-    """A program that is at work: its session, of its own, and how many steps it has done."""
+    """A running program: its session, which it shares with no other, and its number of finished steps."""
 
     session: int
     done: Callable[[], int]
 
 
 def in_slices(start: dict[str, Callable[[], Side]], steps: int) -> dict[str, float]:
-    """Start each, up to its first steps; then take turns until all have ``steps`` more than one, and end all.
+    """Start each program, then let them take turns until each has done ``steps`` more steps than one, and end all.
 
-    -> of each, the mean seconds of those steps, in which it was at work.
+    Returns:
+        The mean seconds per step of each, counting only the time in which it ran.
 
     Raises:
         RuntimeError: a program ended before it had done its steps.
@@ -56,10 +57,10 @@ def warm_up(name: str, side: Side) -> None:
 
 
 def work(name: str, side: Side, before: int, worked: float, ends: list[float]) -> float:
-    """One slice -> seconds at work so far; the ends of its steps are added, in the same seconds.
+    """Run one slice and append the end times of its steps to ``ends`` -> seconds of running time so far.
 
     Args:
-        before: steps done before the first slice. worked: seconds at work before this one.
+        before: steps done before the first slice. worked: seconds of running time before this slice.
     """
     send(side, signal.SIGCONT)
     start = time.monotonic()
@@ -73,11 +74,11 @@ def work(name: str, side: Side, before: int, worked: float, ends: list[float]) -
 
 def check(name: str, side: Side) -> None:
     if not processes(side):
-        raise RuntimeError(f"{name} must be at work for all its steps, but it has ended")
+        raise RuntimeError(f"{name} has ended before it had done its steps")
 
 
 def lines_in(file: Path) -> int:
-    """How many steps a program has written down."""
+    """The number of steps that a program has recorded."""
     return file.read_text().count("\n") if file.exists() else 0
 
 
@@ -88,7 +89,7 @@ def send(side: Side, number: signal.Signals) -> None:
 
 
 def processes(side: Side) -> list[int]:
-    """Those of a session that have not ended; its first one even before it has made it."""
+    """The live processes of a session, and its first process even before it has created the session."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""How long a user waits before anything begins: help, dry run, import."""
+"""The time until a command responds: help, dry run, import."""
 
 from __future__ import annotations
 
@@ -32,4 +32,4 @@ def run(device: str) -> Report:
         Line(name, value, {"limit": limits[name], "of it": value / limits[name]} if name in limits else {})
         for name, value in seconds.items()
     ]
-    return Report("start-up, seconds", "s", lines, ["the last limit: torch's own import + 0.3 s"])
+    return Report("start-up, seconds", "s", lines, ["the last limit is torch's own import + 0.3 s"])

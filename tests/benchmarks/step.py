@@ -1,6 +1,6 @@
-"""The whole job on Ray beside a bare PyTorch loop with the same model: ready tensors, then decoding on both sides.
+"""The job on Ray compared with a bare PyTorch loop with the same model: on ready tensors, then with decoding.
 
-On ready tensors, also beside SimCLR put together from lightly's parts with the same backbone.
+On ready tensors, there is also SimCLR built from lightly's parts with the same backbone.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from tests.benchmarks.slices import SLICE, WARM, Side, in_slices, lines_in
 from tests.benchmarks.timing import Line, Report, settle
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS, FED_STEPS = 12, 30  # more with decoding: two programs are less even than loops
-EPOCH, LASTING = 32, 320  # steps: who is ahead goes on until the other is done
+STEPS, FED_STEPS = 12, 30  # more with decoding, where the times of two programs vary more
+EPOCH, LASTING = 32, 320  # steps; long enough for the faster program to run until the slower one is done
 PEER = "ready tensors: lightly's SimCLR parts (peer)"
 LIMIT = "ready tensors: a bare loop (limit)"
 OURS = "ready tensors: ours, whole"
@@ -47,13 +47,13 @@ JOB = "decoding: the job on Ray"
 
 
 def settings(device: str) -> Config:
-    """The paper's sizes; on CPUs a batch that they can take."""
+    """The paper's sizes, with a smaller batch on CPUs."""
     batch = 4 if device == "cpu" else 64
     return load_config("k400_simclr_s3dg", None, [f"train.global_batch={batch}", f"train.device={device}"])
 
 
 def bare_steps(config: Config, batches: Iterable[Batch], device: str) -> Iterator[float]:
-    """Seconds of each of our own steps, without anything around it."""
+    """Seconds of each of our own steps in a bare loop."""
     place = torch.device(device)
     model = build_model(config, place)
     optimizer = build_optimizer(config, model.policy, model.method)
@@ -65,9 +65,9 @@ def bare_steps(config: Config, batches: Iterable[Batch], device: str) -> Iterato
 
 
 def taking_turns(config: Config, ready: Batch, device: str) -> dict[str, float]:
-    """Median seconds of a step of ``pretrain``, with its checks, record and metrics, and of others, one after another.
+    """Median seconds of a step of ``pretrain``, with its checks, record and metrics, and of the other loops.
 
-    The others' steps are taken where ``pretrain`` asks for its next batch, so that all have the same machine.
+    The other loops take a step whenever ``pretrain`` asks for its next batch, so that conditions are equal for all.
     """
     others = {PEER: lightly_steps(config, ready, device), LIMIT: bare_steps(config, itertools.repeat(ready), device)}
     taken: dict[str, list[float]] = {name: [] for name in (*others, OURS)}
@@ -81,7 +81,7 @@ def taking_turns(config: Config, ready: Batch, device: str) -> dict[str, float]:
             yield ready._replace(position=rows, epoch=torch.zeros_like(rows))
             taken[OURS].append(now(device) - begun)
 
-    # One step more than is timed: the loop does not come back for the last.
+    # One step more than is timed: after its last step, the loop does not ask for another batch.
     settings = config.train.model_copy(update={"max_steps": STEPS + 1})
     short = config.model_copy(update={"train": settings, "run": config.run.model_copy(update={"log_every": 1})})
     with tempfile.TemporaryDirectory() as folder:
@@ -95,7 +95,7 @@ def now(device: str) -> float:
 
 
 class Parts(torch.utils.data.Dataset[dict[str, Any]]):
-    """Global batches of a folder's videos, so many ``times`` over, decoded where they are asked for."""
+    """Global batches of a folder's videos, ``times`` times over, decoded in the process that asks for them."""
 
     def __init__(self, config: Config, folder: str, times: int = 1) -> None:
         self.spec, self.batch = build_clip_spec(config), config.train.global_batch
@@ -110,8 +110,8 @@ class Parts(torch.utils.data.Dataset[dict[str, Any]]):
 
 
 def fed_loop(config: Config, folder: str, device: str, counted: Path) -> None:
-    """The bare loop with torch's DataLoader, a process of it for each core; a line in ``counted`` after each step."""
-    os.setsid()  # what it starts is stopped with it
+    """The bare loop with torch's DataLoader, one process per core; writes a line to ``counted`` after each step."""
+    os.setsid()  # so that its child processes can be stopped with it
     parts = Parts(config, folder, LASTING // EPOCH)
     loader = torch.utils.data.DataLoader(parts, None, collate_fn=dict, num_workers=os.cpu_count() or 1)
     with counted.open("w", buffering=1) as file:
@@ -127,7 +127,7 @@ def start_loop(config: Config, folder: str, device: str, runs: Path) -> Side:
 
 
 def spawned(loop: Callable[..., None], config: Config, folder: str, device: str, *rest: object) -> SpawnProcess:
-    """A process at work on ``loop``, with the environment that a job's workers have."""
+    """A process that runs ``loop`` with the environment of a job's workers."""
     process = multiprocessing.get_context("spawn").Process(target=loop, args=(config, folder, device, *rest))
     before = dict(os.environ)
     os.environ |= KEEP_MEMORY if device == "cpu" else {}
@@ -149,14 +149,14 @@ def start_job(config: Config, folder: str, device: str, runs: Path) -> Side:
 
 
 def decoding(config: Config, device: str) -> dict[str, float]:
-    """Seconds of a step with decoding on both sides, over steps that take turns in slices; means, waits included."""
+    """Mean seconds of a step with decoding, waits included; both sides take turns in slices."""
     with made_shards(config.train.global_batch * EPOCH) as (folder, _), tempfile.TemporaryDirectory() as runs:
         given = config, folder, device, Path(runs)
         return in_slices({FED: partial(start_loop, *given), JOB: partial(start_job, *given)}, FED_STEPS)
 
 
 def lightly_steps(config: Config, batch: Batch, device: str) -> Iterator[float]:
-    """Seconds of steps of lightly's projection head and loss on our backbone, random crops by our policy, SGD."""
+    """Seconds of each step with lightly's projector and loss on our backbone, our random crops, and SGD."""
     from lightly.loss import NTXentLoss
     from lightly.models.modules import SimCLRProjectionHead
 
@@ -187,11 +187,11 @@ def run(device: str) -> Report:
     fed = decoding(config, device)
     lines = [Line(name, views / seconds, {"of the limit": steps[LIMIT] / seconds}) for name, seconds in steps.items()]
     lines += [Line(name, views / seconds, {"of the limit": fed[FED] / seconds}) for name, seconds in fed.items()]
-    size = f"S3D-G, {config.train.global_batch} videos a step, views of 16 x 112 x 112"
+    size = f"S3D-G, {config.train.global_batch} videos per step, views of 16 x 112 x 112"
     notes = [
         f"{size}; on ready tensors medians of {STEPS} steps, taking turns; with decoding means of {FED_STEPS}, the two "
         f"programs taking turns of {SLICE:.0f} s after {WARM} steps",
-        "with decoding, both programs are told to keep their memory (malloc's settings), as the job's workers are",
-        "bars: 0.95 on ready tensors, 0.90 with decoding",
+        "with decoding, malloc keeps freed memory in both programs, as in the job's workers",
+        "targets: 0.95 on ready tensors, 0.90 with decoding",
     ]
-    return Report("a training step, clips (views) a second", "clips/s", lines, notes)
+    return Report("a training step, clips (views) per second", "clips/s", lines, notes)

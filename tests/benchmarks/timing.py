@@ -1,4 +1,4 @@
-"""Measuring two or more ways of doing a thing in one run, taking turns; only their ratios mean something."""
+"""Measure two or more ways of doing the same thing in one run, in turns; only their ratios are meaningful."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 class Line(NamedTuple):
-    """One way: seconds (or whatever ``unit`` says) at the median, and what else was measured of it."""
+    """One way: its median, in the ``unit`` of the report, and further measurements."""
 
     name: str
     value: float
@@ -19,7 +19,7 @@ class Line(NamedTuple):
 
 
 class Report(NamedTuple):
-    """A table: ``unit`` of the values, whether less is better, and what is to be read from it, a line each."""
+    """A table: its title, the ``unit`` of the values, a line for each way, and notes for the reader."""
 
     title: str
     unit: str
@@ -28,7 +28,7 @@ class Report(NamedTuple):
 
 
 def take_turns(ways: Mapping[str, Callable[[], object]], rounds: int, device: str = "cpu") -> dict[str, float]:
-    """Median seconds of each, after one round that does not count."""
+    """The median seconds of each way, after one round that does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds + 1):
         for name, way in ways.items():
@@ -42,13 +42,13 @@ def take_turns(ways: Mapping[str, Callable[[], object]], rounds: int, device: st
 
 
 def settle(device: str) -> None:
-    """Wait for what a GPU still does."""
+    """Wait until the GPU is idle."""
     if device == "cuda":
         torch.cuda.synchronize()
 
 
 def peak_bytes(way: Callable[[], object], device: str = "cpu") -> int:
-    """Most bytes of tensors that are alive at once, beyond those that were before."""
+    """The peak of the bytes in tensors, above those that exist before the call."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

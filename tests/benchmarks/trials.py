@@ -1,7 +1,7 @@
-"""Where a trial's time goes besides training and evaluating: four small trials of a real sweep, part by part.
+"""Where the time of a trial goes, besides training and evaluating: four small trials of a real sweep, part by part.
 
-Then the same steps in a bare loop, with a thread of torch and a process of a DataLoader, as a trial here has one core
-to train and one to decode with: how long that waits for data.
+Then the waits for data of the same steps in a bare loop, with one torch thread and one DataLoader process, because a
+trial here has one core for training and one for decoding.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tests.benchmarks.step import Parts, bare_steps, spawned
 from tests.benchmarks.timing import Line, Report
 
 ROOT = Path(__file__).resolve().parents[2]
-TRIALS, STEPS = 4, 1120  # of more than 100 s each
+TRIALS, STEPS = 4, 1120  # trials of more than 100 s
 BARE_STEPS = 280
 TRAINING = "training: steps, record, a checkpoint every eight"
 
@@ -63,17 +63,17 @@ def run(device: str) -> Report:
     lines.append(Line("the command, whole", end - start, {"of it training and evaluating": busy / (end - start)}))
     lines.append(Line(f"a bare loop and a DataLoader: waiting for data, {STEPS} steps", bare_waits(device), {}))
     return Report(
-        "a trial's time, s (mean of four)", "s", lines, ["bar: 0.85 of the command is training and evaluating"]
+        "a trial's time, s (mean of four)", "s", lines, ["target: training and evaluating take 0.85 of the command"]
     )
 
 
 def _parts(run: Path, begun: float, ended: float) -> dict[str, float]:
-    """Seconds, part by part, by what the run and the trial wrote down."""
+    """The seconds of each part, from the records of the run and the trial."""
     history = read_lines(run / "history.jsonl")
     at = {line["event"]: line["time"] for line in history}
-    spans = itertools.pairwise(read_metrics(run))  # the first line's wait is that for the first batch
+    spans = itertools.pairwise(read_metrics(run))  # the first line's wait is for the first batch
     waited = sum(64 * (b["step"] - a["step"]) / b["clips_per_s"] * b["data_wait"] for a, b in spans)
-    first = (run / "crops" / "step=0000000.npz").stat().st_mtime  # taken when the first batch is there
+    first = (run / "crops" / "step=0000000.npz").stat().st_mtime  # written when the first batch arrives
     last = max(folder.stat().st_mtime for folder in (run / "checkpoints").iterdir())
     return {
         "the trial's own start": at["running"] - begun,
@@ -87,17 +87,17 @@ def _parts(run: Path, begun: float, ended: float) -> dict[str, float]:
 
 
 def bare_waits(device: str) -> float:
-    """Seconds that a bare loop waits in as many steps as a trial has, after the first batch."""
+    """Seconds that a bare loop waits for data in the steps of a trial, after the first batch."""
     config = load_config("demo", None, [f"train.device={device}"])
     with tempfile.TemporaryDirectory() as folder:
         data = cached_dataset(Path(folder), config.data.clip_frames, config.data.clip_size, MADE_UP_VIDEOS)
-        told = Path(folder, "waited")
-        process = spawned(bare_loop, config, data, device, told)
+        waited = Path(folder, "waited")
+        process = spawned(bare_loop, config, data, device, waited)
         process.join()
-        return float(told.read_text()) * STEPS / BARE_STEPS
+        return float(waited.read_text()) * STEPS / BARE_STEPS
 
 
-def bare_loop(config: Config, folder: str, device: str, told: Path) -> None:
+def bare_loop(config: Config, folder: str, device: str, waited: Path) -> None:
     torch.set_num_threads(1)
     times = math.ceil((BARE_STEPS + 2) * config.train.global_batch / MADE_UP_VIDEOS)
     loader = torch.utils.data.DataLoader(Parts(config, folder, times), None, collate_fn=dict, num_workers=1)
@@ -113,4 +113,4 @@ def bare_loop(config: Config, folder: str, device: str, told: Path) -> None:
 
     for _ in itertools.islice(bare_steps(config, batches(), device), BARE_STEPS + 1):
         continue
-    told.write_text(f"{sum(waits[1:])}")
+    waited.write_text(f"{sum(waits[1:])}")

@@ -1,4 +1,4 @@
-"""A command in the background, its processes, and how far its run is: what is needed to kill it at the right moment."""
+"""Run a command in the background, and find its processes and its progress, to kill it at the right moment."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tests.memory import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMED = ("clips_per_s", "data_wait")
-STEPS = 24  # of a run of ``write_space``
+STEPS = 24  # steps of a run of ``write_space``
 
 
 class Command:
-    """`python ray_jobs/<script> arguments`, with a home of its own, started at once."""
+    """`python ray_jobs/<script> arguments` with its own home; it starts at once."""
 
     def __init__(self, home: Path, script: str, *arguments: str, env: dict[str, str] | None = None) -> None:
         self.home, self.output, self.started = home, home / f"{time.time_ns()}.txt", time.monotonic()
@@ -51,14 +51,14 @@ class Command:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.kill_all()
-            raise AssertionError(f"must end within {seconds} s, but did not:\n{self.text[-3000:]}") from None
+            raise AssertionError(f"has not ended within {seconds} s:\n{self.text[-3000:]}") from None
 
     def until(self, true: Callable[[], object], seconds: float = 120) -> None:
-        """Wait for something to be so while the command runs."""
+        """Wait until a condition is true while the command runs."""
         end = time.monotonic() + seconds
         while not true():
             assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.text[-3000:]}"
-            assert time.monotonic() < end, f"nothing within {seconds} s:\n{self.text[-3000:]}"
+            assert time.monotonic() < end, f"not true within {seconds} s:\n{self.text[-3000:]}"
             time.sleep(0.02)
 
     def pids(self, title: str = "") -> list[int]:
@@ -69,14 +69,14 @@ class Command:
                 mine = f"PARAMCROP_HOME={self.home}\0".encode() in (folder / "environ").read_bytes() + b"\0"
                 if mine and title.encode() in (folder / "cmdline").read_bytes():
                     found.append(int(folder.name))
-            except OSError:  # it has just ended, or is not ours
+            except OSError:  # it has just ended, or belongs to another user
                 continue
         return found
 
     def kill(self, *pids: int) -> None:
-        assert pids, "there must be a process to kill"
+        assert pids, "there is no process to kill"
         for pid in pids:
-            with suppress(ProcessLookupError):  # it ended with another of them
+            with suppress(ProcessLookupError):  # it ended together with another one
                 os.kill(pid, signal.SIGKILL)
 
     def kill_all(self) -> None:
@@ -90,7 +90,7 @@ def steps_done(folder: Path) -> int:
 
 
 def left(folder: Path) -> dict[str, Any]:
-    """All that a run leaves and that does not depend on the clock."""
+    """Everything that a run leaves, except what depends on the clock."""
     newest, _ = newest_checkpoint(folder)
     assert newest is not None
     crops = {path.name: dict(np.load(path)) for path in sorted((folder / "crops").iterdir())}
@@ -104,13 +104,13 @@ def left(folder: Path) -> dict[str, Any]:
 
 
 def without_a_cluster() -> dict[str, str]:
-    """This environment, in which the command starts a Ray of its own."""
+    """This environment, changed so that the command starts its own Ray."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     return kept | {"RAY_ADDRESS": "local", "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 def write_space(file: Path, epochs: int = 0, **fields: Any) -> str:
-    """A space of runs of 24 tiny steps, or of ``epochs`` with four each, judged by validation on the made-up set."""
+    """A space whose runs have 24 tiny steps, or ``epochs`` of four, with validation on the synthetic set."""
     settings = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in TINY)}
     length = {"train.epochs": epochs, "train.global_batch": 64} if epochs else {"train.max_steps": STEPS}
     settings |= length | {"run.log_every": 1}

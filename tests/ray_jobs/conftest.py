@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Head:
-    """A Ray head on loopback, behind a token, started from the clone's folder; ``env`` is what its users need."""
+    """A Ray head on loopback with a token, started from the clone's folder; its users need the environment ``env``."""
 
     address: str
     env: dict[str, str]
@@ -34,7 +34,7 @@ class Head:
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    folder = Path(tempfile.mkdtemp(prefix="pc"))  # short: Ray's sockets lie below it
+    folder = Path(tempfile.mkdtemp(prefix="pc"))  # short, because the paths of Ray's sockets below it are limited
     home = folder / "home"
     home.mkdir()
     env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
@@ -49,7 +49,7 @@ def head() -> Iterator[Head]:
     port, dashboard = free_port(), free_port()
     start = ["ray", "start", "--head", "--block", f"--port={port}", "--num-cpus=2", f"--temp-dir={folder}/ray"]
     start += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--object-store-memory=500000000"]
-    # The agent that takes jobs: another Ray's, killed a moment ago, may still hold its usual port.
+    # The port of the job agent: the usual one may still be in use by a Ray that was just killed.
     start += [f"--dashboard-agent-listen-port={free_port()}"]
     log = (folder / "head.log").open("w")
     process = subprocess.Popen(start, env=env, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
@@ -78,4 +78,4 @@ def wait_for(port: int, process: subprocess.Popen[bytes], seconds: float = 60) -
             if s.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.5)
-    raise RuntimeError(f"the Ray head must listen on port {port} within {seconds} s, but exited with {process.poll()}")
+    raise RuntimeError(f"the Ray head does not listen on port {port} after {seconds} s; exit code: {process.poll()}")

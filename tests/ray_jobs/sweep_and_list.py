@@ -1,4 +1,4 @@
-"""sweep.py's arguments -> its sweep, and then, from the same driver, what is still alive in the cluster."""
+"""Run a sweep with the arguments of sweep.py, then list, from the same driver, what is still alive in the cluster."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ray_jobs.sweep.command import main
 
 
 def alive() -> dict[str, list[str]]:
-    """Without the actors that Ray Data keeps for the whole cluster, whose names begin with "_"."""
+    """Live actors and placement groups, without those that Ray Data keeps for the cluster (names starting with "_")."""
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address  # another Ray may run on this machine
     living = [str(actor.class_name) for actor in list_actors() if actor.state != "DEAD"]
     actors = [name for name in living if not name.startswith("_")]
@@ -35,6 +35,6 @@ if __name__ == "__main__":
         code = error.exit_code
     end = time.monotonic() + 30
     while ray.is_initialized() and any(alive().values()) and time.monotonic() < end:
-        time.sleep(0.5)  # what goes out of scope ends in its own time
+        time.sleep(0.5)  # actors end some time after they go out of scope
     print(f"alive: {json.dumps(alive() if ray.is_initialized() else {})}")
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""The command as its user meets it, short of starting Ray."""
+"""The command line of pretraining, without starting Ray."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_help_lists_every_option_quickly(tmp_path: Path) -> None:
         assert f"  {key}=" in done.stdout
 
 
-def test_dry_run_prints_the_figures_and_touches_nothing(tmp_path: Path) -> None:
+def test_dry_run_prints_the_key_figures_and_writes_nothing(tmp_path: Path) -> None:
     done = pretrain(tmp_path, "--dry-run", "train.global_batch=64", "optim.lr_scale=views/256")
     assert done.returncode == 0
     assert "effective learning rate 0.025" in done.stdout
@@ -71,14 +71,14 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, arguments: tuple[
     assert done.stderr.count("\n") == 1
 
 
-def test_a_split_that_the_data_does_not_have_is_named(tmp_path: Path, shards: tuple[str, Manifest]) -> None:
+def test_the_error_names_a_missing_split(tmp_path: Path, shards: tuple[str, Manifest]) -> None:
     done = pretrain(tmp_path, "--dry-run", f"data.shards={shards[0]}", "data.split=train")
     assert done.returncode == 0 and "48 videos" in done.stdout and "run id " in done.stdout
     done = pretrain(tmp_path, f"data.shards={shards[0]}", "data.split=test")
     assert (done.returncode, done.stderr) == (2, "error: the split must be one of train, but is 'test'\n")
 
 
-def test_rows_of_a_block_divide_the_batch_and_stay_in_a_block() -> None:
+def test_rows_per_block_divide_the_batch_and_fit_in_a_block() -> None:
     paper = ClipSpec()
     row = 2 * 64 * 128 * 128 * 3
     for batch in (1, 7, 16, 20, 64, 128, 997):

@@ -1,4 +1,4 @@
-"""evaluate.py as its user meets it: its one-line mistakes, then on Ray, with an evaluator killed on the way."""
+"""The command line of evaluation: its one-line errors, then a run on Ray in which an evaluator is killed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TRAINING = ("epochs=8", "batch=16")
 
 @pytest.fixture
 def home(tiny_run: Path, tmp_path: Path) -> Path:
-    """A home in which the tiny run lies under runs/."""
+    """A home with the tiny run under runs/."""
     shutil.copytree(tiny_run, tmp_path / "runs" / "tiny", ignore=shutil.ignore_patterns("evaluations", "features"))
     return tmp_path
 
@@ -76,7 +76,7 @@ def test_help_is_quick_and_needs_no_torch() -> None:
     assert "paper-retrieval-10clip" in done.stdout and done.stdout.splitlines()[-1] == "[]"
 
 
-def test_every_evaluation_is_asked_for_once(tiny_run: Path, labelled: str) -> None:
+def test_every_evaluation_is_requested_once(tiny_run: Path, labelled: str) -> None:
     arguments = parse_arguments(
         ["--run", "x", "--data", f"a={labelled}", "--seeds", "0,1", "--baseline", "random-init", "pixels"], ""
     )
@@ -87,7 +87,7 @@ def test_every_evaluation_is_asked_for_once(tiny_run: Path, labelled: str) -> No
     assert len({job.eval_id for job in jobs}) == len(jobs)
 
 
-def test_what_changes_an_evaluation_changes_its_id_and_nothing_else_does(tiny_run: Path, labelled: str) -> None:
+def test_an_evaluations_id_changes_exactly_when_the_evaluation_does(tiny_run: Path, labelled: str) -> None:
     job = make_job(tiny_run, labelled, "paper-finetune")
     changed = [
         make_job(tiny_run, labelled, "paper-linear"),
@@ -101,7 +101,7 @@ def test_what_changes_an_evaluation_changes_its_id_and_nothing_else_does(tiny_ru
     elsewhere = _with(job, run="/elsewhere", folder="/other", checkpoint="/c", dataset="another name")
     workers = _with(job, config=job.config | {"train": job.config["train"] | {"workers": 4}})
     assert job.eval_id == elsewhere.eval_id == workers.eval_id
-    assert job.eval_id == "76dbf75f0ff4"  # known: it must never change by accident
+    assert job.eval_id == "76dbf75f0ff4"  # golden: it must never change by accident
 
 
 def _with(job: Job, **fields: Any) -> Job:
@@ -111,7 +111,7 @@ def _with(job: Job, **fields: Any) -> Job:
 
 
 @pytest.mark.ray
-def test_an_evaluator_killed_in_mid_fine_tune_ends_with_the_same_result(home: Path, labelled: str) -> None:
+def test_an_evaluator_killed_during_fine_tuning_gives_the_same_result(home: Path, labelled: str) -> None:
     arguments = ["--run", "tiny", "--data", f"made-up={labelled}", "--task", "made-up/finetune", "made-up/retrieval"]
     arguments += ["--set", *SMALL, *TRAINING]
     folder = home / "runs" / "tiny"

@@ -1,6 +1,6 @@
-"""Faults of clusters: nodes that are taken away, stores that are away, runs in a bucket; and what is left alive.
+"""Faults of clusters: preempted nodes, unreachable stores, runs in a bucket; and that nothing stays alive.
 
-Ray nodes are processes of this machine (``ray.cluster_utils.Cluster``); the bucket is a server that speaks S3.
+Ray nodes are processes on this machine (``ray.cluster_utils.Cluster``); the bucket is on a local S3 server.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.ray_jobs.commands import ROOT, Command, left, steps_done
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-MEMORY = 200 * 2**20  # of a node's object store
+MEMORY = 200 * 2**20  # bytes of a node's object store
 SETTINGS = (
     *("train.max_steps=48", "run.checkpoint_epochs=1", "run.log_every=1", "optim.name=lars", "augment.jitter=0.8"),
     *("train.threads=1", "train.max_restarts=0"),
@@ -42,12 +42,12 @@ ray.init(address="auto", log_to_driver=False)
 living = [a["ActorClassName"] for a in actors().values() if a["State"] != "DEAD"]
 groups = [g["placement_group_id"] for g in ray.util.placement_group_table().values() if g["state"] != "REMOVED"]
 print(json.dumps({"actors": [name for name in living if not name.startswith("_")], "groups": groups}))
-"""  # from Ray's own memory: its dashboard's port may be another cluster's
+"""  # from Ray's control store, because the dashboard's port may belong to another cluster
 
 
 @contextmanager
 def cluster_of(*cpus: int) -> Iterator[Cluster]:
-    """A head with one CPU, and nodes with so many."""
+    """A head with one CPU, and nodes with these numbers of CPUs."""
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
     os.environ |= {"RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1"}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": MEMORY})
@@ -66,7 +66,7 @@ def environment(cluster: Cluster) -> dict[str, str]:
 
 
 def alive(cluster: Cluster) -> dict[str, list[str]]:
-    """Actors and placement groups that are left a moment after a command's end."""
+    """Actors and placement groups that are still alive some time after a command's end."""
     end = time.monotonic() + 30
     while True:
         done = subprocess.run([sys.executable, "-c", ALIVE], env=environment(cluster), capture_output=True, text=True)
@@ -76,16 +76,16 @@ def alive(cluster: Cluster) -> dict[str, list[str]]:
 
 
 def start(home: Path, *more: str, env: dict[str, str] | None = None) -> tuple[Command, Path]:
-    """The command, and its run's folder as soon as it is there."""
+    """Start the command and wait for its run's folder."""
     command = Command(home, "pretrain.py", "run.storage=runs", *SETTINGS, *more, env=env)
     command.until(lambda: any((home / "runs").glob("demo-*[0-9a-f]")))
     return command, next((home / "runs").glob("demo-*[0-9a-f]"))
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What an undisturbed run leaves."""
-    command, folder = start(tmp_path_factory.mktemp("whole"))
+    command, folder = start(tmp_path_factory.mktemp("undisturbed"))
     assert command.wait() == 0, command.text[-3000:]
     return left(folder)
 
@@ -98,8 +98,8 @@ def spot_watch() -> Any:
     return module
 
 
-def test_a_drained_node_costs_no_step_and_counts_as_no_failure(tmp_path: Path, whole: dict[str, Any]) -> None:
-    """train.max_restarts is 0. The notice leads to a checkpoint within the epoch; then the node goes."""
+def test_a_drained_node_costs_no_step_and_counts_as_no_failure(tmp_path: Path, expected: dict[str, Any]) -> None:
+    """train.max_restarts is 0. After the notice, the run saves a checkpoint within the epoch; then the node goes."""
     with cluster_of(2) as cluster:
         node = next(iter(cluster.worker_nodes))
         command, folder = start(tmp_path, "train.cpus_per_worker=1.5", env=environment(cluster))
@@ -117,12 +117,12 @@ def test_a_drained_node_costs_no_step_and_counts_as_no_failure(tmp_path: Path, w
         back = starts[-1]["time"] - at
         print(f"\ndrained: checkpoint at step {step} {noticed:.1f} s after the notice, workers back after {back:.1f} s")
         assert len(starts) == 2 and starts[-1]["step"] >= step
-        assert left(folder) == whole
+        assert left(folder) == expected
         assert alive(cluster) == {"actors": [], "groups": []}
 
 
 def test_two_nodes_train_and_evaluate_with_shards_runs_and_results_in_a_bucket(tmp_path: Path) -> None:
-    """One worker on each, and nothing shared but the bucket; as two workers of one machine with a shared folder."""
+    """One worker per node, sharing only the bucket, gives the same run as two workers on one machine."""
     with s3_server():
         data = f"{NAME}/{tmp_path.name}/shards"
         make_dataset(data, count=256, frames=32, height=48, width=64)
@@ -133,8 +133,8 @@ def test_two_nodes_train_and_evaluate_with_shards_runs_and_results_in_a_bucket(t
             assert command.wait(400) == 0, command.text[-3000:]
             uri = next(w for w in command.text.split() if w.startswith(f"{NAME}/{tmp_path.name}/runs/demo-"))
             tasks = ("--task", "retrieval", "--as-pretrained")
-            judged = Command(tmp_path / "remote", "evaluate.py", "--run", uri, *tasks, env=environment(cluster))
-            assert judged.wait(300) == 0, judged.text[-3000:]
+            evaluation = Command(tmp_path / "remote", "evaluate.py", "--run", uri, *tasks, env=environment(cluster))
+            assert evaluation.wait(300) == 0, evaluation.text[-3000:]
             assert alive(cluster) == {"actors": [], "groups": []}
         again = Command(tmp_path / "remote", "pretrain.py", *line)
         assert again.wait(60) == 0 and f"already finished: {uri}" in again.text
@@ -150,8 +150,8 @@ def test_two_nodes_train_and_evaluate_with_shards_runs_and_results_in_a_bucket(t
         assert found["crops"] == expected["crops"] and found["weights"] == expected["weights"]
 
 
-def test_a_run_in_a_bucket_survives_a_killed_driver_and_a_store_that_is_away(
-    tmp_path: Path, whole: dict[str, Any]
+def test_a_run_in_a_bucket_survives_a_killed_driver_and_an_unreachable_store(
+    tmp_path: Path, expected: dict[str, Any]
 ) -> None:
     with s3_server() as keys:
         storage = f"{NAME}/{tmp_path.name}/runs"
@@ -168,7 +168,7 @@ def test_a_run_in_a_bucket_survives_a_killed_driver_and_a_store_that_is_away(
         command.until(lambda: newest() >= "epoch=0001")
         port = keys["AWS_ENDPOINT_URL"].rpartition(":")[2]
         server = int(subprocess.run(["pgrep", "-f", f"moto.server.*-p {port}"], capture_output=True, text=True).stdout)
-        os.kill(server, signal.SIGSTOP)  # it does not answer
+        os.kill(server, signal.SIGSTOP)  # it stops answering
         time.sleep(25)
         os.kill(server, signal.SIGCONT)
         command.until(lambda: newest() >= "epoch=0003", 240)
@@ -183,5 +183,5 @@ def test_a_run_in_a_bucket_survives_a_killed_driver_and_a_store_that_is_away(
         back, step = starts[-1]["time"] - at, starts[-1]["step"]
         print(f"\nbucket: driver killed, workers back {back:.1f} s later, from step {step}")
         assert starts[-1]["step"] >= 24
-        assert left(place.folder) == whole
+        assert left(place.folder) == expected
         assert newest_checkpoint(place.folder)[0] is not None

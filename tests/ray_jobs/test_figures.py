@@ -1,4 +1,4 @@
-"""figures.py as its user meets it; it needs no Ray."""
+"""The command line of figures, which needs no Ray."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ray Data against the plain reader: same samples, same order, dealt out in turn."""
+"""Ray Data against the plain reader: the same samples in the same order, dealt to the workers in turn."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def local_ray() -> Iterator[None]:
 
 
 def dealt(folder: str, manifest: Manifest, workers: int, timeout: float = 60) -> list[list[dict[str, Any]]]:
-    """The batches each of ``workers`` gets, over all epochs."""
+    """The batches that each of ``workers`` gets, over all epochs."""
     batch = GLOBAL // workers
     block_rows = rows_per_block(batch, SPEC)
     decoding = Decoding(block_rows, timeout, decoders=workers)
@@ -63,7 +63,7 @@ def dealt(folder: str, manifest: Manifest, workers: int, timeout: float = 60) ->
 
 @pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize("workers", [1, 2])
-def test_global_batches_are_the_plain_readers(shards: tuple[str, Manifest], workers: int) -> None:
+def test_global_batches_equal_the_plain_readers(shards: tuple[str, Manifest], workers: int) -> None:
     folder, manifest = shards
     got = dealt(folder, manifest, workers)
     expected = [b for e in range(EPOCHS) for b in epoch_batches(folder, manifest, SPEC, SEED, e, GLOBAL, WINDOW)]
@@ -86,8 +86,8 @@ def test_videos_that_take_too_long_keep_their_slots(shards: tuple[str, Manifest]
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_a_block_comes_in_one_piece(shards: tuple[str, Manifest]) -> None:
-    """Two pieces would be copied into one by the process that trains."""
+def test_a_block_arrives_in_one_piece(shards: tuple[str, Manifest]) -> None:
+    """The training process would have to copy two pieces into one."""
     dataset = training_samples(TrainingSet(*shards, SEED, GLOBAL, WINDOW), SPEC, range(2), Decoding(3, 60))
     dataset.context.execution_options = execution_options(2)
     blocks: Any = dataset.iter_batches(batch_size=None, batch_format="pyarrow")
@@ -96,12 +96,12 @@ def test_a_block_comes_in_one_piece(shards: tuple[str, Manifest]) -> None:
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_a_segment_is_shared_out_among_tasks(shards: tuple[str, Manifest], monkeypatch: pytest.MonkeyPatch) -> None:
-    """One task for a whole segment would leave the other cores to later segments, held in memory until their turn."""
+def test_a_segment_is_divided_among_tasks(shards: tuple[str, Manifest], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one task per segment, other cores would decode later segments, which wait in memory for their turn."""
     folder, manifest = shards
-    whole = 1000  # row groups: an epoch is one segment
+    all_groups = 1000  # window in row groups, so that an epoch is one segment
     monkeypatch.setattr(ingest, "TASK_ROWS", 13)
-    dataset = training_samples(TrainingSet(folder, manifest, SEED, GLOBAL, whole), SPEC, range(1), Decoding(3, 60))
+    dataset = training_samples(TrainingSet(folder, manifest, SEED, GLOBAL, all_groups), SPEC, range(1), Decoding(3, 60))
     dataset.context.execution_options = execution_options(2)
     rows = sum(len(columns["id"]) for columns in dataset.iter_batches(batch_size=3, batch_format="numpy"))
     steps = re.findall(r"(MapBatches\S+|Streaming\S+): (\d+) tasks executed, (\d+) blocks", dataset.stats())
@@ -114,8 +114,8 @@ def test_a_segment_is_shared_out_among_tasks(shards: tuple[str, Manifest], monke
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_what_a_task_gives_is_taken_soon(shards: tuple[str, Manifest], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not by times, which do not tell: that Ray Data's loop has our wait, and does not leave metadata to a thread."""
+def test_the_output_of_a_task_is_taken_soon(shards: tuple[str, Manifest], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times vary too much to test. So test that Ray Data's loop has our wait and fetches metadata without a thread."""
     monkeypatch.setattr(streaming_executor_state, "WAIT_FOR_TASK_COMPLETION_TIMEOUT_S", 0.1)
     ended, done = list[Any](), InlineMetadataFetcher.in_data_ready_done
 
@@ -131,8 +131,10 @@ def test_what_a_task_gives_is_taken_soon(shards: tuple[str, Manifest], monkeypat
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_what_blocks_took_is_not_kept_for_ever(shards: tuple[str, Manifest], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of each operator's blocks the last few; those that come after the loop's last step on top."""
+def test_the_statistics_of_blocks_do_not_accumulate(
+    shards: tuple[str, Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each operator keeps the last few, plus those that come after the loop's last step."""
     monkeypatch.setattr(ray_private, "KEPT", 2)
     dataset = training_samples(TrainingSet(*shards, SEED, GLOBAL, WINDOW), SPEC, range(10), Decoding(3, 60))
     dataset.context.execution_options = execution_options(2)
@@ -142,10 +144,10 @@ def test_what_blocks_took_is_not_kept_for_ever(shards: tuple[str, Manifest], mon
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_every_cpu_decodes_while_there_is_still_something_to_read(
+def test_every_cpu_decodes_while_there_is_more_to_read(
     shards: tuple[str, Manifest], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Ray Data sets CPUs aside for each step, whether it uses them or not."""
+    """Ray Data reserves CPUs for each step, whether it uses them or not."""
     folder, manifest = shards
     decode, log = ingest._decode, str(tmp_path)
 
@@ -168,8 +170,8 @@ def test_every_cpu_decodes_while_there_is_still_something_to_read(
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_who_waits_for_the_trainer_takes_no_core(shards: tuple[str, Manifest]) -> None:
-    """Ray Data's loop runs in a thread of this process, and looks without a pause when its memory is full."""
+def test_waiting_for_the_trainer_does_not_use_a_core(shards: tuple[str, Manifest]) -> None:
+    """Ray Data's loop runs in a thread of this process, and spins when its memory is full."""
     dataset = training_samples(TrainingSet(*shards, SEED, GLOBAL, WINDOW), SPEC, range(200), Decoding(12, 60))
     options = execution_options(2)
     options.resource_limits = options.resource_limits.copy(object_store_memory=2**20)
@@ -177,7 +179,7 @@ def test_who_waits_for_the_trainer_takes_no_core(shards: tuple[str, Manifest]) -
     batches = iter(dataset.iter_batches(batch_size=12, batch_format="numpy"))
     for _ in range(20):
         next(batches)
-    time.sleep(2)  # until as much is decoded as may be
+    time.sleep(2)  # until the buffer of decoded blocks is full
     start = time.process_time()
     time.sleep(2)
     assert time.process_time() - start < 0.6

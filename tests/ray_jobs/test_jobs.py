@@ -1,4 +1,4 @@
-"""The whole job, on a Ray head that the test starts: both forms of `ray job submit`, one worker and two."""
+"""Complete jobs on a Ray head that the test starts: both forms of `ray job submit`, with one worker and with two."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ray._private.state import actors
 ray.init(address="auto")
 names = [actor["ActorClassName"] for actor in actors().values()]
 print("actors:", json.dumps(collections.Counter(name for name in names if name[0] != "_" and name != "JobSupervisor")))
-"""  # dead or alive, but for those of the submission, and those that Ray Data keeps for the whole cluster
+"""  # dead or alive, except those of the submission and those that Ray Data keeps for the cluster
 WHERE = """
 import importlib, ray
 from ray_jobs.engine.connect import connect
@@ -40,7 +40,7 @@ SETTINGS = (*TINY, "data.random_cube=true", "backbone.norm=group", "train.max_st
 
 @pytest.fixture(scope="module")
 def runs(head: Head) -> dict[str, tuple[subprocess.CompletedProcess[str], Path]]:
-    """Each form once: (the submission, the run's folder)."""
+    """One submission of each form: (the submission, the run's folder)."""
     command = ("python", "ray_jobs/pretrain.py", *SETTINGS)
     forms = {
         "one worker": ((*command, "run.name=one"), ()),
@@ -48,7 +48,7 @@ def runs(head: Head) -> dict[str, tuple[subprocess.CompletedProcess[str], Path]]
     }
     done = {}
     for name, (line, options) in forms.items():
-        storage = head.home / name.replace(" ", "-")  # each its own: both are one run, and would be made once
+        storage = head.home / name.replace(" ", "-")  # one each: both have the same run id, so the second would not run
         submitted = head.submit(*line, f"run.storage={storage}", options=options)
         folders = sorted(storage.glob(f"{name.split()[0]}-*"))
         done[name] = (submitted, folders[0] if folders else storage)
@@ -82,8 +82,8 @@ def test_one_worker_and_two_see_the_same_batches_and_the_same_losses(
 
 
 @pytest.mark.usefixtures("runs")
-def test_a_pretraining_has_its_workers_and_ray_trains_own_actors_and_no_more(head: Head) -> None:
-    """Of two runs, with one worker and two. Decoding has none."""
+def test_a_pretraining_has_only_its_workers_and_ray_trains_own_actors(head: Head) -> None:
+    """The actors of two runs, with one worker and with two. Decoding has no actors."""
     found = head.submit("python", "-c", ACTORS).stdout
     once = ("DatasetManager", "PlacementGroupCleaner", "PreemptionWatcher", "SplitCoordinator")
     counts = dict.fromkeys((*once, "SynchronizationActor", "TrainController"), 2) | {"RayTrainWorker": 3}
@@ -91,7 +91,7 @@ def test_a_pretraining_has_its_workers_and_ray_trains_own_actors_and_no_more(hea
 
 
 @pytest.mark.slow
-def test_a_small_sweep_is_submitted_too(head: Head) -> None:
+def test_a_small_sweep_can_be_submitted(head: Head) -> None:
     space = write_space(head.home / "small.yaml", params={"policy": ["random", "paramcrop"]})
     submitted = head.submit("python", "ray_jobs/sweep.py", "--space", space, "--quiet")
     assert submitted.returncode == 0, submitted.stdout[-3000:] + submitted.stderr[-3000:]
@@ -107,22 +107,22 @@ def test_a_mistake_fails_the_job_in_one_line(head: Head) -> None:
 
 
 def test_a_working_directory_brings_its_own_code(head: Head) -> None:
-    """To the command and to its workers, whatever is installed."""
+    """Both the command and its workers use that code, even if another version is installed."""
     submitted = head.submit("python", "-c", WHERE, options=("--working-dir", "."))
     assert submitted.returncode == 0, submitted.stdout[-3000:] + submitted.stderr[-3000:]
     found = submitted.stdout.partition("code: ")[2].partition("\n")[0].split()
     assert len(found) == 2 and all("/working_dir_files/" in file for file in found), found
 
 
-def test_without_the_token_nothing_is_accepted(head: Head) -> None:
+def test_a_job_with_the_wrong_token_is_rejected(head: Head) -> None:
     stranger = Head(head.address, head.env | {"RAY_AUTH_TOKEN": "another"}, head.home)
     submitted = stranger.submit("python", "-c", "print('in')")
     assert submitted.returncode != 0
     assert "in\n" not in submitted.stdout
 
 
-def test_workers_run_the_clone_that_the_command_is_of(tmp_path: Path) -> None:
-    """Started from elsewhere, with a copy on PYTHONPATH that keeps three videos' crops, not four."""
+def test_workers_run_the_clone_of_the_command(tmp_path: Path) -> None:
+    """The command starts in another folder, with a copy on PYTHONPATH that keeps crops of three videos, not four."""
     for name in ("paramcrop", "ray_jobs"):
         shutil.copytree(ROOT / name, tmp_path / "clone" / name, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "clone" / "pyproject.toml").touch()

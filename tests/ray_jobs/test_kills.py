@@ -1,4 +1,4 @@
-"""Real kills: whatever is killed, the run ends as the one that was not, bit for bit."""
+"""Real kills: whatever is killed, the run ends like an undisturbed one, bit for bit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.ray_jobs.commands import Command, left, steps_done
 
 pytestmark = pytest.mark.ray
 
-STEPS = 48  # six epochs of eight
+STEPS = 48  # six epochs of eight steps
 SETTINGS = (
     *("run.storage=runs", f"train.max_steps={STEPS}", "run.checkpoint_epochs=1", "run.log_every=1"),
     *("optim.name=lars", "augment.jitter=0.8"),
@@ -28,14 +28,14 @@ SETTINGS = (
 
 
 def start(home: Path, *more: str, env: dict[str, str] | None = None) -> tuple[Command, Path]:
-    """The command, and its run's folder as soon as it is there."""
+    """Start the command and wait for its run's folder."""
     command = Command(home, "pretrain.py", *SETTINGS, *more, env=env)
     command.until(lambda: any((home / "runs").glob("demo-*[0-9a-f]")))
     return command, next((home / "runs").glob("demo-*[0-9a-f]"))
 
 
 def finish(home: Path, *more: str) -> tuple[Path, str]:
-    """The same command again, to its end -> (the run's folder, what it printed)."""
+    """Run the same command to its end -> (the run's folder, its output)."""
     command, folder = start(home, *more)
     assert command.wait() == 0, command.text[-3000:]
     return folder, command.text
@@ -43,24 +43,24 @@ def finish(home: Path, *more: str) -> tuple[Path, str]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that nobody disturbed."""
-    return finish(tmp_path_factory.mktemp("whole"))[0]
+    """The folder of an undisturbed run."""
+    return finish(tmp_path_factory.mktemp("undisturbed"))[0]
 
 
 @pytest.fixture(scope="module")
-def whole(undisturbed: Path) -> dict[str, Any]:
-    """What it left."""
+def expected(undisturbed: Path) -> dict[str, Any]:
+    """What the undisturbed run left."""
     return left(undisturbed)
 
 
 def recovered(folder: Path, at: float) -> str:
-    """How long, after ``at`` (seconds since 1970), until a step beyond the checkpoint was done."""
+    """The time from ``at`` (seconds since 1970) until the workers were back, as text."""
     event = [line for line in read_lines(folder / "history.jsonl") if line["event"] == "workers"][-1]
     return f"killed at {at:.1f}, workers back {event['time'] - at:.1f} s later, from step {event['step']}"
 
 
-def test_a_killed_worker_and_then_a_killed_driver(tmp_path: Path, whole: Any) -> None:
-    """kill -9 of the worker: the run goes on by itself. kill -9 of the driver: the same command goes on."""
+def test_a_killed_worker_and_then_a_killed_driver(tmp_path: Path, expected: Any) -> None:
+    """After kill -9 of the worker, the run resumes by itself; after kill -9 of the driver, with the same command."""
     command, folder = start(tmp_path)
     command.until(lambda: steps_done(folder) >= 12)
     command.kill(*command.pids("ray::RayTrainWorker"))
@@ -74,14 +74,14 @@ def test_a_killed_worker_and_then_a_killed_driver(tmp_path: Path, whole: Any) ->
     again, text = finish(tmp_path)
     assert again == folder
     assert f"resuming from {newest_name(events[1]['step'] // 8 + 1)}" in text
-    assert left(folder) == whole
+    assert left(folder) == expected
 
 
 def newest_name(epoch: int) -> str:
     return f"epoch={epoch:04d}"
 
 
-def test_finished_is_said_within_five_seconds_and_nothing_done(undisturbed: Path) -> None:
+def test_a_finished_run_is_recognised_within_five_seconds_and_left_alone(undisturbed: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")}
     begun = time.monotonic()
     _, text = finish(undisturbed.parents[1])
@@ -91,18 +91,18 @@ def test_finished_is_said_within_five_seconds_and_nothing_done(undisturbed: Path
 
 
 @pytest.mark.slow
-def test_fresh_makes_it_anew_and_keeps_the_old(undisturbed: Path, whole: dict[str, Any]) -> None:
+def test_fresh_starts_over_and_keeps_the_old_run(undisturbed: Path, expected: dict[str, Any]) -> None:
     _, text = finish(undisturbed.parents[1], "--fresh")
     assert f"{undisturbed.name}~1" in text
-    assert left(undisturbed) == left(undisturbed.with_name(f"{undisturbed.name}~1")) == whole
+    assert left(undisturbed) == left(undisturbed.with_name(f"{undisturbed.name}~1")) == expected
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["worker", "decoder", "driver", "ctrl-c", "everything", "torn", "stop"])
-def test_kills(tmp_path: Path, whole: Any, what: str) -> None:
-    """The kill table, a line each: printed, with `-s`."""
+def test_kills(tmp_path: Path, expected: Any, what: str) -> None:
+    """Each case prints a line of the kill table, with `-s`."""
     command, folder = start(tmp_path)
-    if what != "decoder":  # decoding is ahead of training, and soon done
+    if what != "decoder":  # decoding is ahead of training and ends early
         command.until(lambda: steps_done(folder) >= 20)
     at, killed_at = time.time(), steps_done(folder)
     again = what not in ("worker", "decoder")
@@ -110,7 +110,7 @@ def test_kills(tmp_path: Path, whole: Any, what: str) -> None:
         command.kill(*command.pids("ray::RayTrainWorker"))
     elif what == "decoder":
         for title in ("paramcrop.data.killable", "ray::MapBatches"):
-            command.until(partial(command.pids, title))  # between tasks it has another title
+            command.until(partial(command.pids, title))  # between tasks, the process has another title
             command.kill(*command.pids(title))
     elif what in ("driver", "torn"):
         command.kill(command.process.pid)
@@ -133,7 +133,7 @@ def test_kills(tmp_path: Path, whole: Any, what: str) -> None:
         assert "resuming from epoch=" in text
         assert ("skipped a damaged checkpoint: epoch=" in text) is (what == "torn")
     print(f"\n{what}: at step {killed_at}, {recovered(folder, at)}")
-    assert left(folder) == whole
+    assert left(folder) == expected
     deadline = time.monotonic() + 20
     while command.pids() and time.monotonic() < deadline:
         time.sleep(0.5)
@@ -142,7 +142,7 @@ def test_kills(tmp_path: Path, whole: Any, what: str) -> None:
 
 @pytest.mark.slow
 def test_one_of_two_workers_is_killed(tmp_path: Path) -> None:
-    expected = left(finish(tmp_path / "whole", "train.workers=2")[0])
+    expected = left(finish(tmp_path / "undisturbed", "train.workers=2")[0])
     command, folder = start(tmp_path / "killed", "train.workers=2")
     command.until(lambda: steps_done(folder) >= 20)
     at, killed_at = time.time(), steps_done(folder)
@@ -161,7 +161,7 @@ def test_one_of_two_workers_is_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_commands_do_not_work_on_one_run(tmp_path: Path) -> None:
+def test_two_commands_cannot_work_on_one_run(tmp_path: Path) -> None:
     command, folder = start(tmp_path)
     command.until(lambda: steps_done(folder) >= 1)
     second = Command(tmp_path, "pretrain.py", *SETTINGS)
@@ -171,7 +171,9 @@ def test_two_commands_do_not_work_on_one_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(tmp_path: Path, whole: dict[str, Any]) -> None:
+def test_a_full_disk_is_one_line_and_the_run_resumes_once_there_is_space(
+    tmp_path: Path, expected: dict[str, Any]
+) -> None:
     (tmp_path / "runs").mkdir()
     mounted = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(tmp_path / "runs")]
     if os.geteuid() != 0 or subprocess.run(mounted, capture_output=True, check=False).returncode:
@@ -189,14 +191,14 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(tmp_path
         print(f"\nfull disk: at step {steps_done(folder)}, {newest.name} intact")
         ballast.unlink()
         finish(tmp_path)
-        assert left(folder) == whole
+        assert left(folder) == expected
     finally:
         subprocess.run(["umount", "--lazy", str(tmp_path / "runs")], check=True)
 
 
 @pytest.mark.slow
-def test_the_workers_machine_is_lost_and_another_comes(tmp_path: Path, whole: dict[str, Any]) -> None:
-    """Three Ray nodes on this machine, of which the worker's is killed: the run goes on by itself on a new one."""
+def test_the_workers_machine_is_lost_and_another_comes(tmp_path: Path, expected: dict[str, Any]) -> None:
+    """Ray nodes on this machine; when the worker's node is killed, the run resumes by itself on a new one."""
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
     memory = 200 * 2**20
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": memory})
@@ -211,7 +213,7 @@ def test_the_workers_machine_is_lost_and_another_comes(tmp_path: Path, whole: di
         assert command.wait(300) == 0, command.text[-3000:]
         print(f"\nmachine: at step {killed_at}, {recovered(folder, at)}")
         assert "workers restarted from step" in command.text
-        assert left(folder) == whole
+        assert left(folder) == expected
     finally:
         cluster.shutdown()
         del os.environ["RAY_AUTH_MODE"]

@@ -12,7 +12,7 @@ def test_two_cpus_are_0_9_for_the_worker_and_the_rest_for_data() -> None:
     assert plan.arithmetic == "1 node(s), 2 CPUs, 0 GPUs = 1 worker(s) x (0.9 CPU) + 1.1 CPUs for decoding"
 
 
-def test_what_must_be_left_to_decode_with_is_asked_for() -> None:
+def test_the_cpus_requested_for_decoding_must_be_left() -> None:
     assert plan_pretraining([Node(16, 4), Node(64)], 4, decoding=76).data_cpus == 76
     with pytest.raises(ResourceError, match="77 CPUs must be left for decoding, but 2 node"):
         plan_pretraining([Node(16, 4), Node(64)], 4, decoding=77)
@@ -23,17 +23,17 @@ def test_two_workers_share_two_cpus() -> None:
     assert (plan.worker_cpus, plan.data_cpus) == (0.45, 1.1)
 
 
-def test_gpus_are_taken_when_there_is_one_per_worker() -> None:
+def test_gpus_are_used_if_there_is_one_per_worker() -> None:
     plan = plan_pretraining([Node(16, 4), Node(16, 4), Node(64)], 8)
     assert (plan.worker_cpus, plan.worker_gpus, plan.data_cpus) == (1, 1, 88)
     assert not plan_pretraining([Node(16, 4)], 8).use_gpu
     assert not plan_pretraining([Node(16, 4)], 2, device="cpu").use_gpu
 
 
-def test_what_does_not_fit_is_refused_with_the_sum() -> None:
+def test_a_plan_that_does_not_fit_is_an_error_with_the_sums() -> None:
     with pytest.raises(ResourceError, match=r"train.workers=2 must fit the cluster, but only 1 do: .* 1 GPUs"):
         plan_pretraining([Node(8, 1)], 2, device="cuda")
-    with pytest.raises(ResourceError, match="only 1 do"):  # 12 CPUs in all, but no node has room for the second
+    with pytest.raises(ResourceError, match="only 1 do"):  # 12 CPUs in total, but no node has room for a second one
         plan_pretraining([Node(8), Node(4)], 2, cpus=5)
     with pytest.raises(ResourceError, match="one CPU must be left for decoding"):
         plan_pretraining([Node(1)], 1)
@@ -49,9 +49,9 @@ def test_a_cpu_machine_keeps_half_for_decoding() -> None:
     [
         ([Node(2)], 1, 1),  # 1.1 CPUs are left
         ([Node(4)], 1, 2),  # 2.2
-        ([Node(6)], 1, 1),  # 3.3: the third would never decode
-        ([Node(2), Node(2)], 2, 1),  # 2.2, but 1.1 on each node: tasks of two would wait for ever
-        ([Node(16, 1)], 1, 2),  # 15, of which one is not to be felt
+        ([Node(6)], 1, 1),  # 3.3: in pairs, the third would be idle
+        ([Node(2), Node(2)], 2, 1),  # 2.2, but 1.1 on each node: a task that needs two would wait for ever
+        ([Node(16, 1)], 1, 2),  # 15: one idle CPU does not matter
         ([Node(96, 8), Node(96, 8)], 16, 2),
         ([Node(10, 8), Node(9, 8)], 16, 1),  # 2 and 1
         ([Node(8, 8), Node(64)], 8, 2),  # none and 64
@@ -61,17 +61,17 @@ def test_tasks_of_two_decoders_fit_every_node(nodes: list[Node], workers: int, d
     assert plan_pretraining(nodes, workers).decoders == decoders
 
 
-def test_trials_tasks_fit_as_well() -> None:
+def test_tasks_of_two_decoders_fit_in_each_trial() -> None:
     assert plan_sweep([Node(2)], 1).pretraining.decoders == 1
-    assert plan_sweep([Node(16)], 1, trials=4).pretraining.decoders == 2  # 2.2 each, 8.8 in all
+    assert plan_sweep([Node(16)], 1, trials=4).pretraining.decoders == 2  # 2.2 each, 8.8 in total
     assert plan_sweep([Node(3)] * 4, 1, trials=3).pretraining.decoders == 1  # 2.2 each, but 1.2 on a node with a worker
 
 
-def test_evaluators_take_a_gpu_each_or_a_whole_share_of_one() -> None:
+def test_evaluators_take_one_gpu_each_or_an_even_share_of_one() -> None:
     nodes = [Node(16, 4), Node(16, 4)]
     assert (plan_evaluations(nodes).actors, plan_evaluations(nodes).gpus) == (8, 1)
     twelve = plan_evaluations(nodes, 12)
-    assert (twelve.actors, twelve.gpus, twelve.cpus) == (12, 0.5, 1)  # of two thirds, only one would fit on a GPU
+    assert (twelve.actors, twelve.gpus, twelve.cpus) == (12, 0.5, 1)  # only one share of two thirds would fit on a GPU
     assert plan_evaluations(nodes, 2).gpus == 1
     assert plan_evaluations([Node(2)]).arithmetic == (
         "1 node(s), 2 CPUs, 0 GPUs = 1 evaluator(s) x (0.9 CPU) + 1.1 CPUs for decoding"
@@ -80,14 +80,14 @@ def test_evaluators_take_a_gpu_each_or_a_whole_share_of_one() -> None:
 
 
 def test_no_process_is_larger_than_a_node() -> None:
-    """Small nodes: 45 % of all their CPUs would fit on none of them, and be waited for in vain."""
+    """45 % of all CPUs of small nodes would fit on none of them, and Ray would wait in vain."""
     nodes = [Node(1), Node(2), Node(2)]
     assert plan_pretraining(nodes, 1).worker_cpus == plan_evaluations(nodes).cpus == 1.8
     with pytest.raises(ResourceError, match="--evaluators 2 must fit the nodes, but only 1 do"):
         plan_evaluations([Node(4), *[Node(1)] * 5], 2)
 
 
-def test_evaluators_that_leave_nothing_to_decode_with_are_refused() -> None:
+def test_evaluators_must_leave_cpus_for_decoding() -> None:
     with pytest.raises(ResourceError, match=r"one CPU must be left for decoding, but .*; lower --evaluators"):
         plan_evaluations([Node(4, 4)], 4)
     with pytest.raises(ResourceError, match="--device cuda needs a GPU in the cluster"):

@@ -1,4 +1,4 @@
-"""prepare.py as its user meets it: its one-line mistakes, then on Ray, interrupted and killed."""
+"""The command line of prepare: its one-line errors, then runs on Ray that are interrupted and killed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from paramcrop.storage.lease import Lease
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, str(ROOT / "ray_jobs" / "prepare.py")]
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
-    "RAY_ADDRESS": "local",  # not a cluster that happens to run here
+    "RAY_ADDRESS": "local",  # even if a cluster is running here
     "RAY_USAGE_STATS_ENABLED": "0",
     "COLUMNS": "200",
 }
@@ -41,7 +41,7 @@ def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Eighty videos of two kinds, each about a tenth of a second's work, and one that is none."""
+    """Eighty videos of two kinds, each taking about a tenth of a second, and one file that is not a video."""
     root = tmp_path_factory.mktemp("videos")
     kinds = [encode(render(name, 40, 64, 80, np.random.default_rng(0)), 10.0).data for name in ("up", "grow")]
     for i in range(VIDEOS):
@@ -52,7 +52,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def whole(videos: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Manifest]:
-    """The same set, prepared without Ray and without interruption."""
+    """The same dataset, prepared without Ray and without interruption."""
     out = str(tmp_path_factory.mktemp("whole"))
     plan = make_plan(find_dataset("folder", videos, None), "folder", 256, 20, PER_SHARD, 0)
     begin(out, fresh=False)
@@ -102,7 +102,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, arguments: str, m
     assert done.stderr.count("\n") == 1
 
 
-def test_dry_run_says_what_there_is_to_do_and_touches_nothing(videos: str, tmp_path: Path) -> None:
+def test_dry_run_prints_the_plan_and_writes_nothing(videos: str, tmp_path: Path) -> None:
     done = run(*options(videos, str(tmp_path / "out")), "--dry-run")
     assert done.returncode == 0, done.stderr
     for text in ("81 videos", "41 shards", "splits: train 81", "estimate from "):
@@ -112,7 +112,7 @@ def test_dry_run_says_what_there_is_to_do_and_touches_nothing(videos: str, tmp_p
 
 
 def in_process(*arguments: str) -> list[str]:
-    """What the command prints, and last which of torch and ray it imported."""
+    """The lines that the command prints, and last which of torch and ray it imported."""
     script = f"from ray_jobs.prepare.command import main\nimport sys\nmain({arguments!r})\n"
     script += "print([m for m in ('torch', 'ray') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
@@ -122,15 +122,15 @@ def in_process(*arguments: str) -> list[str]:
 def test_a_finished_folder_is_left_alone_and_ray_is_not_started(videos: str, whole: tuple[str, Manifest]) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in Path(whole[0]).iterdir()}
     start = time.monotonic()
-    said, modules = in_process(*options(videos, whole[0]))
+    output, modules = in_process(*options(videos, whole[0]))
     assert time.monotonic() - start < 5
-    assert "is already finished (80 videos" in said and modules == "[]"
+    assert "is already finished (80 videos" in output and modules == "[]"
     assert {path.name: path.stat().st_mtime_ns for path in Path(whole[0]).iterdir()} == before
     other = run(*options(videos, whole[0]), "--seed", "1")
     assert other.returncode == 2 and "holds another dataset; use --fresh" in other.stderr
 
 
-def test_check_says_ok_or_what_is_wrong(whole: tuple[str, Manifest], tmp_path: Path) -> None:
+def test_check_prints_ok_or_the_problems(whole: tuple[str, Manifest], tmp_path: Path) -> None:
     done = run("--check", "--out", whole[0])
     assert (done.returncode, done.stdout.split(":")[0]) == (0, "ok")
     for path in Path(whole[0]).iterdir():
@@ -180,7 +180,7 @@ def parts(out: str) -> set[str]:
 
 
 def descendants(pid: int) -> dict[int, str]:
-    """Every process below ``pid`` -> its command line."""
+    """Every descendant process of ``pid`` -> its command line."""
     parent, command = {}, {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -195,7 +195,7 @@ def descendants(pid: int) -> dict[int, str]:
 
 
 def assert_same(out: str, whole: tuple[str, Manifest]) -> None:
-    """As if nothing had happened: the same files, each row once."""
+    """Check that the folder equals one prepared without interruption: the same files, each row once."""
     manifest = read_manifest(out)
     assert (manifest.content_id, manifest.shards, manifest.plan) == (
         whole[1].content_id,
@@ -209,7 +209,7 @@ def assert_same(out: str, whole: tuple[str, Manifest]) -> None:
 
 
 @pytest.mark.ray
-def test_interrupted_then_killed_it_goes_on_and_ends_the_same(
+def test_after_an_interrupt_and_a_kill_it_resumes_to_the_same_result(
     videos: str, whole: tuple[str, Manifest], tmp_path: Path
 ) -> None:
     out = str(tmp_path)
@@ -223,7 +223,7 @@ def test_interrupted_then_killed_it_goes_on_and_ends_the_same(
     with started(videos, out) as process:
         wait_for(lambda: len(parts(out)) >= first + 3)
         ours = [pid for pid, name in descendants(process.pid).items() if "_make_shard" in name or "killable" in name]
-        assert ours  # the tasks, and the children that they decode in
+        assert ours  # the tasks and their decoding child processes
         process.kill()
         process.wait()
     wait_for(lambda: not any(alive(pid) for pid in ours), 30)
@@ -265,7 +265,7 @@ def test_no_usable_video_is_one_line(tmp_path: Path) -> None:
     assert "could be used (1 rejected); x.avi: PyAV cannot decode the video" in done.stderr
 
 
-def test_two_commands_do_not_prepare_one_folder(tmp_path: Path) -> None:
+def test_two_commands_cannot_prepare_one_folder(tmp_path: Path) -> None:
     with Lease(tmp_path / "out"):
         done = run("--dataset", "synthetic", "--count", "8", "--out", str(tmp_path / "out"))
     assert done.returncode == 1

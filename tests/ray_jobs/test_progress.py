@@ -1,4 +1,4 @@
-"""What a user sees while a command works: a display on a terminal, lines elsewhere."""
+"""The progress of a command: a display on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def log(folder: Path, *steps: int) -> None:
 
 
 def pretrained(folder: Path, terminal: bool) -> str:
-    """Two steps of four are there; then workers die and are started again, and the last step comes."""
+    """Two of four steps are done; then the workers die and restart, and the last step follows."""
     console, text = screen(terminal)
     with run_progress(Mirror(folder), 4, console):
         append_line(folder / "history.jsonl", {"event": "workers", "step": 0})
@@ -43,7 +43,7 @@ def pretrained(folder: Path, terminal: bool) -> str:
     return text.getvalue()
 
 
-def test_a_run_has_its_first_line_its_last_and_its_news(tmp_path: Path) -> None:
+def test_a_run_prints_its_first_line_its_last_line_and_its_news(tmp_path: Path) -> None:
     first, news, last = pretrained(tmp_path, terminal=False).splitlines()
     assert first == f"step 2/4  {SUMMARY}  "
     again = "workers restarted from step 2; skipped a damaged checkpoint: epoch=0001: torn"
@@ -56,11 +56,11 @@ def test_a_run_has_a_bar_on_a_terminal(tmp_path: Path) -> None:
         assert shown in text
 
 
-def test_lines_come_now_and_then_and_only_when_they_change() -> None:
-    (console, text), said = screen(), iter("aabbcc")
+def test_lines_come_at_intervals_and_only_when_they_change() -> None:
+    (console, text), lines = screen(), iter("aabbcc")
 
     def look() -> Standing:
-        return Standing(lines=(next(said, "c"),))
+        return Standing(lines=(next(lines, "c"),))
 
     with Progress(look, console, poll=0.01, line=0.0):
         time.sleep(0.5)

@@ -1,4 +1,4 @@
-"""With each private name of Ray absent in turn: the absence is reported once, and the work is done all the same."""
+"""Each private name of Ray, absent in turn: the absence is reported once, and the work is done nevertheless."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def nothing_reported(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def drop(monkeypatch: pytest.MonkeyPatch, name: Name) -> None:
-    """As in a Ray whose module has no such name; an attribute goes with its class."""
+    """Simulate a Ray whose module lacks the name; an attribute is dropped with its class."""
     monkeypatch.delattr(import_module(name.module), name.name)
 
 
@@ -56,7 +56,7 @@ def full(name: Name) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES, ids=full)
-def test_this_ray_has_the_name_and_one_without_it_is_reported_once(
+def test_this_ray_has_the_name_and_its_absence_is_reported_once(
     name: Name, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert name.is_there()
@@ -72,7 +72,7 @@ def test_this_ray_has_the_name_and_one_without_it_is_reported_once(
     assert not name.is_there()
 
 
-def test_no_other_file_touches_a_private_name_of_ray() -> None:
+def test_no_other_file_uses_a_private_name_of_ray() -> None:
     root = Path(__file__).resolve().parents[2]
     private = re.compile(
         r"ray[\w.]*\.(_private|_internal|_raylet)\b|import_module\(.ray|"
@@ -96,7 +96,7 @@ def test_without_the_filter_of_log_lines_they_are_shown(
     assert len(notes(capsys)) == 1
 
 
-def test_without_a_search_path_workers_are_given_it_by_a_runtime_env(
+def test_without_a_search_path_workers_get_a_runtime_env(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert ray_private.worker_path(["/a"])["job_config"]._py_driver_sys_path == ["/a"]
@@ -121,7 +121,7 @@ def test_without_the_topology_the_loop_is_neither_slowed_nor_broken(monkeypatch:
 
 
 def test_without_a_plan_a_repartition_stays_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    changed = SimpleNamespace(ray_remote_args={}, compute=SimpleNamespace())  # not what it was
+    changed = SimpleNamespace(ray_remote_args={}, compute=SimpleNamespace())  # another structure than expected
     for dataset in (SimpleNamespace(), SimpleNamespace(_logical_plan=SimpleNamespace(dag=changed))):
         ray_private.lighten(dataset, 0.02, 1)
     assert changed.ray_remote_args == {} and vars(changed.compute) == {}
@@ -138,7 +138,7 @@ def test_without_the_cause_of_a_workers_error_rays_own_is_raised() -> None:
 
 
 @pytest.mark.parametrize("attribute", ["_ot_study", "_ot_trials"])
-def test_without_tunes_study_trials_are_asked_of_the_same_one(
+def test_without_tunes_study_the_same_study_is_opened_directly(
     attribute: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     space = Space.model_validate({"question": "?", "params": {"cropper.lower": [0.1, 0.3], "cropper.layers": [1, 2]}})
@@ -166,7 +166,7 @@ def test_without_rays_validation_launch_files_pass(
     assert len(notes(capsys)) == 1
 
 
-def test_without_rays_client_a_node_is_drained_by_the_command(
+def test_without_rays_client_a_command_drains_the_node(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     commands = list[list[str]]()
@@ -187,7 +187,7 @@ def test_without_rays_client_a_node_is_drained_by_the_command(
 
 @pytest.fixture(scope="module")
 def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A Ray that has no search path for its workers: they get a module's folder by a runtime_env."""
+    """A Ray without a search path for its workers, which get a module's folder by a runtime_env."""
     folder = tmp_path_factory.mktemp("path")
     (folder / "found_by_workers.py").write_text("VALUE = 7\n")
     before = dict(os.environ)
@@ -205,7 +205,7 @@ def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("local_ray")
-def test_workers_find_code_by_the_runtime_env() -> None:
+def test_workers_find_code_through_the_runtime_env() -> None:
     @ray.remote
     def value() -> int:
         return int(import_module("found_by_workers").VALUE)
@@ -219,7 +219,7 @@ LOOP = ["CALLBACK", "WAIT_TIME", "FETCHER", "FETCHES", "STEPS", "STATS", "PLAN"]
 @pytest.mark.ray
 @pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize("absent", [*([one] for one in LOOP), LOOP], ids=lambda names: "+".join(names))
-def test_data_comes_in_the_same_order_without_a_name_of_its_loop(
+def test_the_order_of_data_is_the_same_without_a_name_of_its_loop(
     absent: list[str], shards: tuple[str, Manifest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for constant in absent:

@@ -1,4 +1,4 @@
-"""report.py as its user meets it; it needs no Ray."""
+"""The command line of reports, which needs no Ray."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with two sweeps, of which "bounds" is the newer."""
+    """A home with two sweeps; "bounds" is the newer one."""
     home = tmp_path_factory.mktemp("home")
     searched(home / "sweeps" / "search", complete=11)
     space = made_space(show="curve")
@@ -86,7 +86,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, arguments: str, m
     assert message.format(home=tmp_path) in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_without_any_sweep_the_command_that_makes_one_is_named(tmp_path: Path) -> None:
+def test_without_any_sweep_the_error_suggests_the_command(tmp_path: Path) -> None:
     done = report(tmp_path)
     assert done.returncode == 2
     assert done.stderr == (

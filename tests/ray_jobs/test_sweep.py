@@ -1,4 +1,4 @@
-"""sweep.py as its user meets it: mistakes, a sweep in which much goes wrong, kills, runs that two sweeps share."""
+"""The command line of sweeps: errors, a sweep with many faults, kills, and runs that two sweeps share."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert message in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_a_dry_run_lists_trials_shared_runs_and_a_cluster_that_is_not_there(tmp_path: Path) -> None:
+def test_a_dry_run_lists_trials_shared_runs_and_a_planned_cluster(tmp_path: Path) -> None:
     variants = [{"label": "two", "set": {"cropper.layers": 2}}, {"label": "as it is"}]
     space = write_space(tmp_path / "mine.yaml", variants=variants)
     (tmp_path / "nodes.yaml").write_text("[{cpus: 96, gpus: 8, count: 2}, {cpus: 16}]")
@@ -78,8 +78,8 @@ def test_a_dry_run_lists_trials_shared_runs_and_a_cluster_that_is_not_there(tmp_
 
 
 @pytest.mark.ray
-def test_a_sweep_in_which_much_goes_wrong_ends_and_says_so_and_leaves_nothing_alive(tmp_path: Path) -> None:
-    """A loss that is not finite, an evaluation that raises, a killed worker; then the same command again."""
+def test_a_sweep_with_many_faults_ends_reports_them_and_leaves_nothing_alive(tmp_path: Path) -> None:
+    """A non-finite loss, an evaluation that raises, and a killed worker; then the same command again."""
     impossible = {"optim.lr": 1e30, "optim.warmup_epochs": 0}
     variants = [{"label": "good"}, {"label": "impossible", "set": impossible}]
     space = write_space(tmp_path / "mine.yaml", variants=variants)
@@ -98,17 +98,19 @@ def test_a_sweep_in_which_much_goes_wrong_ends_and_says_so_and_leaves_nothing_al
     first, second = records["good"], records["impossible"]
     assert (first.state, second.state) == ("failed", "diverged")
     assert "bad/validation-retrieval" in first.failures[0] and "cannot read" in first.failures[0]
-    assert read_status(Path(first.runs[0]["folder"]))["state"] == "finished"  # the evaluation loses no pretraining
+    assert (
+        read_status(Path(first.runs[0]["folder"]))["state"] == "finished"
+    )  # a failed evaluation does not affect the pretraining
     assert [Path(file).exists() for file in first.results] == [True]
     assert "the loss must be finite" in second.runs[0]["error"]
     for message in ("cannot read", "the loss must be finite", "2 of 2 trials failed, such as good"):
         assert message in text, text[-3000:]
     starts = read_lines(Path(first.runs[0]["folder"]) / "history.jsonl")
-    assert len([line for line in starts if line["event"] == "workers"]) == 2  # the killed worker's came back
+    assert len([line for line in starts if line["event"] == "workers"]) == 2  # the killed worker restarted
 
 
 @pytest.mark.ray
-def test_a_search_reaches_the_runs_and_hears_how_they_ended_also_of_one_that_was_stopped(tmp_path: Path) -> None:
+def test_a_search_sets_its_runs_and_learns_how_they_end_even_if_stopped(tmp_path: Path) -> None:
     params = {"cropper.lower": {"uniform": [0.0, 0.4]}, "cropper.hidden": {"choice": [8, 16]}}
     fields = {"search": "tpe", "samples": 2, "scheduler": "asha", "proxy": {"every": 1, "grace": 4}}
     space = write_space(tmp_path / "mine.yaml", epochs=6, params=params, **fields)
@@ -121,7 +123,7 @@ def test_a_search_reaches_the_runs_and_hears_how_they_ended_also_of_one_that_was
     records = read_records(tmp_path / "sweeps" / "mine")
     assert [record.state for record in records] == ["pruned", "done"]
     assert read_status(Path(records[0].runs[0]["folder"]))["state"].startswith("stopped@")
-    assert 1 <= records[1].epoch <= 5 and records[1].proxy is not None  # the last epoch is judged by its evaluations
+    assert 1 <= records[1].epoch <= 5 and records[1].proxy is not None  # the last epoch has no proxy
     for record in records:
         config = yaml.safe_load((Path(record.runs[0]["folder"]) / "config.yaml").read_text())
         assert {f"cropper.{key}": config["cropper"][key] for key in ("lower", "hidden")} == record.values
@@ -136,10 +138,10 @@ def test_a_search_reaches_the_runs_and_hears_how_they_ended_also_of_one_that_was
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_killed_driver_costs_nothing_that_is_finished(tmp_path: Path) -> None:
+def test_a_killed_driver_loses_no_finished_work(tmp_path: Path) -> None:
     space = write_space(tmp_path / "mine.yaml", params={"cropper.lower": [0.1, 0.3]}, seeds=[0, 1])
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    undisturbed = Command(whole, "sweep.py", "--space", space)
+    complete, cut = tmp_path / "complete", tmp_path / "cut"
+    undisturbed = Command(complete, "sweep.py", "--space", space)
     assert undisturbed.wait(600) == 0, undisturbed.text[-3000:]
     command = Command(cut, "sweep.py", "--space", space)
     command.until(lambda: len(list(cut.glob("runs/*/evaluations/*.json"))) == 2, 400)  # of the first trial
@@ -153,7 +155,7 @@ def test_a_killed_driver_costs_nothing_that_is_finished(tmp_path: Path) -> None:
     assert "1/1 trials" in again.text
     assert done.items() <= {file: file.stat().st_mtime_ns for file in cut.glob("runs/*/evaluations/*.json")}.items()
     assert {file: file.stat().st_mtime_ns for file in finished} == finished
-    assert objectives(whole) == objectives(cut) and len(objectives(cut)) == 4
+    assert objectives(complete) == objectives(cut) and len(objectives(cut)) == 4
     start = time.monotonic()
     third = run(cut, "--space", space)
     assert "nothing to do; finished trials: 2" in third.stdout and third.returncode == 0
@@ -165,7 +167,7 @@ def test_a_killed_driver_costs_nothing_that_is_finished(tmp_path: Path) -> None:
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.parametrize("evaluating", [False, True])
-def test_ctrl_c_ends_a_sweep_in_one_line_and_the_same_command_goes_on(tmp_path: Path, evaluating: bool) -> None:
+def test_ctrl_c_ends_a_sweep_in_one_line_and_the_same_command_resumes(tmp_path: Path, evaluating: bool) -> None:
     space = write_space(tmp_path / "mine.yaml", epochs=6, params={"cropper.lower": [0.1, 0.3]})
     command = Command(tmp_path, "sweep.py", "--space", space)
     done = "finished" if evaluating else "running"
@@ -218,13 +220,13 @@ def test_two_sweeps_share_their_runs_started_together_or_one_after_the_other(tmp
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_the_runs_of_a_sweep_may_lie_in_a_bucket(tmp_path: Path) -> None:
+def test_the_runs_of_a_sweep_may_be_in_a_bucket(tmp_path: Path) -> None:
     space = write_space(tmp_path / "mine.yaml", params={"policy": ["random", "paramcrop"]})
     with s3_server():
-        asked = ("--space", space, f"run.storage={NAME}/runs")
-        done = run(tmp_path, *asked, "--quiet")
+        arguments = ("--space", space, f"run.storage={NAME}/runs")
+        done = run(tmp_path, *arguments, "--quiet")
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         assert len(folders_in(f"{NAME}/runs")) == 2 and not (tmp_path / "runs").exists()
-        again, dry = run(tmp_path, *asked), run(tmp_path, *asked, "--dry-run")
+        again, dry = run(tmp_path, *arguments), run(tmp_path, *arguments, "--dry-run")
     assert "nothing to do; finished trials: 2" in again.stdout
     assert "pretrainings: 2, 2 of them finished" in dry.stdout

@@ -1,4 +1,4 @@
-"""What is left of a sweep: nothing of one that ended, and only what is new when its file has grown."""
+"""What remains of a sweep: nothing of a finished one, and only what is new when its file has grown."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def open_(folder: Path, shards: str, **fields: Any) -> Sweep:
 
 
 def carry_out(sweep: Sweep, state: str = "done") -> list[dict[str, Any]]:
-    """Ask for what is to be done as Tune does, and leave records of it -> the values asked."""
-    asked, todo = [], sweep.todo()
+    """Ask for the remaining trials as Tune does, and write their records -> the values suggested."""
+    suggested, todo = [], sweep.todo()
     search = StudySearch(sweep.space, sweep.folder) if todo else None
     for i in range(todo):
         assert search is not None
@@ -45,11 +45,11 @@ def carry_out(sweep: Sweep, state: str = "done") -> list[dict[str, Any]]:
         recorder.run(0, Mirror(folder), "finished")
         recorder.end(state)
         search.on_trial_complete(str(i), {"state": state, "objective": 0.5})
-        asked.append(trial.values)
-    return asked
+        suggested.append(trial.values)
+    return suggested
 
 
-def test_what_is_done_is_not_asked_again_and_a_longer_list_asks_for_what_is_new(tmp_path: Path, shards: str) -> None:
+def test_finished_trials_are_not_repeated_and_a_longer_list_adds_only_new_ones(tmp_path: Path, shards: str) -> None:
     folder = tmp_path / "a"
     assert carry_out(open_(folder, shards)) == [{"cropper.lower": 0.1}, {"cropper.lower": 0.3}]
     assert carry_out(open_(folder, shards)) == []
@@ -59,14 +59,14 @@ def test_what_is_done_is_not_asked_again_and_a_longer_list_asks_for_what_is_new(
 
 
 @pytest.mark.parametrize("more", [{"seeds": [0, 1]}, {"evaluate": {"tasks": ["validation", "knn"]}}])
-def test_more_seeds_or_tasks_ask_for_every_cell_again(tmp_path: Path, shards: str, more: dict[str, Any]) -> None:
-    """What is finished of a cell is found by its trial, run by run and result by result."""
+def test_more_seeds_or_tasks_repeat_every_cell(tmp_path: Path, shards: str, more: dict[str, Any]) -> None:
+    """The trial of a cell finds its finished runs and results."""
     folder = tmp_path / "a"
     assert len(carry_out(open_(folder, shards))) == len(carry_out(open_(folder, shards, **more))) == 2
     assert carry_out(open_(folder, shards, **more)) == []
 
 
-def test_more_samples_go_on_from_those_drawn(tmp_path: Path, shards: str) -> None:
+def test_more_samples_continue_the_search(tmp_path: Path, shards: str) -> None:
     folder = tmp_path / "a"
     first = carry_out(open_(folder, shards, **SEARCH))
     second = carry_out(open_(folder, shards, **SEARCH | {"samples": 5}))
@@ -76,14 +76,14 @@ def test_more_samples_go_on_from_those_drawn(tmp_path: Path, shards: str) -> Non
     assert states == {TrialState.COMPLETE}
 
 
-def test_what_failed_or_lost_its_run_is_asked_again(tmp_path: Path, shards: str) -> None:
+def test_a_trial_that_failed_or_lost_its_run_is_repeated(tmp_path: Path, shards: str) -> None:
     folder = tmp_path / "a"
     assert carry_out(open_(folder, shards), state="failed") == carry_out(open_(folder, shards))
     (gone := next(tmp_path.glob("run-*")) / "status.json").unlink()
     assert len(carry_out(open_(folder, shards))) == 1 and gone.exists()
 
 
-def test_a_budget_of_trials_is_of_one_command(tmp_path: Path, shards: str) -> None:
+def test_a_budget_of_trials_applies_to_each_command(tmp_path: Path, shards: str) -> None:
     folder, most = tmp_path / "a", {"budget": {"trials": 1}}
     assert carry_out(open_(folder, shards, **most)) == [{"cropper.lower": 0.1}]
     assert carry_out(open_(folder, shards, **most)) == [{"cropper.lower": 0.3}]

@@ -1,4 +1,4 @@
-"""What a user sees of a sweep while it runs: read from the trials' records alone."""
+"""The progress display of a sweep, which reads only the records of its trials."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def recorder(folder: Path, label: str) -> TrialRecorder:
 
 
 def watched(folder: Path, monkeypatch: pytest.MonkeyPatch, quiet: bool = False, terminal: bool = False) -> str:
-    """One trial of two ends while it is looked at, another is at work, a third was there before."""
+    """One of two trials ends while it is watched, the other is running, and a third ended before."""
     monkeypatch.setattr("ray_jobs.sweep.progress.POLL", 0.05)
     monkeypatch.setattr("ray_jobs.sweep.progress.LINE", 0.1)
     recorder(folder, "from before").end("done")
@@ -50,7 +50,7 @@ def test_quiet_is_a_line_at_each_trials_end(tmp_path: Path, monkeypatch: pytest.
     ]
 
 
-def test_a_terminal_has_one_line_for_each_trial_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_has_one_line_for_each_running_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = watched(tmp_path, monkeypatch, terminal=True)
     for expected in ("trial", "objective", "two layers", "31.2 % at epoch 4", "1/2 trials"):
         assert expected in text
@@ -69,7 +69,7 @@ def test_how_a_trial_ended(fields: dict[str, Any], expected: str) -> None:
     assert line(TrialRecord("0", "a", {}, "", seconds=7.0, **fields)) == expected
 
 
-def test_a_seed_that_fails_before_it_has_a_folder_is_a_failure_and_no_run(tmp_path: Path) -> None:
+def test_a_seed_that_fails_before_it_has_a_folder_is_a_failure_without_a_run(tmp_path: Path) -> None:
     broken = recorder(tmp_path, "no data")
     broken.end(broken.failed(3, "failed", ValueError("no such folder\nand more")))
     record = read_record(tmp_path, broken.record.id)

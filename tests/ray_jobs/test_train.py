@@ -1,4 +1,4 @@
-"""What a worker on CPUs is given besides its settings."""
+"""The environment of a worker on CPUs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ thread.join()
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library's malloc has other settings")
-def test_a_workers_steps_use_the_memory_of_those_before() -> None:
+def test_a_workers_steps_reuse_memory() -> None:
     def faults(extra: dict[str, str]) -> int:
         environment = os.environ | extra
         return int(

@@ -1,4 +1,4 @@
-"""What stands between Tune and the sweep, without a cluster: the searcher, the scheduler, the division of a cluster."""
+"""The bridge between Tune and the sweep, without a cluster: the searcher, the scheduler, the division of a cluster."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_every_way_to_end_ends_the_trial_in_the_study(folder: Path) -> None:
     search = StudySearch(GRID, folder)
     for i in range(4):
         search.suggest(str(i))
-        search.on_trial_result(str(i), result(state="running", training_iteration=1))  # an objective that is not there
+        search.on_trial_result(str(i), result(state="running", training_iteration=1))  # without an objective
     search.on_trial_complete("0", result(objective=0.25))
     search.on_trial_complete("1", result(state="diverged"))
     search.on_trial_complete("2", result(state="pruned", objective=0.9))
@@ -57,20 +57,20 @@ def test_every_way_to_end_ends_the_trial_in_the_study(folder: Path) -> None:
     assert open_study(folder, folder.name, GRID).best_value == 0.25
 
 
-def test_no_trial_is_started_after_the_deadline(folder: Path) -> None:
+def test_no_trial_starts_after_the_deadline(folder: Path) -> None:
     search = StudySearch(GRID, folder, deadline=time.monotonic() + 60)
     assert search.suggest("0") == grid(GRID)[0]
     assert StudySearch(GRID, folder, deadline=time.monotonic() - 1).suggest("1") == Searcher.FINISHED
     assert states(folder).count(TrialState.WAITING) == 3
 
 
-def test_the_searchers_state_can_be_kept_by_tune(folder: Path) -> None:
+def test_tune_can_save_the_searchers_state(folder: Path) -> None:
     search = StudySearch(GRID, folder)
     search.suggest("0")
     search.save(str(folder / "state.pkl"))
     restored = StudySearch(GRID, folder)
     restored.restore(str(folder / "state.pkl"))
-    restored.on_trial_complete("0", result(objective=0.25))  # which the other searcher suggested
+    restored.on_trial_complete("0", result(objective=0.25))  # a trial that the other searcher suggested
     assert states(folder) == [TrialState.COMPLETE] + [TrialState.WAITING] * 3
 
 
@@ -89,7 +89,7 @@ def test_the_scheduler_asks_the_worse_run_to_stop_and_kills_none(tmp_path: Path)
     scheduler.on_trial_complete(None, trials[2], result(state="pruned", epoch=2, proxy=0.1))
 
 
-def test_a_laptop_takes_one_trial_at_a_time_and_its_evaluator_no_cpu() -> None:
+def test_a_laptop_runs_one_trial_at_a_time_and_its_evaluator_reserves_no_cpu() -> None:
     plan = plan_sweep([Node(2)], workers=1)
     assert (plan.trials, plan.pretraining.worker_cpus, plan.evaluation.cpus, plan.evaluation.actors) == (1, 0.89, 0, 1)
     assert plan.pretraining.data_cpus >= 1 and "0.89 CPU" in plan.arithmetic
@@ -98,9 +98,9 @@ def test_a_laptop_takes_one_trial_at_a_time_and_its_evaluator_no_cpu() -> None:
 @pytest.mark.parametrize(
     ("nodes", "workers", "trials", "worker_gpus", "evaluators", "share"),
     [
-        ([Node(16, 1)], 1, 1, 0.8, 1, 0.2),  # one GPU: they take turns on it
+        ([Node(16, 1)], 1, 1, 0.8, 1, 0.2),  # one GPU: trial and evaluator share it
         ([Node(64, 8)], 8, 1, 0.8, 1, 0.2),
-        ([Node(64, 8)], 2, 3, 1.0, 2, 1.0),  # what a fourth would take evaluates
+        ([Node(64, 8)], 2, 3, 1.0, 2, 1.0),  # the GPUs of a fourth trial go to the evaluators
         ([Node(64, 8)], 3, 2, 1.0, 2, 1.0),
         ([Node(32, 4), Node(32, 4)], 1, 7, 1.0, 1, 1.0),
     ],
@@ -123,6 +123,8 @@ def test_gpus_are_divided_between_trials_and_evaluators(
         ([Node(4, 8)], {"workers": 1, "trials": 7}, "must fit the cluster, but only 4 do"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_the_sum(nodes: list[Node], options: dict[str, Any], message: str) -> None:
+def test_a_sweep_that_does_not_fit_is_an_error_with_the_sums(
+    nodes: list[Node], options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ResourceError, match=message):
         plan_sweep(nodes, **({"workers": 1} | options))
