@@ -80,6 +80,14 @@ def test_without_random_cubes_both_views_share_the_centre_square(shards: tuple[s
     np.testing.assert_allclose(sample["cube"][0][:2], [[0.1, 0.9], [0.0, 1.0]], atol=1e-6)
 
 
+def test_a_clip_takes_every_third_frame_with_stride_3(shards: tuple[str, Manifest]) -> None:
+    (row,) = rows(shards, 1)
+    sample = cut_sample(row, replace(SPEC, random_cube=False, stride=3), 0, 0)
+    first = round(float(sample["cube"][0, 2, 0]) * 24)
+    whole = VideoReader(row["video"]).read(np.arange(24))  # (24, 32, 40, 3)
+    np.testing.assert_array_equal(sample["video"][0], whole[first::3][:8, :, 4:36])
+
+
 def test_a_setting_does_not_change_the_other_random_numbers(shards: tuple[str, Manifest]) -> None:
     (row,) = rows(shards, 1)
     with_cubes, without = (cut_sample(row, replace(SPEC, random_cube=on), 0, 0) for on in (True, False))

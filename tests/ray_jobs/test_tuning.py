@@ -17,7 +17,7 @@ from paramcrop.errors import ResourceError
 from paramcrop.sweeps.space import Proxy, Space
 from paramcrop.sweeps.study import enqueue, open_study
 from paramcrop.sweeps.trials import grid
-from ray_jobs.engine.plan import Node, plan_sweep
+from ray_jobs.engine.plan import DRIVER_CPUS, Node, plan_sweep
 from ray_jobs.engine.tuning import StudySearch, make_scheduler
 
 GRID = Space.model_validate({"question": "?", "params": {"cropper.lower": [0.1, 0.3], "cropper.layers": [1, 2]}})
@@ -113,6 +113,9 @@ def test_gpus_are_divided_between_trials_and_evaluators(
     assert found == (trials, worker_gpus, evaluators, share)
     used = plan.trials * workers * plan.pretraining.worker_gpus + plan.evaluation.actors * plan.evaluation.gpus
     assert used <= sum(node.gpus for node in nodes) + 1e-9
+    each = workers * plan.pretraining.worker_cpus + plan.pretraining.data_cpus + DRIVER_CPUS
+    cpus = sum(node.cpus for node in nodes)
+    assert plan.trials * each + plan.evaluation.actors * plan.evaluation.cpus == pytest.approx(cpus, abs=0.05)
 
 
 @pytest.mark.parametrize(

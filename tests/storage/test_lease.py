@@ -30,14 +30,14 @@ def elsewhere(folder: Path, age: float) -> Path:
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     with Lease(tmp_path) as held:
-        assert newest_lease(held.file.parent) == held.file and is_held(tmp_path)
+        assert newest_lease(held.file.parent) == held.file and is_held(tmp_path) and lease.is_newest(str(held.file))
         with (
             pytest.raises(LeaseError, match=rf"work on {tmp_path}, and process {os.getpid()} on .* does; wait for it"),
             Lease(tmp_path),
         ):
             pass
         assert newest_lease(held.file.parent) == held.file  # the refused process removed nothing
-    assert not (tmp_path / "lease").exists() and not is_held(tmp_path)
+    assert not (tmp_path / "lease").exists() and not is_held(tmp_path) and not lease.is_newest(str(held.file))
     with Lease(tmp_path):
         pass
 
