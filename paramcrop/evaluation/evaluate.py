@@ -59,7 +59,7 @@ class Runtime(NamedTuple):
     """How an evaluation computes.
 
     Attributes:
-        forward: how clips go through the network.
+        forward: the forward pass of clips through a network.
         mapped: maps a decoding function over videos, perhaps in parallel.
         report: receives the progress as text.
     """

@@ -33,10 +33,11 @@ class Normalise(NamedTuple):
 
 @dataclass(frozen=True)
 class Forward:
-    """How clips go through a network.
+    """The forward pass of clips through a network.
 
     Attributes:
-        normalise: of the frames. device: of the network. dtype: of autocast; float32 turns it off.
+        normalise: applied to the frames first. device: device of the network.
+        dtype: dtype of autocast; float32 turns autocast off.
     """
 
     normalise: Normalise
@@ -44,7 +45,7 @@ class Forward:
     dtype: torch.dtype
 
     def __call__(self, network: nn.Module, frames: Tensor) -> Tensor:
-        """Frames (B, 3, T, H, W) in [0, 1], on the device -> what ``network`` makes of them, float32 (B, D)."""
+        """Frames (B, 3, T, H, W) in [0, 1], on the device -> the output of ``network``, float32 (B, D)."""
         frames = self.normalise(frames)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             output: Tensor = network(frames)
@@ -143,9 +144,11 @@ def stored_outputs(file: Path, make: Callable[[], Outputs]) -> Outputs:
     return outputs
 
 
-def check_finite(outputs: Tensor, name: str, mend: str = "") -> None:
-    """Raises:
-    CheckpointError: a value is NaN or infinite; names whose outputs they are.
+def check_finite(outputs: Tensor, name: str, fix: str = "") -> None:
+    """Check the outputs for the video ``name``.
+
+    Raises:
+        CheckpointError: a value is NaN or infinite; the message ends with ``fix``.
     """
     if not outputs.isfinite().all():
-        raise CheckpointError(f"a network's outputs must be finite, but those of {name} are not{mend}")
+        raise CheckpointError(f"a network's outputs must be finite, but those of {name} are not{fix}")

@@ -108,7 +108,7 @@ def _of_run(request: Request, run: Path, manifests: Mapping[str, Manifest], epoc
 
     config, (checkpoint, epoch) = read_config(run), pick_checkpoint(run, epoch)
     if is_custom(config.backbone.name):
-        build_backbone(config)  # the user's class must be there, as the run had it: said before Ray starts
+        build_backbone(config)  # fails here, before Ray starts, if the user's class is missing or has changed
     pretraining = json.loads((run / "provenance.json").read_text())["data"]
     for subject in request.subjects:
         for name, protocol in request.tasks:

@@ -115,7 +115,7 @@ def random_backbone(config: Config, seed: int) -> nn.Module:
 
 
 def load_foreign(module: nn.Module, file: Path, prefixes: Mapping[str, str]) -> list[str]:
-    """Load another program's checkpoint into ``module`` -> what a reader should know of it, a line each.
+    """Load another program's checkpoint into ``module`` -> notes for the reader, one line each.
 
     Raises:
         CheckpointError: see ``foreign_state`` and ``load_strictly``.
@@ -123,16 +123,16 @@ def load_foreign(module: nn.Module, file: Path, prefixes: Mapping[str, str]) -> 
     state, own = foreign_state(file, prefixes), module.state_dict()
     absent = {name: torch.zeros_like(own[name]) for name in own if name.endswith(COUNTER) and name not in state}
     prefix = fitting_prefix(state, [name for name in own if not name.endswith(COUNTER)])
-    mend = f"; --prefix {prefix}= would make them fit" if prefix and prefixes == {"": ""} else ""
-    load_strictly(module, state | absent, str(file), mend)
+    fix = f"; --prefix {prefix}= would make them fit" if prefix and prefixes == {"": ""} else ""
+    load_strictly(module, state | absent, str(file), fix)
     return [f"note: {file} has no {COUNTER}, so the {len(absent)} counters start at 0"] if absent else []
 
 
-def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str, mend: str = "") -> None:
-    """Load ``state`` into ``module``; names and shapes must match exactly, and all values be finite.
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str, fix: str = "") -> None:
+    """Load ``state`` into ``module``; names and shapes must match exactly, and all values must be finite.
 
     Args:
-        source, mend: where ``state`` comes from, and what makes it fit, for the error.
+        source, fix: for the error, where ``state`` comes from and what would make it fit.
 
     Raises:
         CheckpointError: see ``load_backbone``.
@@ -149,7 +149,7 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str, m
     }
     found = [f"{what} {', '.join(names[:SHOWN])}{_more(names)}" for what, names in problems.items() if names]
     if found:
-        raise CheckpointError(f"the weights must fit the backbone, but {source} {'; '.join(found)}{mend}")
+        raise CheckpointError(f"the weights must fit the backbone, but {source} {'; '.join(found)}{fix}")
     module.load_state_dict(dict(state))
     for name, value in module.state_dict().items():
         if bad := int((~value.isfinite()).sum()):

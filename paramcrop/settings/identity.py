@@ -14,7 +14,7 @@ METHOD_VERSION = 1  # raise this when equal settings no longer mean the same com
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turn a nested mapping into {dotted key: value}; a value of ``MAPPINGS`` stays whole."""
+    """Turn a nested mapping into {dotted key: value}; the values of ``MAPPINGS`` are not flattened."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         section = isinstance(value, dict) and f"{prefix}{key}" not in MAPPINGS

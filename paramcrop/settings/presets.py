@@ -19,7 +19,7 @@ from paramcrop.settings.identity import MAPPINGS, flatten
 
 
 def shipped(folder: str) -> Path:
-    """Where ``search_spaces`` or ``cluster`` is: beside the package in a clone, inside it in an installed wheel."""
+    """The folder ``search_spaces`` or ``cluster``: next to the package in a clone, inside it in an installed wheel."""
     package = Path(__file__).resolve().parents[1]
     inside = package / folder
     return inside if inside.is_dir() else package.parent / folder
@@ -51,15 +51,17 @@ def make_config(values: Mapping[str, Any]) -> Config:
     options = dict(all_options())
     nested: dict[str, Any] = {}
     for key, value in values.items():
-        if not any(key.startswith(f"{mapping}.") for mapping in MAPPINGS):  # an entry of one may be anything
+        if not any(key.startswith(f"{mapping}.") for mapping in MAPPINGS):  # entries of a mapping have any name
             _check_key(key, value, options)
         _put(nested, key, value)
     return validated(Config, nested)
 
 
 def _check_key(key: str, value: Any, options: Mapping[str, FieldInfo]) -> None:
-    """Raises:
-    ConfigError: it is no setting, or not one that can be true or false.
+    """Check that ``key`` is a setting, and that the setting accepts true or false if ``value`` is one of them.
+
+    Raises:
+        ConfigError: it is not, or does not.
     """
     if key not in options:
         raise ConfigError(_unknown(key, options))
@@ -74,7 +76,7 @@ def _put(nested: dict[str, Any], key: str, value: Any) -> None:
         if not isinstance(section.get(parent), dict):
             section[parent] = {}
         section = section[parent]
-    section[name] = deepcopy(value)  # a later key may be an entry of it
+    section[name] = deepcopy(value)  # because a later key may change an entry of it
 
 
 def all_options(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -112,13 +114,13 @@ def _preset(name: str) -> dict[str, Any]:
 
 
 def read_mapping(path: Path, name: str) -> dict[str, Any]:
-    """The mapping in a YAML file.
+    """Read the mapping in a YAML file.
 
     Args:
-        name: of the file in messages, such as "--config".
+        name: what messages call the file, such as "--config".
 
     Raises:
-        ConfigError: the file cannot be read or contains something else.
+        ConfigError: the file cannot be read, or it does not contain a mapping.
     """
     try:
         values = yaml.safe_load(path.read_text())

@@ -40,7 +40,7 @@ def atomic_write_on(fs: pyarrow.fs.FileSystem, path: str) -> Iterator[str]:
 
 
 def unfinished(path: str) -> str:
-    """A hidden name beside ``path`` with the same suffix, unique to this writer, even among threads."""
+    """A hidden name next to ``path`` with the same suffix, unique to this writer, even among threads."""
     folder, slash, name = path.rpartition("/")
     return f"{folder}{slash}.{uuid.uuid4().hex}.{name}"
 

@@ -1,9 +1,9 @@
 """A run's folder in a bucket: each process works on its own local copy, fetches others' files and sends its own.
 
-A bucket can neither append to a file nor rename a folder, but it writes a file atomically. So files are sent whole, and
-the file that marks others as complete (a checkpoint's meta.json) is sent last. Every file has one writer: while a run
-trains, rank 0 writes metrics, samples, failures, crops and checkpoints; the command writes status and figures; the
-evaluators write results. Imports no torch.
+A bucket can neither append to a file nor rename a folder, but it writes a file atomically. So every send replaces the
+file, and the one that marks others as complete (a checkpoint's meta.json) comes last. Every file has one writer: while
+a run trains, rank 0 writes metrics, samples, failures, crops and checkpoints; the command writes status and figures;
+the evaluators write results. Imports no torch.
 """
 
 from __future__ import annotations

@@ -168,7 +168,7 @@ def label_runs(folders: Sequence[Path]) -> dict[str, list[Path]]:
 
 
 def _short(name: str, names: Sequence[str]) -> str:
-    """The last part of a dotted key, if no other of ``names`` ends in it; else the whole key."""
+    """The last part of a dotted key, if no other of ``names`` ends in it; else the full key."""
     last = name.rpartition(".")[2]
     return last if sum(other.rpartition(".")[2] == last for other in names) == 1 else name
 

@@ -109,7 +109,7 @@ def theirs() -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_weights_that_are_not_finite_are_refused_and_the_first_is_named(tmp_path: Path, value: float) -> None:
+def test_the_error_names_the_first_weight_that_is_not_finite(tmp_path: Path, value: float) -> None:
     state = theirs()
     first, second = [name for name, tensor in state.items() if tensor.ndim == 5][1:3]
     for name in (first, second):
@@ -122,7 +122,7 @@ def test_weights_that_are_not_finite_are_refused_and_the_first_is_named(tmp_path
     assert str(caught.value) == f"weights must be finite, but 1 of the {count} values of {first} in {file} are not"
 
 
-def test_a_runs_own_weights_that_are_not_finite_are_refused(tiny_run: Path, tmp_path: Path) -> None:
+def test_a_runs_own_weights_must_be_finite(tiny_run: Path, tmp_path: Path) -> None:
     state, meta = load_checkpoint(tiny_run / "checkpoints" / "epoch=0002")
     name = next(name for name in state["model"] if name.startswith(PREFIX))
     state["model"][name].view(-1)[0] = torch.nan
@@ -131,7 +131,7 @@ def test_a_runs_own_weights_that_are_not_finite_are_refused(tiny_run: Path, tmp_
         load_backbone(read_config(tiny_run), tmp_path / "epoch=0002")
 
 
-def test_a_checkpoint_without_counters_loads_and_says_so(tmp_path: Path) -> None:
+def test_a_checkpoint_without_counters_loads_with_a_note(tmp_path: Path) -> None:
     state = theirs()
     old = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
     ours = random_backbone(tiny_config(), 2)
@@ -142,7 +142,7 @@ def test_a_checkpoint_without_counters_loads_and_says_so(tmp_path: Path) -> None
     assert all(torch.equal(value, ours.state_dict()[name]) for name, value in old.items())
     assert load_foreign(ours, saved(tmp_path / "new.pt", state), {"": ""}) == []
     del old[next(iter(old))]
-    with pytest.raises(CheckpointError, match=r"lacks stem\.0\.weight$"):  # nothing else is made up
+    with pytest.raises(CheckpointError, match=r"lacks stem\.0\.weight$"):  # only counters may be missing
         load_foreign(ours, saved(tmp_path / "less.pt", old), {"": ""})
 
 

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whoever else writes them."""
+"""Atomic writes: no reader or other writer ever sees a partial file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SPACE = Space(question="Which policy?", params={"policy": Swept(values=("random"
 
 
 @pytest.mark.parametrize("write", [write_status_to, write_space_to])
-def test_two_writers_at_once_are_in_nobodys_way(tmp_path: Path, write: Callable[[Path], None]) -> None:
+def test_concurrent_writers_do_not_disturb_each_other(tmp_path: Path, write: Callable[[Path], None]) -> None:
     failed = list[OSError]()
 
     def work() -> None:
@@ -66,7 +66,7 @@ def break_off_elsewhere(file: Path, begun: bool) -> None:
 @pytest.mark.parametrize(
     "write", [break_off, partial(break_off_elsewhere, begun=True), partial(break_off_elsewhere, begun=False)]
 )
-def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, write: Callable[[Path], None]) -> None:
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, write: Callable[[Path], None]) -> None:
     file = tmp_path / "a.json"
     file.write_text("before")
     with pytest.raises(ZeroDivisionError):
@@ -74,7 +74,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, write: Callabl
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"] and file.read_text() == "before"
 
 
-def test_what_is_being_written_is_hidden_and_ends_alike(tmp_path: Path) -> None:
+def test_the_temporary_file_is_hidden_and_has_the_same_suffix(tmp_path: Path) -> None:
     with atomic_write(tmp_path / "a.png") as part, atomic_write(tmp_path / "a.png") as other:
         assert part != other and part.parent == tmp_path
         assert part.name.startswith(".") and part.suffix == ".png"

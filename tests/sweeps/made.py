@@ -72,8 +72,8 @@ def made_result(
 
     Args:
         unread: number of videos of the split that could not be read.
-        short_side, videos: of the whole set; without a number of videos, what the paper's set of this name has. None
-            and no ``short_side``: an older result, which does not say.
+        short_side: of the dataset's videos; None: an older result, which does not record it.
+        videos: number of videos of the dataset; None: that of the paper's dataset with this name.
     """
     dataset, _, name = task.partition("/")
     how = find_protocol(name, numbers)

@@ -93,7 +93,7 @@ def test_an_interrupted_search_draws_what_it_would_have_drawn(tmp_path: Path, se
 
 
 def stand_in(values: Mapping[str, Any]) -> float:
-    """A made-up accuracy over crop_search's space, with an optimum near the paper's settings and some interaction."""
+    """A synthetic accuracy on crop_search's space, with its optimum near the paper's settings and some interaction."""
     lower, upper = values["cropper.lower"], values["cropper.upper"]
     space, time = values["cropper.spatial_scale[0]"], values["cropper.temporal_scale[0]"]
     rate = math.log10(values["cropper.lr"] / 0.004)
