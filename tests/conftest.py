@@ -12,6 +12,8 @@ from tests.labelled import make_labelled, make_run
 from tests.wheel import Installed, install
 
 torch.set_num_threads(2)
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # set before kernels are defined: they run on the CPU, slowly
 
 
 @pytest.fixture(scope="session")
