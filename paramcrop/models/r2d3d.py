@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
-from paramcrop.models.layers import NORMS, norm_layer
+from paramcrop.models.layers import NORMS, Chain, add_shortcut, norm_layer
 
 BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 Size = tuple[int, int, int]
@@ -34,16 +35,15 @@ class Block(nn.Module):
             layers += [nn.Conv3d(channels, outputs, size, step, padding, bias=False), norm_layer(outputs, norm)]
             layers += [nn.ReLU(inplace=True)]
             channels = outputs
-        self.branch = nn.Sequential(*layers[:-1])  # the last ReLU comes after the sum
+        self.branch = Chain(*layers[:-1])  # the last ReLU comes after the sum
         self.shortcut: nn.Module = nn.Identity()
         if inputs != self.outputs or stride != (1, 1, 1):
             convolution = nn.Conv3d(inputs, self.outputs, 1, stride, bias=False)
-            self.shortcut = nn.Sequential(convolution, norm_layer(self.outputs, norm))
+            self.shortcut = Chain(convolution, norm_layer(self.outputs, norm))
         self.relu: nn.Module = nn.ReLU(inplace=True) if final_relu else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.relu(self.branch(x) + self.shortcut(x))
-        return out
+        return add_shortcut(self.branch, x, self.shortcut(x), self.relu)
 
 
 class R2D3D(nn.Module):
@@ -66,7 +66,7 @@ class R2D3D(nn.Module):
                 f"depth must be one of {tuple(BLOCKS)}, norm one of {NORMS} and width at least 1, "
                 f"but got {depth=}, {norm=}, {width=}"
             )
-        self.stem = nn.Sequential(
+        self.stem = Chain(
             nn.Conv3d(3, width, (1, 7, 7), (1, 2, 2), (0, 3, 3), bias=False),
             norm_layer(width, norm),
             nn.ReLU(inplace=True),
@@ -91,6 +91,8 @@ class R2D3D(nn.Module):
 
     def trunk(self, x: Tensor) -> Tensor:
         """(B, 3, T, H, W) -> (B, features, T/4, H/32, W/32), rounded up."""
+        if x.is_cuda:
+            x = x.contiguous(memory_format=torch.channels_last_3d)
         out: Tensor = self.stages(self.stem(x))
         return out
 

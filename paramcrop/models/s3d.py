@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from paramcrop.models.layers import NORMS, norm_layer
+from paramcrop.models.layers import NORMS, Chain, gated, gated_cat, max_pool, norm_layer, run_chain
 
 # Channels of the four branches, as in Inception v1: 1x1x1; 1x1x1 -> 3x3x3; 1x1x1 -> 3x3x3; pool -> 1x1x1.
 BLOCKS = {
@@ -32,7 +33,7 @@ class Gating(nn.Module):
         self.linear = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(self.linear(x.mean((2, 3, 4))))[:, :, None, None, None]
+        return gated(x, self.linear)
 
 
 def conv(
@@ -54,7 +55,8 @@ class HalvingPool(nn.Module):
     """Max-pooling over 2x2x2, rounding down. A size of 1, which only inputs smaller than the paper's have, stays 1."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool3d(x, [min(2, size) for size in x.shape[2:]])
+        t, height, width = (min(2, size) for size in x.shape[2:])
+        return max_pool(x, (t, height, width), (t, height, width), (0, 0, 0))
 
 
 class Inception(nn.Module):
@@ -72,11 +74,16 @@ class Inception(nn.Module):
         ]
         widths = (one, three_1, three_2, pooled)
         gates: list[list[nn.Module]] = [[Gating(width)] if gating else [] for width in widths]
-        self.branches = nn.ModuleList(nn.Sequential(*b, *g) for b, g in zip(layers, gates, strict=True))
-        self.outputs = sum(widths)
+        self.branches = nn.ModuleList(Chain(*b, *g) for b, g in zip(layers, gates, strict=True))
+        self.outputs, self.gating = sum(widths), gating
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([branch(x) for branch in self.branches], 1)
+        if not self.gating:
+            return torch.cat([branch(x) for branch in self.branches], 1)
+        # The gates of all branches are applied together, so that a GPU writes each gated branch into its place.
+        branches: list[list[Any]] = [[*branch.children()] for branch in self.branches]
+        outputs = [run_chain(layers, x) for *layers, _ in branches]
+        return gated_cat(outputs, [gate.linear for *_, gate in branches])
 
 
 class S3D(nn.Module):
@@ -117,7 +124,7 @@ class S3D(nn.Module):
             block = Inception(inputs, tuple(map(share, channels)), gating, norm)
             layers.append(block)
             inputs = block.outputs
-        self.layers = nn.Sequential(*layers)
+        self.layers = Chain(*layers)
         self.features = inputs
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
@@ -130,8 +137,7 @@ class S3D(nn.Module):
 
         All halvings round up but the last, which leaves at least 1: t = ⌈T/4⌉ // 2, h = ⌈H/16⌉ // 2, w = ⌈W/16⌉ // 2.
         """
-        if x.device.type == "cpu":  # 1.3 times as fast on CPUs (tests/benchmarks/backbones.py)
-            x = x.contiguous(memory_format=torch.channels_last_3d)
+        x = x.contiguous(memory_format=torch.channels_last_3d)  # 1.3 times as fast on CPUs; GPU kernels need it
         out: Tensor = self.layers(x)
         return out
 
