@@ -21,8 +21,8 @@ class Augmentation(NamedTuple):
     """The random numbers of one view of each sample."""
 
     flip: Tensor  # bool (B,): mirror in x
-    order: Tensor  # int64 (B, 4), CPU: indices into OPERATIONS, first operation first
-    factors: Tensor  # float32 (B, 4), CPU: brightness, contrast, saturation (1: none), hue shift in turns (0: none)
+    order: Tensor  # int64 (B, 4): indices into OPERATIONS, first operation first
+    factors: Tensor  # float32 (B, 4): brightness, contrast, saturation (1: none), hue shift in turns (0: none)
 
 
 def augment(frames: Tensor, drawn: Augmentation) -> Tensor:
@@ -37,9 +37,9 @@ def augment(frames: Tensor, drawn: Augmentation) -> Tensor:
 def color_jitter(frames: Tensor, order: Tensor, factors: Tensor) -> Tensor:
     """The four operations in each sample's order, clamped to [0, 1] after each one; (B, 3, n, H, W) -> the same shape.
 
-    ``order`` and ``factors`` lie on the CPU, so finding the rows of an operation needs no synchronisation with a GPU.
+    With ``order`` and ``factors`` on the CPU, finding the rows of an operation needs no synchronisation with a GPU.
     """
-    frames = frames.clone()
+    frames, order, factors = frames.clone(), order.cpu(), factors.cpu()
     for place in range(order.shape[1]):
         for number, (operation, neutral) in enumerate(OPERATIONS):
             rows = ((order[:, place] == number) & (factors[:, number] != neutral)).nonzero()[:, 0]

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from paramcrop.crops.augment import Augmentation
 
+MOVED = ("video", "cube", "flip", "order", "factors", "noise", "label")  # the fields that a step computes with
+
 
 class Batch(NamedTuple):
     """B videos, each with the random numbers of its two views (``paramcrop.data.clips``)."""
@@ -29,8 +31,8 @@ class Batch(NamedTuple):
     substitute: list[str]  # id of the video shown instead
 
     def to(self, device: torch.device) -> Batch:
-        """The batch with its tensors on ``device``; ``color_jitter`` needs ``order`` and ``factors`` on the CPU."""
-        moved = {n: getattr(self, n).to(device, non_blocking=True) for n in ("video", "cube", "flip", "noise", "label")}
+        """The batch with the fields that a step computes with on ``device``."""
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in MOVED}
         return self._replace(**moved)
 
     def rows(self, which: slice) -> Batch:

@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from paramcrop.data.video import VideoReader
-
 Sample = dict[str, Any]
 
 
@@ -134,6 +132,8 @@ def cut_sample(row: Mapping[str, Any], spec: ClipSpec, seed: int, epoch: int, at
     Raises:
         VideoError: the video cannot be decoded.
     """
+    from paramcrop.data.video import VideoReader  # loads a decoder, which most processes never need
+
     rng = generator(seed, epoch, row["id"], attempt)
     u = draw_cubes(rng, spec)
     reader = VideoReader(row["video"])

@@ -110,7 +110,8 @@ def finetune(
         for i, batch in enumerate(batches(epoch)):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(training, epoch + i / steps_per_epoch)
-            total += train_step(classifier, batch.to(forward.device), optimizer, forward)
+            moved = batch.to(forward.device)._replace(order=batch.order, factors=batch.factors)  # see color_jitter
+            total += train_step(classifier, moved, optimizer, forward)
         loss = total.item() / steps_per_epoch
         if not math.isfinite(loss):
             raise NonFiniteLossError(f"the loss must be finite, but is {loss} in epoch {epoch + 1} of {folder}")
