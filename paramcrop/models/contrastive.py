@@ -106,8 +106,7 @@ class MoCo(nn.Module):
     def update_key_encoder(self) -> None:
         """Move the momentum encoder towards the network."""
         for mine, key in ((self.backbone, self.key_backbone), (self.head, self.key_head)):
-            for p, p_key in zip(mine.parameters(), key.parameters(), strict=True):
-                p_key.lerp_(p, 1 - self.momentum)
+            torch._foreach_lerp_([*key.parameters()], [*mine.parameters()], 1 - self.momentum)
 
     @torch.no_grad()
     def enqueue(self, keys: Tensor) -> None:

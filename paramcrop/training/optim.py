@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
+from paramcrop.models.layers import has_triton
+
 Group = dict[str, Any]
 
 
@@ -45,7 +47,19 @@ def cropper_group(
 def make_optimizer(groups: list[Group], name: str, trust: float = 0.001) -> Optimizer:
     """Torch's SGD with momentum ("sgd"), or LARS ("lars"), which scales only the groups with ``adapt``."""
     groups = [group for group in groups if group["params"]]
-    return SGD(groups, lr=0.0, momentum=0.9) if name == "sgd" else Lars(groups, trust=trust)
+    if name == "lars":
+        return Lars(groups, trust=trust)
+    on_gpu = all(p.is_cuda for group in groups for p in group["params"])
+    return SGD(groups, lr=0.0, momentum=0.9, fused=on_gpu or None)  # fused: can skip an update without waiting
+
+
+def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Load a state that may come from another kind of device; how this device computes a step stays the same."""
+    fused = [group.get("fused") for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, value in zip(optimizer.param_groups, fused, strict=True):
+        if "fused" in group:
+            group["fused"] = value
 
 
 class Lars(Optimizer):
@@ -54,21 +68,42 @@ class Lars(Optimizer):
     Source: You et al. 2017. The learning rate is outside the momentum as in torch's SGD, which it equals without
     ``adapt``. A tensor whose norm or gradient is zero is not scaled, because it would never leave zero. Other libraries
     tie the scaling to weight decay; here the two are independent.
+
+    On a GPU, a group takes two kernel launches. As in torch's own optimizers, nothing is updated if the attribute
+    ``found_inf``, a tensor, is set and not 0.
     """
 
     def __init__(self, params: list[Group], lr: float = 0.0, trust: float = 0.001) -> None:
         defaults = {"lr": lr, "momentum": 0.9, "weight_decay": 0.0, "trust": trust, "adapt": True}
         super().__init__(params, defaults)
+        self.chunks: dict[tuple[int, ...], Any] = {}  # the division of each group's tensors, for the kernels
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         with torch.enable_grad():
             loss = None if closure is None else closure()
+        skip: Tensor | None = getattr(self, "found_inf", None)
         for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
+            learned = [p for p in group["params"] if p.grad is not None]
+            if learned and fits_kernels(learned):
+                self._update_together(learned, group, skip)
+            elif skip is None or not skip.item():  # this waits for the GPU
+                for p in learned:
                     self._update(p, p.grad, group)
         return loss
+
+    def _update_together(self, params: list[Tensor], group: Group, skip: Tensor | None) -> None:
+        from paramcrop.training.lars_kernels import chunks_of, step_together
+
+        for p in params:
+            if not self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        key = tuple(map(id, params))
+        if key not in self.chunks:
+            self.chunks[key] = chunks_of(params)
+        momenta = [self.state[p]["momentum_buffer"] for p in params]
+        grads = [p.grad for p in params if p.grad is not None]
+        step_together(params, grads, momenta, self.chunks[key], group, skip)
 
     def _update(self, p: Tensor, grad: Tensor, group: Group) -> None:
         step = grad.add(p, alpha=group["weight_decay"])
@@ -79,6 +114,11 @@ class Lars(Optimizer):
         state = self.state[p]
         state["momentum_buffer"] = step if not state else state["momentum_buffer"].mul_(group["momentum"]).add_(step)
         p.sub_(state["momentum_buffer"], alpha=group["lr"])
+
+
+def fits_kernels(params: list[Tensor]) -> bool:
+    """Whether the kernels can take these tensors: float32, on a GPU."""
+    return has_triton() and all(p.is_cuda and p.dtype == torch.float32 for p in params)
 
 
 def lr_factor(step: int, steps: int, warmup: int) -> float:

@@ -13,6 +13,7 @@ from paramcrop.training.optim import (
     Lars,
     cosine_decay,
     cropper_group,
+    load_optimizer,
     lr_factor,
     make_optimizer,
     network_groups,
@@ -131,3 +132,11 @@ def test_every_schedule_falls_by_the_same_cosine_to_the_last_bit() -> None:
         assert lr_factor(step + 5, 102, 5) == 0.5 * (1 + math.cos(math.pi * step / 97))
         rate = learning_rate(Training(epochs=97, lr=2e-4, weight_decay=0.0, warmup=0.0, seed=0), step)
         assert rate == 2e-4 * 0.5 * (1 + math.cos(math.pi * step / 97))
+
+
+def test_a_state_from_a_gpu_leaves_the_way_of_this_device() -> None:
+    """A GPU's SGD is fused, and its state says so."""
+    ours, of_gpu = (make_optimizer([{"params": [nn.Parameter(torch.ones(2))]}], "sgd") for _ in range(2))
+    of_gpu.param_groups[0]["fused"] = True
+    load_optimizer(ours, of_gpu.state_dict())
+    assert ours.param_groups[0]["fused"] is None
