@@ -6,6 +6,9 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+import torch
+from torch import Tensor
+
 T = TypeVar("T")
 
 
@@ -15,6 +18,7 @@ class Meter:
     def __init__(self, clips: int) -> None:
         self.clips = clips
         self._line, self._checkpoint = _Span(), _Span()
+        self._unread: list[Tensor] = []
 
     def timed(self, batches: Iterable[T], steps: int) -> Iterator[T]:
         """Yield exactly ``steps`` batches and measure the wait for each.
@@ -33,24 +37,34 @@ class Meter:
             yield batch
             count += 1
 
-    def add(self, loss: float) -> None:
+    def add(self, loss: Tensor) -> None:
+        """Count a step and its loss; the value is read later, because reading it would wait for a GPU."""
+        self._unread.append(loss)
         for span in (self._line, self._checkpoint):
             span.steps += 1
-            span.losses += 1
-            span.loss += loss
+
+    def _read_losses(self) -> None:
+        for loss in torch.stack(self._unread).tolist() if self._unread else ():
+            for span in (self._line, self._checkpoint):
+                span.losses += 1
+                span.loss += loss
+        self._unread.clear()
 
     def read(self) -> dict[str, float]:
         """Means since the last call; ``data_wait`` is the fraction of time spent waiting for data, in [0, 1]."""
+        self._read_losses()
         span, self._line = self._line, _Span()
         return span.means(self.clips)
 
     def read_checkpoint(self) -> dict[str, float]:
         """The same, since the last call of this method."""
+        self._read_losses()
         span, self._checkpoint = self._checkpoint, _Span()
         return span.means(self.clips)
 
     def state(self) -> dict[str, float]:
         """The part of the next line's mean loss that a resumed run needs."""
+        self._read_losses()
         return {"losses": self._line.losses, "loss": self._line.loss}
 
     def load_state(self, state: dict[str, float]) -> None:

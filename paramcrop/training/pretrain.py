@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,12 @@ from paramcrop.data.batch import Batch
 from paramcrop.errors import DecodeFailuresError, NonFiniteLossError, StorageError
 from paramcrop.settings.config import Config
 from paramcrop.storage.checkpoint import load_checkpoint
+from paramcrop.training.ahead import ahead
 from paramcrop.training.build import build_optimizer
 from paramcrop.training.meter import Meter
-from paramcrop.training.optim import set_lr
+from paramcrop.training.optim import load_optimizer, set_lr
 from paramcrop.training.recorder import Recorder, Row
+from paramcrop.training.step import Stepper
 from paramcrop.training.two_views import TwoViews, build_model, distribute
 
 Report = Callable[[dict[str, float]], None]
@@ -29,28 +33,18 @@ Report = Callable[[dict[str, float]], None]
 def train_step(
     model: nn.Module, batch: Batch, optimizer: Optimizer, progress: float, clip_norm: float | None = None
 ) -> tuple[float, dict[str, Tensor]]:
-    """One update: gradient descent for the network and, through the reversal, ascent for the croppers.
+    """One update by a ``Stepper``, whose loss is waited for.
 
     Returns:
         The mean loss over ranks, and this rank's scalars to log.
 
     Raises:
-        NonFiniteLossError: the loss of a rank is not finite; raised on every rank, before anything is updated.
+        NonFiniteLossError: the loss of a rank is not finite; raised on every rank, and nothing is updated.
     """
-    loss, scalars = model(batch, progress)
-    # Every rank sees every loss: if only one rank stopped, the others would hang in the next exchange of gradients.
-    losses = dist.values_of_ranks(loss)
-    bad = (~losses.isfinite()).nonzero()[:, 0].tolist()
-    if bad:
-        ranks = ", ".join(map(str, bad))
-        raise NonFiniteLossError(f"the loss must be finite, but is {losses[bad[0]].item()} on rank {ranks}")
-    optimizer.zero_grad()
-    loss.backward()
-    if clip_norm is not None:
-        network = [p for g in optimizer.param_groups if g["network"] for p in g["params"]]
-        scalars["grad_norm"] = nn.utils.clip_grad_norm_(network, clip_norm)
-    optimizer.step()
-    return losses.mean().item(), scalars
+    stepper = Stepper(model, optimizer, clip_norm)
+    loss, scalars = stepper.take(batch, progress, 0)
+    stepper.check()
+    return loss.item(), scalars
 
 
 def pretrain(
@@ -85,12 +79,15 @@ def pretrain(
         Each is raised on every rank at the same step.
     """
     device = device or torch.device("cpu")
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # pays because all steps have the same sizes
     model = build_model(config, device, classes)
     optimizer = build_optimizer(config, model.policy, model.method)
     meter = Meter(2 * config.train.global_batch)
     epoch, step, rng_state = load_state(resume, model, optimizer, meter) if resume else (0, 0, None)
-    wrapped = distribute(model, device)
-    state = TrainingState(config, steps_per_epoch, recorder, model, wrapped, optimizer, meter, epoch, step)
+    recorded = device.type == "cuda" and dist.world_size() == 1 and model.recordable
+    stepper = Stepper(distribute(model, device), optimizer, config.optim.clip_norm, recorded)
+    state = TrainingState(config, steps_per_epoch, recorder, model, stepper, optimizer, meter, epoch, step)
     while state.step < state.total:
         # A seed per epoch makes every epoch independent of how the run got there. Only a checkpoint from within an
         # epoch has to restore torch's random state as well.
@@ -109,7 +106,7 @@ class TrainingState:
     """A training run in progress.
 
     Attributes:
-        model: the model; wrapped: the same model in DDP if there are several ranks.
+        model: the model; stepper: takes its steps.
         epoch, step: finished epochs and steps.
         rows: this rank's rows of each step since ``first_step``, not yet passed to the recorder.
         saved_for_preemption: whether a preemption was announced and its checkpoint written.
@@ -119,7 +116,7 @@ class TrainingState:
     steps_per_epoch: int
     recorder: Recorder
     model: TwoViews
-    wrapped: nn.Module
+    stepper: Stepper
     optimizer: Optimizer
     meter: Meter
     epoch: int
@@ -148,16 +145,14 @@ def run_epoch(
     """Run the remaining steps of an epoch."""
     config, s = state.config, state
     s.first_step, s.rows = s.step, []
-    for batch in s.meter.timed(batches, min((s.epoch + 1) * s.steps_per_epoch, s.total) - s.step):
+    left = min((s.epoch + 1) * s.steps_per_epoch, s.total) - s.step
+    for batch in s.meter.timed(ahead(islice(batches, left), device), left):
         check_order(batch, s.epoch, s.step - s.epoch * s.steps_per_epoch, config.train.global_batch)
         s.rows.append(rows_of(batch))
         set_lr(s.optimizer, s.step, s.total, s.warmup)
-        moved = batch.to(device)
-        s.recorder.crops(s.model, moved, s.step, s.total)
-        try:
-            loss, scalars = train_step(s.wrapped, moved, s.optimizer, s.step / s.total, config.optim.clip_norm)
-        except NonFiniteLossError as error:
-            raise NonFiniteLossError(f"{error} at step {s.step} (epoch {s.epoch}); run: {s.recorder.folder}") from None
+        s.recorder.crops(s.model, batch, s.step, s.total)
+        with naming_run(state):
+            loss, scalars = s.stepper.take(batch, s.step / s.total, s.step)
         s.meter.add(loss)
         s.step += 1
         if s.step % config.run.log_every == 0 or s.step in (1, s.total):
@@ -169,9 +164,20 @@ def run_epoch(
                 save_within_epoch(state, report)
 
 
+@contextmanager
+def naming_run(state: TrainingState) -> Iterator[None]:
+    """Add the epoch and the run to the message of a ``NonFiniteLossError``."""
+    try:
+        yield
+    except NonFiniteLossError as error:
+        raise NonFiniteLossError(f"{error} (epoch {state.epoch}); run: {state.recorder.folder}") from None
+
+
 def save_within_epoch(state: TrainingState, report: Report) -> None:
     """Write a checkpoint now, from which the run continues in the middle of the epoch."""
     s = state
+    with naming_run(state):
+        s.stepper.check()
     s.saved_for_preemption = True
     s.recorder.samples(s.first_step, s.rows)
     s.first_step, s.rows = s.step, []
@@ -183,6 +189,8 @@ def save_within_epoch(state: TrainingState, report: Report) -> None:
 def finish_epoch(state: TrainingState, report: Report) -> bool:
     """Write the epoch's samples and, if it is due, a checkpoint -> whether a stop was requested."""
     s = state
+    with naming_run(state):
+        s.stepper.check()
     s.recorder.samples(s.first_step, s.rows)
     s.epoch += 1
     stop = s.recorder.stop_requested()
@@ -204,7 +212,7 @@ def load_state(checkpoint: Path, model: TwoViews, optimizer: Optimizer, meter: M
     """Load a checkpoint -> finished epochs and steps, and torch's random state if it was saved within an epoch."""
     state, meta = load_checkpoint(checkpoint)
     model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+    load_optimizer(optimizer, state["optimizer"])
     meter.load_state(state["meter"])
     return meta["epoch"], meta["step"], own_random_state(state.get("drawn"))
 

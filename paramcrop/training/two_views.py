@@ -9,12 +9,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from paramcrop import dist
-from paramcrop.crops.augment import augment
 from paramcrop.crops.geometry import CropParams, box_in_video, centre_distance, crop_box, iou
-from paramcrop.crops.policies import Policy
-from paramcrop.crops.resample import crop_cube
+from paramcrop.crops.paramcrop import ParamCrop
+from paramcrop.crops.policies import Policy, RandomCrops, WholeClip
+from paramcrop.crops.views import augmented_view
 from paramcrop.data.batch import Batch
+from paramcrop.models.contrastive import MoCo, SimCLR
 from paramcrop.models.interfaces import Method
+from paramcrop.models.r2d3d import R2D3D
+from paramcrop.models.s3d import S3D
 from paramcrop.settings.config import Config
 from paramcrop.training.build import build_method, build_policy, network_dtype, view_size
 
@@ -29,6 +32,7 @@ class TwoViews(nn.Module):
         rounding: rounding of Eq. 8, "round" or "floor".
         mean, std: normalisation of the views' pixels, which are in [0, 1].
         noise: distribution of the policy's noise, "normal" or "uniform" over [-1, 1].
+        dtype: type in which GPUs compute the views: that of the network.
     """
 
     def __init__(
@@ -40,10 +44,20 @@ class TwoViews(nn.Module):
         mean: float,
         std: float,
         noise: str,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        self.policy, self.method, self.noise = policy, method, noise
+        self.policy, self.method, self.noise, self.dtype = policy, method, noise, dtype
         self.size, self.rounding, self.mean, self.std = size, rounding, mean, std
+
+    @property
+    def recordable(self) -> bool:
+        """Whether every step launches the same kernels, whatever its batch and progress; see ``Recorded``."""
+        return (
+            isinstance(self.policy, ParamCrop | RandomCrops | WholeClip)
+            and isinstance(self.method, SimCLR | MoCo)
+            and isinstance(self.method.backbone, S3D | R2D3D)
+        )
 
     def forward(self, batch: Batch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """A batch -> loss of this rank, and scalars of the loss and of the crops."""
@@ -53,18 +67,19 @@ class TwoViews(nn.Module):
         return loss, scalars | crop_scalars(crops, batch) | self.policy.telemetry(batch.noise)
 
     def view(self, batch: Batch, i: int, params: CropParams) -> Tensor:
-        """View i as the input of the network: float32 (B, 3, *size)."""
-        augmentation = batch.augmentation(i)
-        view = crop_cube(batch.clip(i), params, self.size, lambda frames: augment(frames, augmentation), self.rounding)
-        return (view - self.mean) / self.std
+        """View i as the input of the network: (B, 3, *size), float32 on CPUs."""
+        given = batch.clip(i), params, self.size, batch.augmentation(i)
+        return augmented_view(*given, self.rounding, self.mean, self.std, self.dtype)
 
 
 def build_model(config: Config, device: torch.device, classes: Sequence[str] = ()) -> TwoViews:
     """The model of a config on ``device``; its initial weights depend only on ``config.seed``. See ``build_method``."""
     torch.manual_seed(config.seed)
-    policy, method = build_policy(config), build_method(config, network_dtype(config, device), classes)
+    dtype = network_dtype(config, device)
+    policy, method = build_policy(config), build_method(config, dtype, classes)
     a, c = config.augment, config.cropper
-    return TwoViews(policy, method, view_size(config), c.rounding, a.mean, a.std, c.noise).to(device)
+    model = TwoViews(policy, method, view_size(config), c.rounding, a.mean, a.std, c.noise, dtype).to(device)
+    return model.to(memory_format=torch.channels_last_3d) if device.type == "cuda" else model
 
 
 def distribute(model: TwoViews, device: torch.device) -> nn.Module:
@@ -73,8 +88,8 @@ def distribute(model: TwoViews, device: torch.device) -> nn.Module:
         return model
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(model)  # replaces the layers in place
-    # Without device_ids, because DDP would move the batch, whose jitter must stay on the CPU. No broadcast of buffers:
-    # MoCo's queue is equal on all ranks anyway, and running statistics are only read from rank 0, which is saved.
+    # Without device_ids: the batch is on the device already. No broadcast of buffers: MoCo's queue is equal on all
+    # ranks anyway, and running statistics are only read from rank 0, which is saved.
     return DistributedDataParallel(model, broadcast_buffers=False)
 
 
