@@ -21,17 +21,21 @@ from tests.benchmarks.timing import Report
 
 SHORT = ("startup", "crop", "augment", "retrieval", "backbones", "decode", "step", "idle", "scale")
 LONG = ("epochs", "growth", "floor", "trials")
+ON_GPU = ("gpu",)  # only with --device cuda; needs neither Ray nor a decoder
+CHOICES = f"short: {', '.join(SHORT)}\nlong: {', '.join(LONG)}\non a GPU: {', '.join(ON_GPU)}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"short: {', '.join(SHORT)}\nlong: {', '.join(LONG)}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=CHOICES)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--out", type=Path, default=home() / "benchmarks", help="folder of the JSON files")
     arguments = parser.parse_args()
     for name in arguments.names:
-        if name not in SHORT + LONG:
-            parser.error(f"NAME must be one of {', '.join(SHORT + LONG)}, but is {name!r}")
+        if name not in SHORT + LONG + ON_GPU:
+            parser.error(f"NAME must be one of {', '.join(SHORT + LONG + ON_GPU)}, but is {name!r}")
+        if name in ON_GPU and arguments.device != "cuda":
+            parser.error(f"{name} needs --device cuda")
     console = Console(soft_wrap=True)
     for name in arguments.names or SHORT:
         start = time.monotonic()
