@@ -14,7 +14,8 @@ from torch import Tensor
 from paramcrop.data.batch import Batch
 from paramcrop.data.clips import ClipSpec
 from paramcrop.data.labels import labelled_share
-from paramcrop.errors import CheckpointError, DataError
+from paramcrop.errors import CheckpointError, DataError, NonFiniteLossError
+from paramcrop.evaluation.checks import check_unseen
 from paramcrop.evaluation.features import Forward, Normalise, Outputs, clip_outputs, concatenate, only, stored_outputs
 from paramcrop.evaluation.finetune import Classifier, Training, finetune
 from paramcrop.evaluation.heads import choose, normalised, train_heads
@@ -28,7 +29,7 @@ from paramcrop.evaluation.metrics import (
     recall_at,
     top_k,
 )
-from paramcrop.evaluation.videos import LabelledSet, Map, by_shard, held_out, open_split, training_batches
+from paramcrop.evaluation.videos import LabelledSet, Map, by_shard, open_pair, training_batches
 from paramcrop.evaluation.weights import trained_classifier
 from paramcrop.storage.runs import commit
 from paramcrop.training.build import network_dtype
@@ -76,13 +77,10 @@ def evaluate(job: Job, device: torch.device, mapped: Map, report: Report = lambd
         DataError, CheckpointError, ConfigError: one line.
     """
     start = time.monotonic()
-    train, test = open_split(job.folder, job.train), open_split(job.folder, job.test)
-    if shared := train.labels.keys() & test.labels.keys():
-        raise DataError(f"two splits must not share a video, but {job.train} and {job.test} share {min(shared)}")
+    train, test = open_pair(job.folder, (job.train, job.test), job.how, job.seed)
+    check_unseen(job, test.sources)
     normalise = Normalise(job.settings.augment.mean, job.settings.augment.std)
     runtime = Runtime(Forward(normalise, device, network_dtype(job.settings, device)), mapped, report)
-    if job.how.kind == "validation":
-        train, test = held_out(train, job.how.held_out, job.how.videos, job.seed)
     kinds = {"finetune": by_finetuning, "heads": by_heads, "knn": by_neighbours}
     kinds |= {"retrieval": by_retrieval, "validation": by_retrieval, "classifier": by_own_classifier}
     evaluation = kinds[job.how.kind](job, train, test, runtime)
@@ -109,7 +107,7 @@ def by_finetuning(job: Job, train: LabelledSet, test: LabelledSet, runtime: Runt
         job.work,
         lambda epoch, loss: runtime.report(f"epoch {epoch}/{how.epochs}, loss {loss:.3f}"),
     )
-    outputs = clip_outputs(classifier, test, job.input, runtime.forward, runtime.mapped)
+    outputs = readable(job, clip_outputs(classifier, test, job.input, runtime.forward, runtime.mapped), job.test)
     predictions = average_clips(outputs.clips, outputs.label)
     facts = {"labelled videos": len(chosen), "steps": how.epochs * (len(chosen) // batch)}
     unread = [{"id": video, "reason": reason} for video, reason in sorted(failed.items())]
@@ -121,7 +119,8 @@ def by_own_classifier(job: Job, train: LabelledSet, test: LabelledSet, runtime: 
     if job.subject != "run":
         raise CheckpointError(f"{job.how.name} tests the classifier of a run, but {job.subject} has none")
     network = trained_classifier(job.settings, Path(job.checkpoint), job.how.network, test.classes)
-    outputs = clip_outputs(network.to(runtime.forward.device), test, job.input, runtime.forward, runtime.mapped)
+    network = network.to(runtime.forward.device)
+    outputs = readable(job, clip_outputs(network, test, job.input, runtime.forward, runtime.mapped), job.test)
     predictions = average_clips(outputs.clips, outputs.label)
     return classified(outputs, predictions.probabilities, [], {}, {"clip@1": predictions.clip_correct})
 
@@ -157,8 +156,13 @@ def by_heads(job: Job, train: LabelledSet, test: LabelledSet, runtime: Runtime) 
     chosen = labelled_share(gallery.id, gallery.label.tolist(), how.labels, job.seed)
     rows = torch.tensor([video in chosen for video in gallery.id])
     x, labels, classes = gallery.mean[rows], gallery.label[rows], len(train.classes)
-    choice = choose(x, labels, classes, how.lrs, how.weight_decays, how.held_out, how.epochs, job.seed)
+    groups = [train.groups[video] for video in gallery.id if video in chosen]
+    choice = choose(x, labels, groups, classes, how.lrs, how.weight_decays, how.held_out, how.epochs, job.seed)
     weights, biases = train_heads(x, labels, classes, [(choice.lr, choice.weight_decay)], how.epochs, job.seed)
+    if not weights.isfinite().all():
+        raise NonFiniteLossError(
+            f"a head's weights must be finite, but with a learning rate of {choice.lr:g} they are not"
+        )
     logits = normalised(queries.mean) @ weights[0].T + biases[0]
     facts = {"lr": choice.lr, "weight decay": choice.weight_decay, "held-out accuracy": choice.accuracy.tolist()}
     return classified(queries, logits, gallery.failed, facts)
@@ -198,7 +202,18 @@ def features(job: Job, train: LabelledSet, test: LabelledSet, runtime: Runtime) 
             runtime.report(f"features of {sum(len(p.id) for p in parts)} of {videos.manifest.videos} videos")
         return only(concatenate(parts), videos.labels)
 
-    return of(train), of(test)
+    return readable(job, of(train), job.train), readable(job, of(test), job.test)
+
+
+def readable(job: Job, outputs: Outputs, split: str) -> Outputs:
+    """The same outputs.
+
+    Raises:
+        DataError: there are none.
+    """
+    if not outputs.id:
+        raise DataError(f"{job.folder}: none of the {len(outputs.failed)} videos of split {split} could be decoded")
+    return outputs
 
 
 def classified(
@@ -216,8 +231,6 @@ def classified(
 def as_result(job: Job, train: LabelledSet, test: LabelledSet, evaluation: Evaluation) -> dict[str, Any]:
     """The result in the form in which it is stored; in each row, ``n`` of ``of`` test videos were read."""
     outputs, predicted = evaluation.test, evaluation.predicted
-    if not outputs.id:
-        raise DataError(f"{job.folder}: none of the {len(test.labels)} videos of split {job.test} could be decoded")
     how, n = job.how, {"n": len(outputs.id), "of": test.all}
     rows = [{"metric": name, "value": float(value.mean())} | n for name, value in evaluation.scores.items()]
     result: dict[str, Any] = {
@@ -226,7 +239,8 @@ def as_result(job: Job, train: LabelledSet, test: LabelledSet, evaluation: Evalu
         "subject_id": job.subject_id,
         "dataset": job.dataset,
         "content_id": job.content_id,
-        "source": train.manifest.settings.get("dataset", ""),
+        "source": train.about["dataset"],
+        "set": train.about,
         "splits": [job.train, job.test],
         "protocol": how.label,
         "version": how.version,

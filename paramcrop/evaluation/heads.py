@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -10,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from paramcrop.data.labels import ranked_by_class
+from paramcrop.data.groups import hold_out
+from paramcrop.errors import DataError
 from paramcrop.training.optim import cosine_decay
 
 MOMENTUM = 0.9
@@ -33,6 +35,7 @@ class Choice(NamedTuple):
 def choose(
     features: Tensor,
     labels: Tensor,
+    groups: Sequence[str],
     classes: int,
     lrs: tuple[float, ...],
     weight_decays: tuple[float, ...],
@@ -40,13 +43,22 @@ def choose(
     epochs: int,
     seed: int,
 ) -> Choice:
-    """Train one head per (lr, weight decay) on part of the *training* videos (n, D), and test it on the rest."""
-    rank = ranked_by_class([str(i) for i in range(len(labels))], labels.tolist(), seed)
-    held = torch.tensor(rank) >= 1 - held_out  # the only video of a class is never held out
+    """Train one head per (lr, weight decay) on part of the *training* videos (n, D), and test it on the rest.
+
+    Args:
+        groups: name of each video's group of near-duplicates; no group is in both parts.
+
+    Raises:
+        DataError: nothing can be held out.
+    """
+    held = torch.tensor(hold_out(groups, labels.tolist(), held_out, seed))
+    if not held.any():
+        raise DataError("a class needs readable videos of two sources to choose a learning rate, but no class has them")
     grid = list(product(lrs, weight_decays))
     weights, biases = train_heads(features[~held], labels[~held], classes, grid, epochs, seed)
     predicted = (torch.einsum("nd,gcd->gnc", normalised(features[held]), weights) + biases[:, None]).argmax(2)
     accuracy = (predicted == labels[held]).float().mean(1)
+    accuracy[~weights.isfinite().all(2).all(1)] = 0.0  # such a learning rate is too large
     lr, weight_decay = grid[int(accuracy.argmax())]
     return Choice(lr, weight_decay, accuracy.view(len(lrs), len(weight_decays)))
 

@@ -27,15 +27,22 @@ class Protocol(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
-    version: int = 1
+    version: int = 1  # 2: held-out videos share no group of near-duplicates with the others
     kind: Literal["finetune", "heads", "retrieval", "knn", "validation", "classifier"]
-    frames: int = _field(32, "frames per clip", ge=1)
+    frames: int = _field(32, "frames per clip; those of retrieval are not in the paper", ge=1)
     stride: int = _field(2, "source frames from one clip frame to the next (not in the paper)", ge=1)
-    size: int = _field(224, "side of a clip, pixels", ge=8)
+    size: int = _field(224, "side of a clip, pixels; that of retrieval is not in the paper", ge=8)
     box: float = _field(
-        0.875, "side of the centre square from which test clips are cut, share of the short side", gt=0, le=1
+        0.875,
+        "side of the centre square from which test clips are cut, share of the short side (not in the paper)",
+        gt=0,
+        le=1,
     )
-    test_clips: int | None = _field(10, "uniform clips per video, averaged; none: as many as overlap by half", ge=1)
+    test_clips: int | None = _field(
+        10,
+        "uniform clips per video, averaged; none: as many as overlap by half; fine-tuning's are not in the paper",
+        ge=1,
+    )
     train: Literal["all", "head"] = _field("all", "which part is trained")
     bn: Literal["train", "frozen"] = _field("train", "the backbone's batch norm; frozen: fixed running statistics")
     epochs: int = _field(100, "passes over the training videos (not in the paper)", ge=1)
@@ -45,7 +52,7 @@ class Protocol(BaseModel):
     weight_decay: float = _field(1e-3, "weight decay of Adam", ge=0)
     dropout: float = _field(0.0, "dropout before the head (not in the paper)", ge=0, lt=1)
     train_box: tuple[float, float] = _field(
-        (0.65625, 0.875), "side of a training clip's random square, share of the short side"
+        (0.65625, 0.875), "side of a training clip's random square, share of the short side (not in the paper)"
     )
     jitter: float = _field(
         0.8, "probability of colour jitter of .5/.5/.5/.25 in training (not in the paper)", ge=0, le=1
@@ -100,12 +107,14 @@ PROTOCOLS = {
         *(Protocol(name=f"paper-fewshot-{p}", kind="finetune", labels=p / 100) for p in (10, 30, 50)),  # Table 14
         Protocol(name="paper-retrieval-10clip", kind="retrieval"),  # Tables 11 and 12
         Protocol(name="coclr-retrieval-centred", kind="retrieval", size=128, stride=1, test_clips=None, centre=True),
-        Protocol(name="frozen-linear-eval", kind="heads"),
+        Protocol(name="frozen-linear-eval", version=2, kind="heads"),
         Protocol(name="knn", kind="knn"),
         Protocol(name="semi-supervised-teacher", network="teacher", **_TRAINED),  # Table 6
         Protocol(name="semi-supervised-student", network="student", **_TRAINED),
         # For choosing settings: retrieval among training videos only, cheap enough to run while a run trains.
-        Protocol(name="validation-retrieval", kind="validation", frames=16, size=112, stride=4, test_clips=2),
+        Protocol(
+            name="validation-retrieval", version=2, kind="validation", frames=16, size=112, stride=4, test_clips=2
+        ),
     )
 }
 SHORT = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paramcrop.data.manifest import Manifest, read_manifest
+from paramcrop.data.manifest import Manifest, enlargement, read_manifest
 from paramcrop.errors import ConfigError
 from paramcrop.evaluation.protocols import Protocol, find_protocol, parameters
 from paramcrop.settings.config import Config
@@ -84,42 +84,82 @@ def only(request: Request, texts: Sequence[str]) -> Request:
 
 
 def make_jobs(request: Request, runs: Iterable[Path], epoch: int | None = None) -> list[Job]:
-    """The requested evaluations of these runs, each once.
+    """The requested evaluations of these runs, each once, checked as by ``check_jobs``.
 
     Args:
         epoch: epoch of the checkpoint; None: the newest.
 
     Raises:
-        CheckpointError, DataError, ConfigError: a run, checkpoint, dataset or split does not exist.
+        CheckpointError, DataError, ConfigError: a run, checkpoint, dataset or split does not exist or does not suit.
     """
+    from paramcrop.evaluation.checks import check_jobs  # imports torch, which parsing a request does not need
+
     manifests = {name: read_manifest(request.data[name]) for name, _ in request.tasks}
     jobs: dict[str, Job] = {}
     for run in runs:
         for job in _of_run(request, run, manifests, epoch):
             jobs.setdefault(job.eval_id, job)
+    check_jobs(jobs.values())
     return list(jobs.values())
 
 
+def check_request(request: Request, config: Config, run_data: str) -> None:
+    """Check the requested evaluations of a run that does not exist yet.
+
+    Args:
+        run_data: content id of the videos that the run will be pretrained on.
+
+    Raises:
+        CheckpointError, DataError, ConfigError: a dataset or split does not suit.
+    """
+    from paramcrop.evaluation.checks import check_jobs
+
+    manifests = {name: read_manifest(request.data[name]) for name, _ in request.tasks}
+    check_jobs(_jobs(request, manifests, config, run_data, Path("."), "", 0, ""))
+
+
+def size_warnings(request: Request) -> list[str]:
+    """A line for each task whose clips have more pixels than the videos."""
+    sides = {name: read_manifest(request.data[name]).short_side for name, _ in request.tasks}
+    found = (enlargement(f"{name}/{p.label}", sides[name], p.box, p.size, "size") for name, p in request.tasks)
+    return [line for lines in found for line in lines]
+
+
 def _of_run(request: Request, run: Path, manifests: Mapping[str, Manifest], epoch: int | None) -> Iterable[Job]:
-    from paramcrop.evaluation.job import Job  # these import torch, which parsing a request does not need
-    from paramcrop.evaluation.videos import split_pairs
-    from paramcrop.evaluation.weights import pick_checkpoint, read_config
+    from paramcrop.evaluation.weights import pick_checkpoint, read_config  # imports torch
     from paramcrop.training.build import build_backbone
 
     config, (checkpoint, epoch) = read_config(run), pick_checkpoint(run, epoch)
     if is_custom(config.backbone.name):
         build_backbone(config)  # fails here, before Ray starts, if the user's class is missing or has changed
     pretraining = json.loads((run / "provenance.json").read_text())["data"]
+    yield from _jobs(request, manifests, config, pretraining, run, str(checkpoint), epoch, mirror_at(run).uri)
+
+
+def _jobs(
+    request: Request,
+    manifests: Mapping[str, Manifest],
+    config: Config,
+    run_data: str,
+    run: Path,
+    checkpoint: str,
+    epoch: int,
+    uri: str,
+) -> Iterable[Job]:
+    from paramcrop.evaluation.job import Job
+
     for subject in request.subjects:
         for name, protocol in request.tasks:
-            for train, test in split_pairs(manifests[name], request.splits).values():
+            if protocol.kind == "classifier" and subject != "run":
+                continue  # a baseline has no classifier
+            for train, test in _pairs(request, name, protocol, config, manifests[name], run_data):
                 for seed in request.seeds if subject != "pixels" else request.seeds[:1]:
                     yield Job(
                         run=str(run),
                         subject=subject,
                         config=config.model_dump(mode="json"),
-                        run_data=pretraining,
-                        checkpoint=str(checkpoint),
+                        run_data=run_data,
+                        checkpoint=checkpoint,
                         epoch=epoch,
                         dataset=name,
                         folder=request.data[name],
@@ -130,5 +170,24 @@ def _of_run(request: Request, run: Path, manifests: Mapping[str, Manifest], epoc
                         seed=seed,
                         weights=request.weights if subject == "weights" else "",
                         prefixes=request.prefixes if subject == "weights" else (),
-                        uri=mirror_at(run).uri,
+                        uri=uri,
                     )
+
+
+def _pairs(
+    request: Request, name: str, protocol: Protocol, config: Config, manifest: Manifest, run_data: str
+) -> Iterable[tuple[str, str]]:
+    """The splits to train and to test on: all that are selected, or a run's own if its classifier is tested."""
+    from paramcrop.evaluation.checks import own_split
+    from paramcrop.evaluation.videos import split_pairs
+
+    selected = split_pairs(manifest, request.splits)
+    if protocol.kind != "classifier":
+        return selected.values()
+    task = f"{name}/{protocol.name}"
+    own = own_split(task, config, manifest, run_data)
+    if request.splits and (others := [number for number, pair in selected.items() if pair != own]):
+        raise ConfigError(
+            f"{task}: a run trained on {own[0]} is tested on {own[1]} alone, but --splits has {others[0]}"
+        )
+    return [own]

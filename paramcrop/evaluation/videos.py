@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
 
@@ -12,13 +13,16 @@ import numpy as np
 
 from paramcrop.data.batch import Batch, to_batch
 from paramcrop.data.clips import ClipSpec, cut_sample
-from paramcrop.data.labels import ranked_by_class, read_labels
+from paramcrop.data.groups import hold_out, merge_duplicates
+from paramcrop.data.labels import VideoInfo, labelled_share, read_infos
 from paramcrop.data.manifest import Manifest, Shard, read_manifest
 from paramcrop.data.order import epoch_segments
 from paramcrop.data.samples import cut_batch, read_segment
 from paramcrop.data.shards import read_row_group
 from paramcrop.data.uniform import direct
 from paramcrop.errors import DataError
+from paramcrop.evaluation.protocols import Protocol
+from paramcrop.settings.explain import show
 from paramcrop.storage.files import open_folder
 
 TASK_VIDEOS = 8  # videos per decode task
@@ -33,14 +37,19 @@ class LabelledSet(NamedTuple):
 
     Attributes:
         folder: path or URI. manifest: that of this split only.
+        about: the facts of the whole dataset, see ``Manifest.about``.
         labels: video id -> class index, in stored order. classes: class names.
+        groups: video id -> name of its group of near-duplicates. sources: video id -> sha256 of its source.
         rejected: {"id", "reason"} of the split's videos that preparing the dataset left out.
     """
 
     folder: str
     manifest: Manifest
+    about: dict[str, Any]
     labels: dict[str, int]
     classes: tuple[str, ...]
+    groups: dict[str, str]
+    sources: dict[str, str]
     rejected: list[dict[str, str]]
 
     @property
@@ -49,20 +58,39 @@ class LabelledSet(NamedTuple):
         return len(self.labels) + len(self.rejected)
 
 
+def read_split(folder: str, split: str | None) -> Mapping[str, VideoInfo]:
+    """What the shards say of each video of a split (None: all), read once as long as they do not change.
+
+    Raises:
+        DataError: there is no such folder or split.
+    """
+    manifest = read_manifest(folder).select(split)
+    return _read_split(folder, split, tuple(shard.sha256 for shard in manifest.shards))
+
+
+@lru_cache(maxsize=8)
+def _read_split(folder: str, split: str | None, shards: tuple[str, ...]) -> Mapping[str, VideoInfo]:
+    return read_infos(folder, read_manifest(folder).select(split))
+
+
 def open_split(folder: str, split: str) -> LabelledSet:
     """Read one split's manifest and labels.
 
     Raises:
         DataError: there is no such folder or split, or a video of it has no label.
     """
-    manifest = read_manifest(folder).select(split)
-    labels = read_labels(folder, manifest)
+    whole = read_manifest(folder)
+    manifest, infos = whole.select(split), read_split(folder, split)
+    labels = {video: info.label for video, info in infos.items()}
+    sources = {video: info.source for video, info in infos.items()}
     unlabelled = [video for video, label in labels.items() if label < 0]
     if unlabelled:
         count = f"{len(unlabelled)} of {len(labels)} have none, such as {unlabelled[0]}"
         raise DataError(f"{folder}: every video of split {split} must have a class, but {count}")
     rejected = [{"id": row["id"], "reason": row["reason"]} for row in manifest.rejected_of(split)]
-    return LabelledSet(folder, manifest, labels, manifest.classes, rejected)
+    groups = merge_duplicates([info.group for info in infos.values()], list(sources.values()))
+    named = dict(zip(infos, groups, strict=True))
+    return LabelledSet(folder, manifest, whole.about, labels, manifest.classes, named, sources, rejected)
 
 
 def split_pairs(manifest: Manifest, selected: Sequence[str] = ()) -> dict[str, tuple[str, str]]:
@@ -91,22 +119,91 @@ def split_pairs(manifest: Manifest, selected: Sequence[str] = ()) -> dict[str, t
     return {number: pairs[number] for number in selected or sorted(pairs, key=lambda n: (len(n), n))}
 
 
+def open_pair(folder: str, splits: tuple[str, str], how: Protocol, seed: int) -> tuple[LabelledSet, LabelledSet]:
+    """The videos that an evaluation trains on (or searches), and those that it tests.
+
+    Raises:
+        DataError: a split does not exist or has unlabelled videos, the two share videos, or they are too few.
+    """
+    train, test = (open_split(folder, split) for split in splits)
+    check_disjoint(train, test, *splits)
+    if how.kind == "validation":
+        train, test = held_out(train, how.held_out, how.videos, seed)
+    check_counts(train, test, splits[0], how, seed)
+    return train, test
+
+
+def check_disjoint(train: LabelledSet, test: LabelledSet, train_name: str, test_name: str) -> None:
+    """Raises:
+    DataError: videos of ``test`` are in ``train`` as well, by id or by source file; says how many, and names one.
+    """
+    if shared := overlap(train.sources, test.sources):
+        raise DataError(
+            f"two splits must not share a video, but {len(shared)} of the {len(test.sources)} videos of {test_name} "
+            f"are also in {train_name}, such as {shared[0]}"
+        )
+
+
+def overlap(known: Mapping[str, str], videos: Mapping[str, str]) -> list[str]:
+    """Which of ``videos`` are also in ``known``, by id or by source: "a", or "a (the same file as b)".
+
+    Args:
+        known, videos: video id -> sha256 of its source; empty: unknown.
+    """
+    files = {source: video for video, source in known.items() if source}
+    same = {video: video if video in known else files.get(source) for video, source in videos.items()}
+    return [
+        video if video == other else f"{video} (the same file as {other})" for video, other in same.items() if other
+    ]
+
+
 def held_out(train: LabelledSet, share: float, videos: int, seed: int) -> tuple[LabelledSet, LabelledSet]:
     """Divide a training split in two, the second with ``share`` of each class, to choose settings without test videos.
+
+    Videos of one group of near-duplicates stay together, see ``groups``.
 
     Args:
         videos: minimum size of both together. Complete shards are taken; their videos were shuffled when written.
     """
-    shards, labels = list[Shard](), dict[str, int]()
-    for part in by_shard(train):
-        if len(labels) < videos:
-            shards += part.manifest.shards
-            labels |= read_labels(train.folder, part.manifest)
-    rank = ranked_by_class(list(labels), list(labels.values()), seed)
-    queries = {video for video, position in zip(labels, rank, strict=True) if position < share}
+    shards = list[Shard]()
+    for shard in train.manifest.shards:
+        if sum(taken.videos for taken in shards) < videos:
+            shards.append(shard)
+    ids = list(train.labels)[: sum(shard.videos for shard in shards)]
+    labels = [train.labels[video] for video in ids]
+    queries = dict(zip(ids, hold_out([train.groups[video] for video in ids], labels, share, seed), strict=True))
     part = train._replace(manifest=replace(train.manifest, shards=tuple(shards)), rejected=[])
-    first, second = ({v: c for v, c in labels.items() if (v in queries) is held} for held in (False, True))
+    first, second = ({v: train.labels[v] for v in ids if queries[v] is held} for held in (False, True))
     return part._replace(labels=first), part._replace(labels=second)
+
+
+def check_counts(train: LabelledSet, test: LabelledSet, split: str, how: Protocol, seed: int) -> None:
+    """Raises:
+    DataError: a protocol has too few videos for its numbers; says what it needs.
+    """
+    name, n = how.name, len(train.labels)
+    if how.kind == "validation" and not test.labels:
+        raise DataError(f"{name} holds out groups of training videos: {_too_few(list(train.labels), train, split)}")
+    if how.kind == "heads":
+        chosen = list(labelled_share(list(train.labels), list(train.labels.values()), how.labels, seed))
+        held = hold_out([train.groups[v] for v in chosen], [train.labels[v] for v in chosen], how.held_out, seed)
+        if not any(held):
+            raise DataError(f"{name} chooses a learning rate on held-out groups: {_too_few(chosen, train, split)}")
+    if how.kind in ("retrieval", "validation") and max(how.ranks) > n:
+        fewer = show(tuple(k for k in how.ranks if k <= n))
+        raise DataError(
+            f"{name} needs {max(how.ranks)} training videos for R@{max(how.ranks)}, but searches {n} of split {split}; "
+            f"set ranks={fewer}"
+        )
+    if how.kind == "knn" and how.neighbours > n:
+        raise DataError(f"{name} needs {how.neighbours} training videos, but split {split} has {n}; set neighbours={n}")
+
+
+def _too_few(videos: Sequence[str], train: LabelledSet, split: str) -> str:
+    """ "a class needs videos of two sources, but no class of split train has them (a has 1 video)"."""
+    label, n = Counter(train.labels[video] for video in videos).most_common(1)[0]
+    videos_of = f"{train.classes[label]} has {n} video{'s' * (n > 1)}{' of one source' * (n > 1)}"
+    return f"a class needs videos of two sources, but no class of split {split} has them ({videos_of})"
 
 
 def by_shard(videos: LabelledSet) -> Iterator[LabelledSet]:

@@ -14,6 +14,7 @@ from paramcrop.evaluation.statistics import t_half
 from paramcrop.storage.jsonl import read_lines
 from paramcrop.storage.runs import read_metrics, read_status
 
+LABELS = ("mean_teacher",)  # methods that learn from labels
 FINAL_METRICS = {"crop_distance": "centre distance", "crop_iou": "IoU", "loss": "loss"}  # of the last logged step
 
 
@@ -49,6 +50,11 @@ class RunFacts(NamedTuple):
         """The split of the dataset that it was pretrained on; None: all videos."""
         split: str | None = self.settings.get("data", {}).get("split")
         return split
+
+    @property
+    def labels(self) -> bool:
+        """Whether it learned from labels."""
+        return self.settings.get("method") in LABELS
 
 
 def run_facts(run: Mapping[str, Any]) -> RunFacts:

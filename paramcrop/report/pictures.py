@@ -17,8 +17,8 @@ from matplotlib.axes import Axes
 from paramcrop.data.video import VideoReader
 from paramcrop.errors import VideoError
 from paramcrop.evaluation.job import Job
-from paramcrop.evaluation.results import read_result
 from paramcrop.evaluation.videos import open_split, rows
+from paramcrop.storage.results import read_result
 
 QUERIES, NEIGHBOURS = 6, 5
 TILE = 1.7  # inches

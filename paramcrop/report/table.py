@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from paramcrop.errors import ConfigError
-from paramcrop.evaluation.results import read_result, shown_metrics
 from paramcrop.evaluation.statistics import Difference, Mean, difference, means
 from paramcrop.paper.published import paper_value
 from paramcrop.report.facts import RunFacts, run_facts
+from paramcrop.storage.results import read_result, shown_metrics
 from paramcrop.sweeps.objective import objective_parts
 from paramcrop.sweeps.record import TrialRecord
 from paramcrop.sweeps.space import Space

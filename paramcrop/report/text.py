@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from paramcrop.evaluation.statistics import Difference, Mean
 from paramcrop.report.facts import FINAL_METRICS, RunFacts, Spread, common_settings, final_metric
@@ -43,17 +43,21 @@ def show_count(mean: Mean) -> str:
     return f"{mean.n} of {mean.of}" + (f" ({mean.videos} videos)" if mean.videos < mean.n else "")
 
 
-def notes(results: Iterable[tuple[Mapping[str, Any], str | None]]) -> list[str]:
-    """Notes that a reader needs to compare results.
+class Pretraining(NamedTuple):
+    """What a run was pretrained on: a split of its dataset (None: all videos), with or without its labels."""
 
-    Args:
-        results: results, each with the split that its run was pretrained on.
-    """
+    split: str | None
+    labels: bool
+
+
+def notes(results: Iterable[tuple[Mapping[str, Any], Pretraining]]) -> list[str]:
+    """Notes that a reader needs to compare results; each comes with what its run was pretrained on."""
     results, lines = list(results), []
-    of_runs = [(result, split) for result, split in results if result["subject"] == "run"]
-    if shared := {split for result, split in of_runs if result["pretraining_data"] == result["content_id"]}:
-        splits = ", ".join(sorted(split or "all videos" for split in shared))
-        lines.append(f"note: the run was pretrained on this same dataset ({splits}), without labels")
+    of_runs = [(result, run) for result, run in results if result["subject"] == "run"]
+    same = {run for result, run in of_runs if result["pretraining_data"] == result["content_id"]}
+    for labels, how in ((False, "without labels"), (True, "with labels")):
+        if splits := ", ".join(sorted(run.split or "all videos" for run in same if run.labels is labels)):
+            lines.append(f"note: the run was pretrained on this same dataset ({splits}), {how}")
     if any(result["protocol"] != result["numbers"]["name"] for result, _ in results):
         lines.append(
             "note: the parameters in brackets differ from those of the named protocol, "
@@ -191,13 +195,14 @@ def all_notes(table: Table) -> list[str]:
         lines.append("≥: the time of workers that were killed or are still running is not included")
     if table.space.search != "grid":
         lines.append("trials are sorted by the objective that the search optimises: the best of many is partly luck")
-    return [*lines, *(note.removeprefix("note: ") for note in notes(_with_splits(table)))]
+    return [*lines, *(note.removeprefix("note: ") for note in notes(_with_pretraining(table)))]
 
 
-def _with_splits(table: Table) -> Iterator[tuple[dict[str, Any], str | None]]:
+def _with_pretraining(table: Table) -> Iterator[tuple[dict[str, Any], Pretraining]]:
+    unknown = Pretraining(None, False)
     for row in table.rows:
-        split = {run.seed: run.split for run in row.runs}
-        yield from ((result, split.get(result["pretraining_seed"])) for result in row.results)
+        runs = {run.seed: Pretraining(run.split, run.labels) for run in row.runs}
+        yield from ((result, runs.get(result["pretraining_seed"], unknown)) for result in row.results)
 
 
 def fixed_settings(table: Table) -> dict[str, Any]:

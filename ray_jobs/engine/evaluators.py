@@ -24,10 +24,10 @@ from paramcrop.data.uniform import direct
 from paramcrop.errors import LeaseError, ParamCropError, ResourceError
 from paramcrop.evaluation.evaluate import evaluate
 from paramcrop.evaluation.job import Job
-from paramcrop.evaluation.results import append_rows, read_result, write_result
 from paramcrop.storage.jsonl import read_lines
 from paramcrop.storage.lease import Lease
 from paramcrop.storage.mirror import Mirror
+from paramcrop.storage.results import append_rows, read_result, write_result
 from ray_jobs.engine.plan import EvaluationPlan
 
 RETRIES = 3  # retries of a task or an evaluation whose process died

@@ -16,8 +16,8 @@ import ray.train
 
 from paramcrop.errors import NonFiniteLossError, ParamCropError
 from paramcrop.evaluation.job import Job
-from paramcrop.evaluation.results import read_result
 from paramcrop.evaluation.tasks import Request, make_jobs
+from paramcrop.storage.results import read_result
 from paramcrop.storage.runs import is_finished
 from paramcrop.sweeps.objective import objective_of
 from paramcrop.sweeps.record import TrialRecorder

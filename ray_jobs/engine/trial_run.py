@@ -9,11 +9,11 @@ from threading import Thread
 
 from paramcrop.data.order import steps_per_epoch
 from paramcrop.errors import LeaseError
-from paramcrop.evaluation.results import read_result
 from paramcrop.evaluation.tasks import make_jobs
 from paramcrop.settings.config import Config
 from paramcrop.storage.checkpoint import NAME, newest_checkpoint, steps_done
 from paramcrop.storage.mirror import Mirror
+from paramcrop.storage.results import read_result
 from paramcrop.storage.runs import begin, ending, hold, is_finished, read_metrics, read_status, run_place
 from paramcrop.sweeps.objective import main_value
 from paramcrop.sweeps.record import TrialRecorder

@@ -22,22 +22,25 @@ def main(argv: Sequence[str]) -> None:
     console, start = Console(soft_wrap=True), time.monotonic()
     arguments = parse_arguments(argv, __doc__ or "")
     runs = find_runs(arguments)
-    from paramcrop.evaluation.results import read_result
-    from paramcrop.evaluation.tasks import make_jobs
+    from paramcrop.evaluation.checks import weight_notes
+    from paramcrop.evaluation.tasks import make_jobs, size_warnings
     from paramcrop.evaluation.weights import read_config
+    from paramcrop.storage.results import read_result
     from ray_jobs.evaluate.report import Evaluations, describe, print_results
     from ray_jobs.progress import Progress
 
     config = read_config(runs[0])
     data = find_data(arguments, config)
-    jobs = make_jobs(make_request(arguments, data, config), runs, arguments.epoch)
+    request = make_request(arguments, data, config)
+    jobs = make_jobs(request, runs, arguments.epoch)
+    remarks = [*size_warnings(request), *weight_notes(jobs)]
     if arguments.fresh and not arguments.dry_run:
         for job in jobs:
             job.forget()
     left = [job for job in jobs if read_result(job.result_file) is None]
     console.print(describe(jobs, left), highlight=False, markup=False)
-    for run in runs:
-        console.print(f"run: {run}", highlight=False, markup=False)
+    for line in [*(f"run: {run}" for run in runs), *remarks]:
+        console.print(line, highlight=False, markup=False)
     if arguments.dry_run:
         return
     failed: dict[str, ParamCropError] = {}

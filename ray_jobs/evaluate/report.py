@@ -13,10 +13,10 @@ from rich.table import Table
 
 from paramcrop.errors import ParamCropError
 from paramcrop.evaluation.job import Job
-from paramcrop.evaluation.results import read_result, shown_metrics
 from paramcrop.evaluation.statistics import Mean, difference, means
 from paramcrop.paper.published import published
-from paramcrop.report.text import ERRORS, PAIRED, notes, show_count, show_difference, show_mean
+from paramcrop.report.text import ERRORS, PAIRED, Pretraining, notes, show_count, show_difference, show_mean
+from paramcrop.storage.results import read_result, shown_metrics
 from paramcrop.storage.runs import label_runs
 from ray_jobs.progress import Standing, bar
 
@@ -67,8 +67,12 @@ def print_results(jobs: Sequence[Job], failed: Mapping[str, ParamCropError], con
             name = f"{job.subject} on {job.dataset}/{job.how.label}, {job.test}, seed {job.seed}"
             console.print(f"failed: {name}: {failed[job.eval_id]}", highlight=False, markup=False)
     found = (each for subjects in tasks.values() for subject in subjects.values() for each in subject)
-    for line in notes([(result, job.settings.data.split) for job, result in found]):
+    for line in notes([(result, pretraining(job)) for job, result in found]):
         console.print(line, highlight=False, markup=False)
+
+
+def pretraining(job: Job) -> Pretraining:
+    return Pretraining(job.settings.data.split, job.settings.labelled_rows > 0)
 
 
 def task_table(task: str, subjects: Mapping[str, Sequence[Found]]) -> Table:

@@ -16,9 +16,9 @@ from paramcrop.evaluation.evaluate import evaluate
 from paramcrop.evaluation.features import Forward, Normalise, clip_outputs
 from paramcrop.evaluation.finetune import Classifier
 from paramcrop.evaluation.job import Job
-from paramcrop.evaluation.results import write_result
 from paramcrop.evaluation.videos import open_split
 from paramcrop.report.pictures import draw_results
+from paramcrop.storage.results import write_result
 from tests.labelled import BROKEN, TEST, TRAIN, make_job
 
 CPU = torch.device("cpu")

@@ -15,9 +15,9 @@ import torch
 
 from paramcrop.evaluation.evaluate import evaluate
 from paramcrop.evaluation.job import Job
-from paramcrop.evaluation.results import read_result
 from paramcrop.evaluation.tasks import make_jobs
 from paramcrop.storage.jsonl import read_lines
+from paramcrop.storage.results import read_result
 from ray_jobs.evaluate.options import find_data, make_request, parse_arguments
 from tests.labelled import BROKEN, SMALL, TEST, make_job
 from tests.memory import tiny_config

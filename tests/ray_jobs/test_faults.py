@@ -21,10 +21,10 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from paramcrop.data.synthetic import make_dataset
-from paramcrop.evaluation.results import read_result
 from paramcrop.storage.checkpoint import newest_checkpoint
 from paramcrop.storage.jsonl import read_lines
 from paramcrop.storage.mirror import Mirror
+from paramcrop.storage.results import read_result
 from tests.bucket import NAME, s3_server
 from tests.ray_jobs.commands import ROOT, Command, left, steps_done
 

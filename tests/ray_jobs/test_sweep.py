@@ -16,10 +16,10 @@ import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from paramcrop.evaluation.results import read_result
 from paramcrop.report.page import read_table
 from paramcrop.storage.jsonl import read_lines
 from paramcrop.storage.mirror import folders_in
+from paramcrop.storage.results import read_result
 from paramcrop.storage.runs import read_status
 from paramcrop.sweeps.record import TrialRecord, read_records
 from tests.bucket import NAME, s3_server

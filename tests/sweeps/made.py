@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from paramcrop.evaluation.protocols import find_protocol
-from paramcrop.evaluation.results import write_result
 from paramcrop.paper.scale import VIDEOS
 from paramcrop.storage.jsonl import append_line
+from paramcrop.storage.results import write_result
 from paramcrop.storage.runs import write_provenance, write_status
 from paramcrop.sweeps.record import TrialRecord, write_record
 from paramcrop.sweeps.space import Space

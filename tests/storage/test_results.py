@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from paramcrop.evaluation.results import read_result, shown_metrics, write_result
 from paramcrop.report.text import notes
+from paramcrop.storage.results import read_result, shown_metrics, write_result
 
 
 def test_a_result_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
