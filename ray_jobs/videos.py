@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from paramcrop.data.manifest import Manifest, read_manifest
+from paramcrop.data.manifest import Manifest, enlargement, read_manifest
 from paramcrop.settings.config import Config
 from paramcrop.storage.runs import home
 from ray_jobs.options import resolved
@@ -27,3 +27,12 @@ def find_videos(config: Config, say: Callable[[str], None] = lambda text: None) 
     else:
         data = resolved(data)
     return data, read_manifest(data).select(config.data.split)
+
+
+def size_warnings(config: Config, videos: Manifest) -> list[str]:
+    """A line if the clips that the croppers see have more pixels than the videos; synthetic ones are made to fit."""
+    data = config.data
+    box = data.random_box[1] if data.random_cube else 1.0
+    if data.shards is None:
+        return []
+    return enlargement("pretraining", videos.short_side, box, data.clip_size, "data.clip_size")

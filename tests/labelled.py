@@ -10,7 +10,7 @@ from paramcrop.data.manifest import read_manifest, write_manifest
 from paramcrop.data.shards import Video, write_shards
 from paramcrop.data.synthetic import CLASSES, videos
 from paramcrop.evaluation.job import Job
-from paramcrop.evaluation.protocols import find_protocol
+from paramcrop.evaluation.protocols import Protocol, find_protocol
 from paramcrop.storage.runs import write_provenance
 from paramcrop.training.build import build_clip_spec
 from paramcrop.training.pretrain import pretrain
@@ -22,6 +22,7 @@ STORED = 16
 RUN = ("train.epochs=2", "run.checkpoint_epochs=1", "run.log_every=1")
 DATA = "some data"
 SMALL = ("frames=4", "stride=3", "size=24")
+RANKS = "ranks=[1,5,10,20]"  # no more than there are training videos
 
 
 def _with_splits(seed: int) -> Iterator[Video]:
@@ -54,6 +55,12 @@ def make_run(folder: Path) -> Path:
     return folder
 
 
+def small(protocol: str, *overrides: str) -> Protocol:
+    """A protocol with numbers that suit the small dataset."""
+    ranks = (RANKS,) if find_protocol(protocol).kind == "retrieval" else ()
+    return find_protocol(protocol, (*SMALL, *ranks, *overrides))
+
+
 def make_job(run: Path, folder: str, protocol: str, *overrides: str, subject: str = "run", seed: int = 0) -> Job:
     return Job(
         run=str(run),
@@ -67,6 +74,6 @@ def make_job(run: Path, folder: str, protocol: str, *overrides: str, subject: st
         content_id=read_manifest(folder).content_id,
         train="train",
         test="test",
-        protocol=find_protocol(protocol, (*SMALL, *overrides)).model_dump(mode="json"),
+        protocol=small(protocol, *overrides).model_dump(mode="json"),
         seed=seed,
     )

@@ -95,6 +95,7 @@ USED = {
 }
 # The classifier that a semi-supervised run has learned, without further training, on clips like its views.
 _TRAINED: dict[str, Any] = {"kind": "classifier", "frames": 16, "size": 112, "stride": 3}
+_VALIDATION: dict[str, Any] = {"frames": 16, "size": 112, "stride": 4, "test_clips": 2, "ranks": (1, 5, 10, 20)}
 _LINEAR: dict[str, Any] = {"kind": "finetune", "train": "head", "lr": 2e-3}  # the paper's linear fine-tune, "LFT"
 PROTOCOLS = {
     protocol.name: protocol
@@ -112,9 +113,7 @@ PROTOCOLS = {
         Protocol(name="semi-supervised-teacher", network="teacher", **_TRAINED),  # Table 6
         Protocol(name="semi-supervised-student", network="student", **_TRAINED),
         # For choosing settings: retrieval among training videos only, cheap enough to run while a run trains.
-        Protocol(
-            name="validation-retrieval", version=2, kind="validation", frames=16, size=112, stride=4, test_clips=2
-        ),
+        Protocol(name="validation-retrieval", version=2, kind="validation", **_VALIDATION),
     )
 }
 SHORT = {

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from paramcrop.errors import DataError
 from paramcrop.storage.files import atomic_write
 from paramcrop.storage.jsonl import append_line
 
@@ -16,8 +18,13 @@ SHOWN = ("video@1", "class mean", "clip@1", "R@1", "R@5", "R@20")  # in tables; 
 def write_result(file: Path, result: Mapping[str, Any]) -> None:
     """Write a result atomically, and append its rows to the results.jsonl of its run."""
     file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        text = json.dumps(result, allow_nan=False)
+    except ValueError:
+        names = [row["metric"] for row in result["rows"] if not math.isfinite(row["value"])] or ["one of its facts"]
+        raise DataError(f"every number of a result must be finite, but {names[0]} is not") from None
     with atomic_write(file) as part:
-        part.write_text(json.dumps(result))
+        part.write_text(text)
     append_rows(file.parent.parent / "results.jsonl", result)
 
 

@@ -22,7 +22,7 @@ from ray_jobs.engine.plan import Node, Plan, plan_pretraining
 from ray_jobs.options import config_parser, parse_config, uncollected
 from ray_jobs.pretrain.progress import run_progress
 from ray_jobs.pretrain.report import describe, print_ending
-from ray_jobs.videos import MADE_UP_VIDEOS, find_videos
+from ray_jobs.videos import MADE_UP_VIDEOS, find_videos, size_warnings
 
 
 def main(argv: Sequence[str]) -> None:
@@ -51,6 +51,8 @@ def main(argv: Sequence[str]) -> None:
         console.print(f"already finished: {place} ({steps} steps); --fresh starts it afresh", highlight=False)
         return
     console.print(describe(config, manifest.videos, steps, manifest.classes), highlight=False)
+    for line in size_warnings(config, manifest):
+        console.print(line, highlight=False)
     if config.data.split is None and len(manifest.splits) > 1:
         text = f"note: pretraining on the videos of all splits: {', '.join(manifest.splits)}"
         console.print(f"{text}; data.split selects one", highlight=False)
@@ -76,9 +78,10 @@ def dry_run(config: Config, console: Console) -> None:
     console.print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), highlight=False, end="")
     videos: int | None
     classes: Sequence[str] = ()
+    warnings: Sequence[str] = ()
     if config.data.shards is not None:
         manifest = read_manifest(config.data.shards).select(config.data.split)
-        videos, classes = manifest.videos, manifest.classes
+        videos, classes, warnings = manifest.videos, manifest.classes, size_warnings(config, manifest)
         console.print(f"run id {run_id(config, manifest.content_id)}", highlight=False)
     elif config.train.global_batch <= MADE_UP_VIDEOS:
         videos, classes = MADE_UP_VIDEOS, CLASSES
@@ -89,6 +92,8 @@ def dry_run(config: Config, console: Console) -> None:
     per_epoch = steps_per_epoch(videos, config.train.global_batch, config.labelled_rows) if videos else None
     steps = None if per_epoch is None else config.total_steps(per_epoch)
     console.print(describe(config, videos, steps, classes), highlight=False)
+    for line in warnings:
+        console.print(line, highlight=False)
 
 
 def plan_cluster(path: str, config: Config, console: Console) -> None:

@@ -82,8 +82,8 @@ def run(sweep: Sweep, todo: int, concurrent: int | None, timeout: float, quiet: 
         return plan_sweep(nodes, t.workers, t.device, t.cpus_per_worker, concurrent)
 
     with planned(sweep.config, plan_of, lambda text: console.print(text, highlight=False)) as plan:
-        text = f"{sweep.space.question}\nsweep: {sweep.folder}\nresources: {plan.arithmetic}"
-        console.print(text, highlight=False, markup=False)
+        lines = [sweep.space.question, f"sweep: {sweep.folder}", f"resources: {plan.arithmetic}", *sweep.warnings]
+        console.print("\n".join(lines), highlight=False, markup=False)
         pool = make_pool(plan.evaluation, timeout, todo)
         shared = sweep.space, sweep.folder, sweep.content_id, sweep.contents, sweep.request, sweep.proxy
         work = Work(*shared, plan.pretraining, pool)

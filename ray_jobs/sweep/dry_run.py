@@ -27,6 +27,7 @@ def describe(sweep: Sweep, cluster: str | None, concurrent: int | None) -> str:
     Raises:
         ConfigError, ResourceError: the launch file is invalid, or no trial fits its cluster.
     """
+    sweep.check()
     space = sweep.space
     checked = check_cluster(cluster, sweep.config) if cluster else None
     nodes = checked.nodes if checked else [Node(os.cpu_count() or 1)]
@@ -42,6 +43,7 @@ def describe(sweep: Sweep, cluster: str | None, concurrent: int | None) -> str:
     lines += [f"  {key} = {value}" for key, value in space.set.items()]
     lines += _trials(sweep)
     lines.append(f"evaluations of the runs: {', '.join(f'{name}/{p.label}' for name, p in sweep.request.tasks)}")
+    lines += sweep.warnings
     lines.append(f"pretrainings: {len(runs)}, {len(runs) - len(left)} of them finished")
     if space.search != "grid":
         lines.append(
@@ -61,6 +63,7 @@ def describe_all(sweeps: Sequence[Sweep]) -> str:
     """The dry run of several sweeps: a line for each, then their totals, where shared runs count once."""
     lines, runs, rows = list[str](), set[Mirror](), 0
     for sweep in sweeps:
+        sweep.check()
         own = {place for trial in sweep.trials for place, _ in _runs(sweep, trial)}
         printed = len(sweep.space.layout.lines) if sweep.space.layout else 0
         counts = f"{printed} rows, " if printed else ""

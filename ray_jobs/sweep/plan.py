@@ -13,7 +13,8 @@ import yaml
 from paramcrop.data.manifest import Manifest
 from paramcrop.data.synthetic import cached_dataset
 from paramcrop.errors import ParamCropError
-from paramcrop.evaluation.tasks import Request, as_pretrained, find_tasks, only
+from paramcrop.evaluation.tasks import Request, as_pretrained, check_request, find_tasks, only
+from paramcrop.evaluation.tasks import size_warnings as task_warnings
 from paramcrop.settings.config import Config
 from paramcrop.settings.custom import is_custom
 from paramcrop.settings.explain import show
@@ -24,7 +25,7 @@ from paramcrop.sweeps.record import is_done, read_record
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import VARIANT, Trial, config_of, content_ids, grid, make_trial, wanted_of
 from ray_jobs.evaluate.options import MADE_UP, MADE_UP_TEST, SYNTHETIC
-from ray_jobs.videos import find_videos
+from ray_jobs.videos import find_videos, size_warnings
 
 if TYPE_CHECKING:
     import optuna
@@ -75,6 +76,27 @@ class Sweep:
         tasks = [(self.contents[name], protocol) for name, protocol in request.tasks]
         return wanted_of(self.space, trial, self.content_id, tasks)
 
+    def check(self) -> None:
+        """Check every evaluation before anything is pretrained.
+
+        Raises:
+            CheckpointError, ConfigError, DataError: one does not suit its dataset or its runs.
+        """
+        checked = set[str]()
+        for trial in self.trials or [make_trial(self.space, values) for values in corners(self.space)]:
+            config, tasks = config_of(self.space, trial, self.space.seeds[0]), trial.tasks or self.space.evaluate.tasks
+            key = json.dumps([config.method, config.data.model_dump(mode="json"), tasks])
+            if key not in checked:
+                checked.add(key)
+                check_request(only(self.request, tasks), config, find_videos(config)[1].content_id)
+        if self.proxy:
+            check_request(self.proxy, self.config, self.content_id)
+
+    @property
+    def warnings(self) -> list[str]:
+        """A line for each clip size, of the pretraining or of an evaluation, that enlarges the videos."""
+        return [*size_warnings(self.config, self.videos), *task_warnings(self.request)]
+
     def unfinished(self) -> list[Trial]:
         return [t for t in self.trials if not is_done(read_record(self.folder, t.id), self.wanted(t))]
 
@@ -82,6 +104,8 @@ class Sweep:
         """Prepare the folder and the study -> the number of trials to run. The caller must hold the sweep's lease."""
         unfinished = self.unfinished()
         fresh = max(0, (self.space.samples or 0) - len(self.trials)) if self.space.search != "grid" else 0
+        if unfinished or fresh:
+            self.check()
         most = self.space.budget.trials or len(unfinished) + fresh
         write_space(self.folder, self.space)
         if unfinished or fresh:
@@ -127,6 +151,10 @@ def open_sweep(folder: Path, space: Space, data: dict[str, str]) -> Sweep:
     if SYNTHETIC in named or (space.tasks and not (data or named)):
         size = config.data.clip_frames, config.data.clip_size
         data = data | {SYNTHETIC: cached_dataset(home() / "data", *size, MADE_UP, seed=1, test=MADE_UP_TEST)}
+    stand_in = space.layout.stand_ins.get(space.pretrained_on) if space.layout else None
+    if stand_in:  # a run whose own classifier is tested needs test videos of its own dataset
+        space = space.model_copy(update={"set": {"data.split": "train"} | space.set | {"data.shards": data[stand_in]}})
+        config = config_of(space, Trial({}, space.preset, {}, {}), space.seeds[0])
     request = _request(space, config, data, space.tasks)
     proxy = _request(space, config, data, [space.proxy.task], checked=False) if space.scheduler == "asha" else None
     _, videos = find_videos(config)

@@ -37,8 +37,8 @@ def run(job: Job) -> dict[str, Any]:
         ("paper-finetune", SHORT, ["clip@1", "video@1", "video@5", "class mean"]),
         ("paper-linear", SHORT, ["clip@1", "video@1", "video@5", "class mean"]),
         ("frozen-linear-eval", ("epochs=20",), ["video@1", "video@5", "class mean"]),
-        ("paper-retrieval-10clip", (), ["R@1", "R@5", "R@10", "R@20", "R@50"]),
-        ("coclr-retrieval-centred", (), ["R@1", "R@5", "R@10", "R@20", "R@50"]),
+        ("paper-retrieval-10clip", (), ["R@1", "R@5", "R@10", "R@20"]),
+        ("coclr-retrieval-centred", (), ["R@1", "R@5", "R@10", "R@20"]),
         ("knn", (), ["video@1", "video@5", "class mean"]),
     ],
 )
@@ -140,5 +140,8 @@ def test_foreign_weights_are_evaluated_in_the_runs_architecture(tiny_run: Path, 
 
 
 def test_splits_that_share_videos_are_an_error(tiny_run: Path, labelled: str) -> None:
-    with pytest.raises(DataError, match="two splits must not share a video, but train and train share"):
+    message = (
+        f"two splits must not share a video, but {TRAIN} of the {TRAIN} videos of train are also in train, such as"
+    )
+    with pytest.raises(DataError, match=message):
         run(replace(make_job(tiny_run, labelled, "knn"), test="train"))

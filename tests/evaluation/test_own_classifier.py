@@ -20,7 +20,7 @@ from paramcrop.training.recorder import Recorder
 from tests.labelled import BROKEN, RUN, TEST, make_job
 from tests.memory import made_clips, memory_batches, tiny_config
 
-CONFIG = tiny_config(*RUN, "method=mean_teacher", "optim.lr=0.1", "mean_teacher.momentum=0.5")
+CONFIG = tiny_config(*RUN, "method=mean_teacher", "optim.lr=0.1", "mean_teacher.momentum=0.5", "data.split=train")
 CPU = torch.device("cpu")
 
 
@@ -37,7 +37,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def job(run: Path, folder: str, protocol: str, subject: str = "run") -> Job:
     made = make_job(run, folder, protocol, subject=subject)
-    return replace(made, config=CONFIG.model_dump(mode="json"))
+    return replace(made, config=CONFIG.model_dump(mode="json"), run_data=made.content_id)
 
 
 @pytest.mark.parametrize("network", ["student", "teacher"])

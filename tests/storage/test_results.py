@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from paramcrop.report.text import notes
+from paramcrop.errors import DataError
+from paramcrop.report.text import Pretraining, notes
 from paramcrop.storage.results import read_result, shown_metrics, write_result
 
 
@@ -39,13 +40,25 @@ def test_the_main_metric_is_the_first_that_is_shown() -> None:
 
 
 def test_notes_say_what_makes_results_hard_to_compare() -> None:
-    def of(subject: str, data: str, protocol: str, split: str | None) -> tuple[dict[str, Any], str | None]:
+    def of(subject: str, data: str, protocol: str, split: str | None, labels: bool = False) -> tuple[Any, Any]:
         fields = {"subject": subject, "pretraining_data": data, "content_id": "a", "protocol": protocol}
-        return fields | {"numbers": {"name": "knn"}, "dataset": "made-up", "classes": ["a", "b", "c"]}, split
+        return fields | {"numbers": {"name": "knn"}, "dataset": "made-up", "classes": ["a", "b", "c"]}, Pretraining(
+            split, labels
+        )
 
     chance = "note: made-up has 3 classes; top-1 accuracy by chance is 33.3 %"
     assert notes([of("run", "b", "knn", None), of("pixels", "a", "knn", None)]) == [chance]
     same = "note: the run was pretrained on this same dataset (all videos, train), without labels"
     assert notes([of("run", "a", "knn", "train"), of("run", "a", "knn", None)]) == [same, chance]
+    learned = "note: the run was pretrained on this same dataset (train1), with labels"  # by Mean Teacher
+    assert notes([of("run", "a", "knn", "train1", True)]) == [learned, chance]
     line, last = notes([of("run", "b", "knn[size=3]", None)])
     assert line.startswith("note: the parameters in brackets differ") and last == chance
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_result_with_a_number_that_is_not_finite_is_never_written(tmp_path: Path, value: float) -> None:
+    file = tmp_path / "evaluations" / "e.json"
+    with pytest.raises(DataError, match="every number of a result must be finite, but R@1 is not"):
+        write_result(file, {"rows": [{"metric": "R@1", "value": value}]})
+    assert list(tmp_path.rglob("*.json*")) == []
