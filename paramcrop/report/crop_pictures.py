@@ -22,7 +22,7 @@ from matplotlib.patches import Rectangle
 
 from paramcrop.data.video import encode
 from paramcrop.errors import DataError
-from paramcrop.report.plots import VIEW_COLORS
+from paramcrop.report.plots import VIEW_COLORS, as_spelt
 from paramcrop.report.snapshots import Snapshot, read_snapshots
 
 SHOWN_FRAMES = 6
@@ -83,6 +83,7 @@ def _mirror(box: np.ndarray) -> np.ndarray:
     return np.stack([1 - box[0, ::-1], box[1], box[2]])
 
 
+@as_spelt()
 def plot_crops(runs: Mapping[str, Path], out: Path, videos: Sequence[int] = (0,)) -> None:
     """Draw frames over time (columns) with the boxes of both crops; one row per clip, run and step.
 
@@ -106,6 +107,7 @@ def plot_crops(runs: Mapping[str, Path], out: Path, videos: Sequence[int] = (0,)
     plt.close(figure)
 
 
+@as_spelt()
 def film_crops(runs: Mapping[str, Path], out: Path, video: int = 0) -> None:
     """The same as a film (MP4): a tile per run (rows) and step (columns), with the crops' spans in time below it.
 

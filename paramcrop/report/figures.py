@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from paramcrop.errors import DataError
 from paramcrop.report.crop_pictures import plot_crops
 from paramcrop.report.panels import PAPER, Measure, at_end, by_label, draw_search, main_metric, over_key
-from paramcrop.report.plots import plot_figure5
+from paramcrop.report.plots import as_spelt, plot_figure5
 from paramcrop.report.snapshots import read_snapshots
 from paramcrop.report.table import Table
 from paramcrop.storage.files import atomic_write
@@ -91,6 +91,7 @@ def _has_crops(run: Path) -> bool:
     return True
 
 
+@as_spelt()
 def _curves(table: Table, measures: Mapping[str, Measure], out: Path) -> None:
     """A panel for each swept key (rows) and measure (columns); with a single key, panels fill the rows."""
     keys = list(table.space.params)
@@ -112,6 +113,7 @@ def _curves(table: Table, measures: Mapping[str, Measure], out: Path) -> None:
     _save(figure, out)
 
 
+@as_spelt()
 def _labelled(table: Table, measures: Mapping[str, Measure], out: Path) -> None:
     across = _across(len(measures))
     down = -(-len(measures) // across)

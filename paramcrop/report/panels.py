@@ -13,13 +13,14 @@ import matplotlib.pyplot as plt
 import optuna
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import LogFormatter, PercentFormatter
 from optuna.exceptions import ExperimentalWarning
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import TrialState
 from optuna.visualization import matplotlib as draw
 
 from paramcrop.report.facts import Spread, final_metric
+from paramcrop.report.plots import as_spelt
 from paramcrop.report.table import Row, Table, Task
 from paramcrop.settings.explain import show
 from paramcrop.storage.files import atomic_write
@@ -132,11 +133,18 @@ def _ticks(axes: Axes, space: Space, key: str, places: Mapping[str, float]) -> N
     swept = space.params[key]
     if swept.loguniform:
         axes.set_xscale("log")
+        plain_ticks(axes)
     elif swept.listed:
         shown = [value for value in swept.listed if _text(value) in places]
         axes.set_xticks([places[_text(value)] for value in shown], [show(rounded(value)) for value in shown])
         margin = 0.05 * ((max(places.values()) - min(places.values())) or 1.0)
         axes.set_xlim(min(places.values()) - margin, max(places.values()) + margin)
+
+
+def plain_ticks(axes: Axes) -> None:
+    """Write the numbers of a logarithmic axis without formulas, which ``as_spelt`` turns off."""
+    axes.xaxis.set_major_formatter(LogFormatter())
+    axes.xaxis.set_minor_formatter(LogFormatter())
 
 
 def _name(space: Space, key: str) -> str:
@@ -217,7 +225,7 @@ def _quiet(call: Callable[[], Any]) -> Any:
 
 def _draw(call: Callable[[], Any], out: Path, percent: bool = False) -> None:
     """Save the figure that a call draws, and undo the global style that Optuna sets."""
-    with plt.rc_context():
+    with plt.rc_context(), as_spelt():
         drawn = _quiet(call)
         figure: Figure = drawn.flat[0].figure if hasattr(drawn, "flat") else drawn.figure
         figure.suptitle("")
@@ -234,6 +242,8 @@ def _plain(axes: Axes) -> None:
     """Give the axes the style of the other pictures, and break long names of settings at the dot."""
     for place in ("left", "center"):
         axes.set_title("", loc=place)
+    if axes.get_xscale() == "log":
+        plain_ticks(axes)
     axes.set_facecolor("white")
     axes.grid(color="#dddddd")
     axes.set_xlabel(axes.get_xlabel().replace(".", ".\n"), fontsize=10)

@@ -18,6 +18,7 @@ from paramcrop.data.video import VideoReader
 from paramcrop.errors import VideoError
 from paramcrop.evaluation.job import Job
 from paramcrop.evaluation.videos import open_split, rows
+from paramcrop.report.plots import as_spelt
 from paramcrop.storage.results import read_result
 
 QUERIES, NEIGHBOURS = 6, 5
@@ -50,6 +51,7 @@ def _draw(run: Path, dataset: str, label: str, found: list[tuple[Job, dict[str, 
         yield folder / f"{name}-neighbours.png"
 
 
+@as_spelt()
 def draw_confusion(counts: np.ndarray, classes: Sequence[str], out: Path) -> None:
     """Draw counts (C, C) with true classes as rows, as fractions of each row."""
     side = max(4.0, 0.28 * len(classes) + 1.5)
@@ -68,6 +70,7 @@ def draw_confusion(counts: np.ndarray, classes: Sequence[str], out: Path) -> Non
     _save(figure, out)
 
 
+@as_spelt()
 def draw_per_class(counts: np.ndarray, classes: Sequence[str], out: Path) -> None:
     """Draw the accuracy of each class, best first, with its number of videos."""
     total = counts.sum(1)
@@ -82,6 +85,7 @@ def draw_per_class(counts: np.ndarray, classes: Sequence[str], out: Path) -> Non
     _save(figure, out)
 
 
+@as_spelt()
 def draw_neighbours(job: Job, result: dict[str, Any], out: Path) -> None:
     """Draw correct and wrong queries (left) with their nearest training videos, green if they have the same class."""
     chosen = _some_queries(result["scores"]["R@1"])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib
@@ -22,6 +23,14 @@ BINS = 40
 LIMITS = {"s_p": (0.0, 1.0), "s_t": (0.0, 1.0), "dx": (-1.0, 1.0), "dy": (-1.0, 1.0), "dt": (-1.0, 1.0)}
 
 
+@contextmanager
+def as_spelt() -> Iterator[None]:
+    """Draw the names of classes, trials and datasets as they are spelt; "$" would start a formula."""
+    with plt.rc_context({"text.parse_math": False}):
+        yield
+
+
+@as_spelt()
 def plot_figure5(runs: Mapping[str, Sequence[Path]], out: Path, frame: str = "crop") -> None:
     """The paper's Figure 5: centre distance (solid) and IoU (dashed) of the two crops during training.
 
@@ -66,6 +75,7 @@ def _curve(axes: Axes, folders: Sequence[Path], name: str, color: str, style: st
         axes.fill_between(steps, values.min(0), values.max(0), color=color, alpha=0.2, lw=0)
 
 
+@as_spelt()
 def plot_parameters(folder: Path, out: Path) -> None:
     """Histograms of a run's six crop parameters (columns) at start, middle and end (rows), with a colour per view.
 

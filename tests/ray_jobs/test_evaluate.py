@@ -13,13 +13,15 @@ from typing import Any
 import pytest
 import torch
 
+from paramcrop.data.synthetic import cached_dataset
 from paramcrop.evaluation.evaluate import evaluate
 from paramcrop.evaluation.job import Job
 from paramcrop.evaluation.tasks import make_jobs
+from paramcrop.evaluation.weights import random_backbone
 from paramcrop.storage.jsonl import read_lines
 from paramcrop.storage.results import read_result
 from ray_jobs.evaluate.options import find_data, make_request, parse_arguments
-from tests.labelled import BROKEN, SMALL, TEST, make_job
+from tests.labelled import BROKEN, RANKS, SMALL, TEST, make_job
 from tests.memory import tiny_config
 from tests.ray_jobs.commands import Command
 
@@ -60,6 +62,18 @@ def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
             "weights must be a readable file: {home}/absent.pt",
         ),
         ("--run tiny --data set={set} --prefix a=b", "--prefix needs --weights"),
+        (
+            "--run tiny --data set={set} --task set/teacher",
+            "only a run with method=mean_teacher has a classifier to test",
+        ),
+        (
+            "--run tiny --data set={set} --task set/retrieval",
+            "needs 50 training videos for R@50, but searches 40 of split",
+        ),
+        (
+            "--run tiny --data set={set} --task set/knn --set neighbours=41",
+            "needs 41 training videos, but split train has",
+        ),
         ("--run tiny --nonsense", "unrecognized arguments: --nonsense"),
     ],
 )
@@ -67,6 +81,23 @@ def test_a_mistake_is_one_line_and_exit_code_2(home: Path, labelled: str, argume
     done = run(home, *arguments.format(set=labelled).split())
     assert done.returncode == 2, done.stdout + done.stderr
     assert message.format(home=home) in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_foreign_weights_are_tried_before_ray_starts_and_sizes_are_warned_of(home: Path, labelled: str) -> None:
+    state = random_backbone(tiny_config(), 1).state_dict()
+    old = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    torch.save(old, home / "old.pt")
+    torch.save(old | {"stem.0.weight": old["stem.0.weight"] * torch.nan}, home / "nan.pt")
+    asked = ["--run", "tiny", "--data", f"set={labelled}", "--task", "knn"]
+    done = run(home, *asked, "--weights", "old.pt", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert f"note: {home}/old.pt has no num_batches_tracked, so the " in done.stdout
+    done = run(home, *asked, "--weights", "nan.pt")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "values of stem.0.weight in" in done.stderr and "weights must be finite, but" in done.stderr
+    made = cached_dataset(home / "data", 8, 32, 64, test=32)
+    done = run(home, "--run", "tiny", "--data", f"set={made}", "--task", "knn", "--dry-run")
+    assert "warning: set/knn: clips of 224 x 224 pixels are enlarged from 28 x 28, because" in done.stdout
 
 
 def test_help_is_quick_and_needs_no_torch() -> None:
@@ -78,7 +109,12 @@ def test_help_is_quick_and_needs_no_torch() -> None:
 
 def test_every_evaluation_is_requested_once(tiny_run: Path, labelled: str) -> None:
     arguments = parse_arguments(
-        ["--run", "x", "--data", f"a={labelled}", "--seeds", "0,1", "--baseline", "random-init", "pixels"], ""
+        [
+            *("--run", "x", "--data", f"a={labelled}", "--seeds", "0,1", "--baseline", "random-init", "pixels"),
+            "--set",
+            RANKS,
+        ],
+        "",
     )
     data = find_data(arguments, tiny_config())
     jobs = make_jobs(make_request(arguments, data, tiny_config()), [tiny_run, tiny_run])
@@ -113,7 +149,7 @@ def _with(job: Job, **fields: Any) -> Job:
 @pytest.mark.ray
 def test_an_evaluator_killed_during_fine_tuning_gives_the_same_result(home: Path, labelled: str) -> None:
     arguments = ["--run", "tiny", "--data", f"made-up={labelled}", "--task", "made-up/finetune", "made-up/retrieval"]
-    arguments += ["--set", *SMALL, *TRAINING]
+    arguments += ["--set", *SMALL, *TRAINING, RANKS]
     folder = home / "runs" / "tiny"
     job = make_job(folder, labelled, "paper-finetune", *TRAINING)
     command = Command(home, "evaluate.py", *arguments)

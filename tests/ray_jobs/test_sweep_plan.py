@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from optuna.trial import TrialState
 
+from paramcrop.data.manifest import read_manifest, write_manifest
+from paramcrop.errors import ParamCropError
+from paramcrop.paper.spaces import paper_space, with_stand_in
+from paramcrop.paper.tables import read_paper
 from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.runs import write_status
 from paramcrop.sweeps.record import TrialRecorder
-from paramcrop.sweeps.space import Space
+from paramcrop.sweeps.space import Space, space_at
 from paramcrop.sweeps.trials import make_trial
 from ray_jobs.engine.tuning import StudySearch
 from ray_jobs.sweep.plan import Sweep, open_sweep
@@ -88,3 +94,52 @@ def test_a_budget_of_trials_applies_to_each_command(tmp_path: Path, shards: str)
     assert carry_out(open_(folder, shards, **most)) == [{"cropper.lower": 0.1}]
     assert carry_out(open_(folder, shards, **most)) == [{"cropper.lower": 0.3}]
     assert carry_out(open_(folder, shards, **most)) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"evaluate": {"tasks": ["small/teacher"]}}, "only a run with method=mean_teacher has a classifier to test"),
+        (
+            {"evaluate": {"tasks": ["knn"], "set": {"neighbours": 41}}},
+            "knn needs 41 training videos, but split train has",
+        ),
+        ({"evaluate": {"tasks": ["retrieval"]}}, "needs 50 training videos for R@50, but searches 40"),
+        (
+            {"set": {"method": "mean_teacher"}, "evaluate": {"tasks": ["teacher"]}},
+            "it was trained on all 56 of its dataset",
+        ),
+    ],
+)
+def test_an_evaluation_that_cannot_be_is_an_error_before_anything_is_pretrained(
+    tmp_path: Path, shards: str, fields: dict[str, Any], message: str
+) -> None:
+    settings = {"data.shards": shards, **fields.get("set", {})}
+    sweep = open_(tmp_path / "a", shards, **fields | {"set": settings})
+    with pytest.raises(ParamCropError, match=message):
+        sweep.todo()
+    assert not (tmp_path / "a").exists()
+
+
+def test_the_classifiers_of_a_demo_are_pretrained_on_what_stands_in_for_their_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PARAMCROP_HOME", str(tmp_path))
+    paper = read_paper()
+    assert paper is not None
+    sweep = open_sweep(tmp_path / "a", with_stand_in(space_at(paper_space(paper, "table6")), "synthetic"), {})
+    sweep.check()
+    assert sweep.content_id == sweep.contents["synthetic"] and sweep.config.data.split == "train"
+
+
+def test_clips_that_enlarge_the_videos_are_warned_of(tmp_path: Path, shards: str) -> None:
+    prepared = replace(read_manifest(shards), settings={"short_side": 32})
+    copy = tmp_path / "copy"
+    shutil.copytree(shards, copy)
+    write_manifest(prepared, str(copy))
+    settings = {"data.shards": str(copy), "data.clip_size": 32, "data.random_cube": True}
+    sweep = open_(tmp_path / "a", str(copy), set=settings, evaluate={"tasks": ["knn"]})
+    assert [line.partition(", because")[0] for line in sweep.warnings] == [
+        "warning: pretraining: clips of 32 x 32 pixels are enlarged from 28 x 28",
+        "warning: small/knn: clips of 224 x 224 pixels are enlarged from 28 x 28",
+    ]

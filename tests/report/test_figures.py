@@ -179,3 +179,9 @@ def test_a_search_without_its_study_is_drawn_without_it(tmp_path: Path) -> None:
     pictures = draw(make_table(space, read_records(tmp_path / "sweep")), tmp_path / "sweep")
     assert names(pictures) == ["trials.png", "figure5.png"]
     assert not (tmp_path / "sweep" / "study.journal").exists()
+
+
+def test_trials_may_be_called_anything(tmp_path: Path) -> None:
+    variants = [{"label": "a$^$", "set": {"cropper.noise": "normal"}}, {"label": "$5, $\\frac$", "set": {}}]
+    table = swept(tmp_path / "sweep", params={}, variants=variants, show="table")
+    assert "trials.png" in names(draw(table, tmp_path / "sweep"))

@@ -13,7 +13,8 @@ import pytest
 from paramcrop.data.video import VideoReader
 from paramcrop.errors import DataError
 from paramcrop.report.crop_pictures import film_crops, plot_crops, scenes
-from paramcrop.report.plots import plot_figure5, plot_parameters
+from paramcrop.report.pictures import draw_confusion, draw_per_class
+from paramcrop.report.plots import as_spelt, plot_figure5, plot_parameters
 from paramcrop.report.snapshots import read_snapshots
 
 ORANGE, GREEN = (255, 140, 0), (25, 163, 91)
@@ -153,3 +154,18 @@ def test_a_run_without_crops_and_a_missing_clip_are_one_line_errors(tmp_path: Pa
     made_crops(tmp_path)
     with pytest.raises(DataError, match="must be 0 to 3, but is 4"):
         film_crops({"run": tmp_path}, tmp_path / "crops.mp4", video=4)
+
+
+@pytest.mark.parametrize("name", [r"a$\frac$", "b$^$", "$x_1$", "50 $", r"c\$"])
+def test_names_are_drawn_as_they_are_spelt(tmp_path: Path, name: str) -> None:
+    """A "$" would start a formula: another text, or a traceback where it is none."""
+    counts = np.array([[2, 1], [0, 3]])
+    draw_confusion(counts, [name, "other"], tmp_path / "confusion.png")
+    draw_per_class(counts, [name, "other"], tmp_path / "classes.png")
+    with as_spelt():
+        figure, axes = plt.subplots()
+        text = axes.set_title(name)
+        figure.canvas.draw()
+        assert not text.get_parse_math() and text.get_text() == name
+        plt.close(figure)
+    assert plt.rcParams["text.parse_math"]  # in the pictures of others it stays as it was
