@@ -53,7 +53,7 @@ def choose(
     """
     held = torch.tensor(hold_out(groups, labels.tolist(), held_out, seed))
     if not held.any():
-        raise DataError("a class needs readable videos of two sources to choose a learning rate, but no class has them")
+        raise DataError("choosing a learning rate needs a class with readable videos of two sources, but there is none")
     grid = list(product(lrs, weight_decays))
     weights, biases = train_heads(features[~held], labels[~held], classes, grid, epochs, seed)
     predicted = (torch.einsum("nd,gcd->gnc", normalised(features[held]), weights) + biases[:, None]).argmax(2)

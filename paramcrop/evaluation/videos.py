@@ -183,12 +183,12 @@ def check_counts(train: LabelledSet, test: LabelledSet, split: str, how: Protoco
     """
     name, n = how.name, len(train.labels)
     if how.kind == "validation" and not test.labels:
-        raise DataError(f"{name} holds out groups of training videos: {_too_few(list(train.labels), train, split)}")
+        raise DataError(f"{name} {_too_few(list(train.labels), train, split)}")
     if how.kind == "heads":
-        chosen = list(labelled_share(list(train.labels), list(train.labels.values()), how.labels, seed))
+        chosen = sorted(labelled_share(list(train.labels), list(train.labels.values()), how.labels, seed))
         held = hold_out([train.groups[v] for v in chosen], [train.labels[v] for v in chosen], how.held_out, seed)
         if not any(held):
-            raise DataError(f"{name} chooses a learning rate on held-out groups: {_too_few(chosen, train, split)}")
+            raise DataError(f"{name} {_too_few(chosen, train, split)}")
     if how.kind in ("retrieval", "validation") and max(how.ranks) > n:
         fewer = show(tuple(k for k in how.ranks if k <= n))
         raise DataError(
@@ -200,10 +200,10 @@ def check_counts(train: LabelledSet, test: LabelledSet, split: str, how: Protoco
 
 
 def _too_few(videos: Sequence[str], train: LabelledSet, split: str) -> str:
-    """ "a class needs videos of two sources, but no class of split train has them (a has 1 video)"."""
-    label, n = Counter(train.labels[video] for video in videos).most_common(1)[0]
-    videos_of = f"{train.classes[label]} has {n} video{'s' * (n > 1)}{' of one source' * (n > 1)}"
-    return f"a class needs videos of two sources, but no class of split {split} has them ({videos_of})"
+    """ "needs a class with videos of two sources, of which it holds out one, but …"."""
+    label, n = Counter(train.labels[video] for video in sorted(videos)).most_common(1)[0]
+    largest = f"{train.classes[label]} has {n} video{'s' * (n > 1)}{' of one source' * (n > 1)}"
+    return f"needs a class with videos of two sources, to hold out one, but split {split} has none ({largest})"
 
 
 def by_shard(videos: LabelledSet) -> Iterator[LabelledSet]:

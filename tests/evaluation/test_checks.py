@@ -205,8 +205,16 @@ def one_per_class(folder: Path, per: int = 1) -> str:
 @pytest.mark.parametrize(
     ("protocol", "overrides", "message"),
     [
-        ("heads", (), "a class needs videos of two sources, but no class of split train has them (x has 1 video)"),
-        ("validation", (), "a class needs videos of two sources, but no class of split train has them (x has 1 video)"),
+        (
+            "heads",
+            (),
+            "needs a class with videos of two sources, to hold out one, but split train has none (x has 1 video)",
+        ),
+        (
+            "validation",
+            (),
+            "needs a class with videos of two sources, to hold out one, but split train has none (x has 1 video)",
+        ),
         ("knn", (), "knn needs 20 training videos, but split train has 2; set neighbours=2"),
         (
             "retrieval",
@@ -230,13 +238,13 @@ def test_what_is_needed_is_enough(tmp_path: Path) -> None:
     for protocol, numbers in (("heads", ()), ("validation", ("ranks=[1]",)), ("knn", ("neighbours=4",))):
         open_pair(shards, ("train", "test"), small(protocol, *numbers), 0)
     few = small("heads", "labels=0.5")
-    with pytest.raises(DataError, match="no class of split train has them"):  # one labelled video of each class
+    with pytest.raises(DataError, match="but split train has none"):  # one labelled video of each class
         open_pair(shards, ("train", "test"), few, 0)
 
 
 def test_videos_of_one_source_cannot_be_held_out(tmp_path: Path) -> None:
     shards = dataset(tmp_path, (("train",), ("test",)), 30, group=lambda part, i: f"{part}-{i % 2}")
-    told = r"no class of split train has them \(x has 15 videos of one source\)"
+    told = r"but split train has none \(x has 15 videos of one source\)"
     for protocol in ("heads", "validation"):
         with pytest.raises(DataError, match=told):
             open_pair(shards, ("train", "test"), small(protocol), 0)
