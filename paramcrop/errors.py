@@ -21,6 +21,10 @@ class DataError(ParamCropError, ValueError):
     exit_code = 2
 
 
+class ShardError(DataError):
+    """A shard is missing or cannot be read."""
+
+
 class VideoError(DataError):
     """A video cannot be opened or decoded."""
 

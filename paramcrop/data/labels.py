@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from paramcrop.data.groups import group_of
 from paramcrop.data.manifest import Manifest
-from paramcrop.errors import DataError
+from paramcrop.errors import DataError, ShardError
 from paramcrop.storage.files import open_folder
 
 
@@ -58,7 +58,7 @@ def read_labels(folder: str, manifest: Manifest) -> dict[str, int]:
     """Video id -> class number (-1: none), in stored order.
 
     Raises:
-        DataError: a shard cannot be read.
+        ShardError: a shard cannot be read.
     """
     return {row["id"]: row["label"] for row in _rows(folder, manifest, ("id", "label"))}
 
@@ -67,7 +67,7 @@ def read_infos(folder: str, manifest: Manifest) -> dict[str, VideoInfo]:
     """Video id -> metadata, in stored order.
 
     Raises:
-        DataError: a shard cannot be read.
+        ShardError: a shard cannot be read.
     """
     dataset, columns = manifest.settings.get("dataset", ""), ("id", "label", "source_sha256", "group")
     rows = _rows(folder, manifest, columns)
@@ -86,7 +86,7 @@ def _rows(folder: str, manifest: Manifest, columns: Sequence[str]) -> Iterator[d
                 file = pq.ParquetFile(source)
                 table = file.read([name for name in columns if name in file.schema_arrow.names])
         except (OSError, pa.ArrowException) as error:
-            raise DataError(f"cannot read {folder}/{shard.file}: {error}") from None
+            raise ShardError(f"cannot read {folder}/{shard.file}: {error}") from None
         yield from table.to_pylist()
 
 
@@ -94,7 +94,7 @@ def labelled_rows(folder: str, manifest: Manifest, share: float, seed: int) -> d
     """(file, row group) -> its rows that belong to ``labelled_share``; row groups without such a row are left out.
 
     Raises:
-        DataError: a shard cannot be read, or no video has a label.
+        ShardError: a shard cannot be read. DataError: no video has a label.
     """
     labels = read_labels(folder, manifest)
     known = {video: label for video, label in labels.items() if label >= 0}

@@ -14,7 +14,7 @@ import torch
 from paramcrop.data.manifest import read_manifest
 from paramcrop.data.shards import Video, write_shards
 from paramcrop.data.synthetic import CLASSES, videos
-from paramcrop.errors import CheckpointError, ConfigError, DataError
+from paramcrop.errors import CheckpointError, ConfigError, DataError, ShardError
 from paramcrop.evaluation.evaluate import evaluate
 from paramcrop.evaluation.features import Forward, Normalise, Outputs, clip_outputs, stored_outputs
 from paramcrop.evaluation.heads import choose
@@ -153,6 +153,17 @@ def test_the_same_file_in_training_and_test_is_an_error(tmp_path: Path, protocol
         open_pair(shards, ("train", "test"), small(protocol), 0)
     unknown = dataset(tmp_path / "unknown", splits, 30, source_sha256=lambda part, i: "")
     open_pair(unknown, ("train", "test"), small(protocol), 0)  # nothing is known of their files
+
+
+def test_a_shard_that_cannot_be_read_fails_its_own_evaluation_alone(tmp_path: Path) -> None:
+    shards, broken = dataset(tmp_path / "set"), dataset(tmp_path / "broken", per=32)
+    for file in (tmp_path / "broken").glob("*.parquet"):
+        file.write_bytes(b"no parquet")
+    asked = Request((("set", small("knn")), ("broken", small("knn"))), {"set": shards, "broken": broken})
+    jobs = make_jobs(asked, [make_run(tmp_path / "run", shards)])
+    assert [job.dataset for job in jobs] == ["set", "set", "broken", "broken"]
+    with pytest.raises(ShardError, match="cannot read"):
+        evaluate(jobs[-1], CPU, map)
 
 
 # Near-duplicates
