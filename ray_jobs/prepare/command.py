@@ -134,7 +134,8 @@ def check(out: str, console: Console) -> None:
     for problem in problems:
         console.print(problem, highlight=False, markup=False)
     if problems:
-        raise DataError(f"{out} must match its {MANIFEST}, but has {len(problems)} problem(s), see above")
+        found = "1 problem was" if len(problems) == 1 else f"{len(problems)} problems were"
+        raise DataError(f"{out} must match its {MANIFEST}, but {found} found, see above")
     manifest = read_manifest(out)
     content = f"{manifest.videos} videos in {len(manifest.shards)} shards, content id {manifest.content_id}"
     console.print(f"ok: {content}", highlight=False, markup=False)
