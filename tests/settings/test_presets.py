@@ -114,4 +114,4 @@ def test_settings_that_would_fail_in_training_are_refused(overrides: str, messag
     ],
 )
 def test_settings_that_train_are_not_refused(overrides: str) -> None:
-    load_config(None, None, overrides.split())
+    assert load_config(None, None, overrides.split()).batch_per_worker >= 1
