@@ -26,6 +26,12 @@ from paramcrop.errors import ParamCropError, VideoError
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_ARENA_MAX": "1"}
 P = ParamSpec("P")
 R = TypeVar("R")
+TOOK, EXITED, KILLED = (
+    "reading took longer than",
+    "the decoder process exited",
+    "the decoder process was killed by SIGKILL",
+)
+NOT_NOW = "cannot be read now"
 WATCH = 0.5  # seconds between two checks of a child whether its parent is alive
 
 
@@ -70,7 +76,7 @@ class Killable(Generic[P, R]):
         try:
             connection.send_bytes(request)
             if not connection.poll(self.timeout):
-                raise VideoError(f"reading took longer than {self.timeout:g} s")
+                raise VideoError(f"{TOOK} {self.timeout:g} s")
             return self._read(connection.recv_bytes())
         except (EOFError, ConnectionError):
             raise
@@ -131,6 +137,11 @@ class Killable(Generic[P, R]):
         return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
 
 
+def may_pass(reason: str) -> bool:
+    """Whether a failure to read a video, by its text, was one of time, memory or storage: trying again may help."""
+    return reason.startswith((TOOK, EXITED, KILLED, NOT_NOW))
+
+
 def serve(descriptor: int, memory: int) -> None:
     """The child: answer calls until the parent closes the connection or ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
@@ -156,7 +167,9 @@ def _answer(request: bytes, memory: int) -> bytes:
     except ParamCropError as ours:
         error = ours
     except Exception as other:
-        text = f"cannot be read: {type(other).__name__}: {str(other).strip().partition(os.linesep)[0][:200]}"
+        passing = isinstance(other, OSError | MemoryError | ImportError)
+        start = NOT_NOW if passing else "cannot be read"
+        text = f"{start}: {type(other).__name__}: {str(other).strip().partition(os.linesep)[0][:200]}"
         error = VideoError(text)
     arrays: list[pickle.PickleBuffer] = []
     pickled = pickle.dumps((result, error), protocol=5, buffer_callback=arrays.append)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from paramcrop.data.batch import Batch
 from paramcrop.data.clips import ClipSpec
+from paramcrop.data.killable import TOOK, may_pass
 from paramcrop.data.labels import labelled_share
 from paramcrop.errors import CheckpointError, DataError, NonFiniteLossError
 from paramcrop.evaluation.checks import check_unseen
@@ -29,7 +31,7 @@ from paramcrop.evaluation.metrics import (
     recall_at,
     top_k,
 )
-from paramcrop.evaluation.videos import LabelledSet, Map, by_shard, open_pair, training_batches
+from paramcrop.evaluation.videos import LabelledSet, Map, by_shard, check_counts, open_pair, training_batches
 from paramcrop.evaluation.weights import trained_classifier
 from paramcrop.storage.runs import commit
 from paramcrop.training.build import network_dtype
@@ -107,6 +109,8 @@ def by_finetuning(job: Job, train: LabelledSet, test: LabelledSet, runtime: Runt
         job.work,
         lambda epoch, loss: runtime.report(f"epoch {epoch}/{how.epochs}, loss {loss:.3f}"),
     )
+    if any(map(may_pass, failed.values())):
+        shutil.rmtree(job.work / "checkpoints", ignore_errors=True)  # trained without videos that the next try may read
     outputs = readable(job, clip_outputs(classifier, test, job.input, runtime.forward, runtime.mapped), job.test)
     predictions = average_clips(outputs.clips, outputs.label)
     facts = {"labelled videos": len(chosen), "steps": how.epochs * (len(chosen) // batch)}
@@ -126,9 +130,18 @@ def by_own_classifier(job: Job, train: LabelledSet, test: LabelledSet, runtime: 
 
 
 def record_failures(batches: Iterable[Batch], failed: dict[str, str]) -> Iterator[Batch]:
-    """Yield the same batches, and add videos that could not be decoded to ``failed`` with the reason."""
+    """Yield the same batches, and add videos that could not be decoded to ``failed`` with the reason.
+
+    Raises:
+        DataError: none of a batch could be.
+    """
     for batch in batches:
-        failed |= {video: error for video, error in zip(batch.id, batch.error, strict=True) if error}
+        new = {video: error for video, error in zip(batch.id, batch.error, strict=True) if error}
+        failed |= new
+        if bool((batch.label < 0).all()):  # every clip is black
+            raise none_read(
+                f"none of the {len(new)} videos of a batch", [{"id": v, "reason": r} for v, r in new.items()]
+            )
         yield batch
 
 
@@ -198,11 +211,18 @@ def features(job: Job, train: LabelledSet, test: LabelledSet, runtime: Runtime) 
         for part in by_shard(videos):
             file = job.features / f"{part.manifest.shards[0].sha256[:16]}.pt"
             run = partial(clip_outputs, network, part, job.input, runtime.forward, runtime.mapped)
-            parts.append(stored_outputs(file, run))
+            parts.append(stored_outputs(file, run, job.fresh))
             runtime.report(f"features of {sum(len(p.id) for p in parts)} of {videos.manifest.videos} videos")
         return only(concatenate(parts), videos.labels)
 
-    return readable(job, of(train), job.train), readable(job, of(test), job.test)
+    gallery, queries = readable(job, of(train), job.train), readable(job, of(test), job.test)
+    check_counts(_read_of(train, gallery), _read_of(test, queries), job.train, job.how, job.seed)
+    return gallery, queries
+
+
+def _read_of(videos: LabelledSet, outputs: Outputs) -> LabelledSet:
+    """The same set without the videos that could not be read."""
+    return videos._replace(labels={video: videos.labels[video] for video in outputs.id})
 
 
 def readable(job: Job, outputs: Outputs, split: str) -> Outputs:
@@ -212,8 +232,17 @@ def readable(job: Job, outputs: Outputs, split: str) -> Outputs:
         DataError: there are none.
     """
     if not outputs.id:
-        raise DataError(f"{job.folder}: none of the {len(outputs.failed)} videos of split {split} could be decoded")
+        raise none_read(f"{job.folder}: none of the {len(outputs.failed)} videos of split {split}", outputs.failed)
     return outputs
+
+
+def none_read(what: str, failed: Sequence[dict[str, str]]) -> DataError:
+    """The error that none of some videos could be read, with the reason for the first, and what helps."""
+    if not failed:
+        return DataError(f"{what} could be decoded")
+    reason = failed[0]["reason"]
+    fix = "; a larger --timeout gives it more time" if reason.startswith(TOOK) else ""
+    return DataError(f"{what} could be decoded, such as {failed[0]['id']}: {reason}{fix}")
 
 
 def classified(
@@ -232,6 +261,7 @@ def as_result(job: Job, train: LabelledSet, test: LabelledSet, evaluation: Evalu
     """The result in the form in which it is stored; in each row, ``n`` of ``of`` test videos were read."""
     outputs, predicted = evaluation.test, evaluation.predicted
     how, n = job.how, {"n": len(outputs.id), "of": test.all}
+    unread = [*evaluation.failed_train, *outputs.failed]
     rows = [{"metric": name, "value": float(value.mean())} | n for name, value in evaluation.scores.items()]
     result: dict[str, Any] = {
         "eval_id": job.eval_id,
@@ -252,6 +282,8 @@ def as_result(job: Job, train: LabelledSet, test: LabelledSet, evaluation: Evalu
         "classes": list(train.classes),
         "rows": rows,
         "facts": evaluation.facts,
+        "fresh": job.fresh,
+        "again": sorted({failure["id"] for failure in unread if may_pass(failure["reason"])}),
         "videos": outputs.id,
         "labels": outputs.label.tolist(),
         "scores": {name: value.tolist() for name, value in evaluation.scores.items()},

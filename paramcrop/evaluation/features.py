@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from paramcrop.crops.resample import to_float
+from paramcrop.data.killable import may_pass
 from paramcrop.data.uniform import UniformSpec, cut_uniform_or_error
 from paramcrop.errors import CheckpointError
 from paramcrop.evaluation.videos import LabelledSet, Map, rows
@@ -71,17 +73,36 @@ class Outputs(NamedTuple):
         """The mean over each video's clips: (n, D)."""
         return torch.stack([clips.mean(0) for clips in self.clips])
 
+    @property
+    def complete(self) -> bool:
+        """Whether no video failed by time, memory or storage."""
+        return not any(may_pass(failure["reason"]) for failure in self.failed)
+
+
+NOTHING = Outputs([], torch.zeros(0, dtype=torch.int64), [], [])
+
 
 @torch.no_grad()
-def clip_outputs(network: nn.Module, videos: LabelledSet, spec: UniformSpec, forward: Forward, mapped: Map) -> Outputs:
+def clip_outputs(
+    network: nn.Module,
+    videos: LabelledSet,
+    spec: UniformSpec,
+    forward: Forward,
+    mapped: Map,
+    known: Outputs = NOTHING,
+) -> Outputs:
     """Put ``network`` into evaluation mode and run it on every video.
+
+    Args:
+        known: outputs of some of the videos, which are not computed again; the result includes them, in stored order.
 
     Raises:
         CheckpointError: an output is not finite.
     """
     network.eval()
     ids, labels, outputs, failed = list[str](), list[int](), list[Tensor](), list[dict[str, str]]()
-    for row, clips, error in _decoded(videos, spec, mapped):
+    order = list[str]()
+    for row, clips, error in _decoded(videos, spec, mapped, {*known.id, *(row["id"] for row in known.failed)}, order):
         if clips is None:
             failed.append({"id": row["id"], "reason": error})
             continue
@@ -90,18 +111,26 @@ def clip_outputs(network: nn.Module, videos: LabelledSet, spec: UniformSpec, for
         parts = torch.from_numpy(clips).split(PASS_CLIPS)
         outputs.append(torch.cat([_outputs(network, part, forward) for part in parts]))
         check_finite(outputs[-1], row["id"])
-    return Outputs(ids, torch.tensor(labels, dtype=torch.int64), outputs, failed)
+    new = Outputs(ids, torch.tensor(labels, dtype=torch.int64), outputs, failed)
+    return _in_order(concatenate([known, new]), order) if known.id or known.failed else new
 
 
 def _decoded(
-    videos: LabelledSet, spec: UniformSpec, mapped: Map
+    videos: LabelledSet, spec: UniformSpec, mapped: Map, known: Collection[str], order: list[str]
 ) -> Iterator[tuple[dict[str, Any], np.ndarray | None, str]]:
-    """Yield each row without its bytes, and its clips or the reason why there are none."""
+    """Yield each row that is not ``known``, without its bytes, and its clips or the reason why there are none.
+
+    Args:
+        order: receives the ids of all rows.
+    """
     pending: list[dict[str, Any]] = []
 
     # The map takes rows ahead of its results, so ``pending`` holds the ids and labels of rows in flight, in order.
     def taken() -> Iterator[dict[str, Any]]:
         for row in rows(videos):
+            order.append(row["id"])
+            if row["id"] in known:
+                continue
             pending.append({"id": row["id"], "label": row["label"]})
             yield row
 
@@ -124,6 +153,14 @@ def concatenate(parts: Sequence[Outputs]) -> Outputs:
     )
 
 
+def _in_order(outputs: Outputs, order: Sequence[str]) -> Outputs:
+    """The same outputs, sorted by the place of their ids in ``order``."""
+    place = {video: i for i, video in enumerate(order)}
+    rows = sorted(range(len(outputs.id)), key=lambda i: place[outputs.id[i]])
+    failed = sorted(outputs.failed, key=lambda failure: place[failure["id"]])
+    return Outputs([outputs.id[i] for i in rows], outputs.label[rows], [outputs.clips[i] for i in rows], failed)
+
+
 def only(outputs: Outputs, videos: Collection[str]) -> Outputs:
     """The outputs of the videos with these ids."""
     rows = [i for i, video in enumerate(outputs.id) if video in videos]
@@ -131,17 +168,47 @@ def only(outputs: Outputs, videos: Collection[str]) -> Outputs:
     return Outputs([outputs.id[i] for i in rows], outputs.label[rows], [outputs.clips[i] for i in rows], failed)
 
 
-def stored_outputs(file: Path, make: Callable[[], Outputs]) -> Outputs:
-    """Read the outputs from ``file``; if it does not exist, call ``make`` and write it atomically."""
-    if not file.exists():
-        outputs = make()
+def stored_outputs(file: Path, make: Callable[[Outputs], Outputs], fresh: str = "") -> Outputs:
+    """Read the outputs from ``file``, and compute what it lacks; write it atomically if that adds anything.
+
+    Videos that failed by time, memory or storage are tried again; what was read is not.
+
+    Args:
+        make: the outputs that are known already -> those of all videos.
+        fresh: the ``Job.fresh`` for which the outputs must have been computed; empty: any.
+
+    Raises:
+        CheckpointError: a stored output is not finite.
+    """
+    stored = _load(file, fresh)
+    for video, clips in zip(stored.id, stored.clips, strict=True) if stored else ():
+        check_finite(clips, f"{video} in {file}", "; --fresh computes them again")
+    if stored and stored.complete:
+        return stored
+    known = _without_passing(stored) if stored else NOTHING
+    outputs = make(known)
+    kept = _without_passing(outputs)
+    if len(kept.id) + len(kept.failed) > len(known.id) + len(known.failed):
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(file) as part:
-            torch.save(outputs._asdict(), part)
-    outputs = Outputs(**torch.load(file, weights_only=True))
-    for video, clips in zip(outputs.id, outputs.clips, strict=True):
-        check_finite(clips, f"{video} in {file}", "; --fresh computes them again")
+            torch.save(outputs._asdict() | {"fresh": fresh}, part)
     return outputs
+
+
+def _load(file: Path, fresh: str) -> Outputs | None:
+    """The outputs in ``file``; None if there are none, they are damaged, or not of this ``fresh``."""
+    try:
+        fields = torch.load(file, weights_only=True)
+        made_for = fields.pop("fresh", "")
+        if fresh not in ("", made_for):
+            return None
+        return Outputs(**fields)
+    except (OSError, RuntimeError, EOFError, ValueError, TypeError, AttributeError, pickle.UnpicklingError):
+        return None
+
+
+def _without_passing(outputs: Outputs) -> Outputs:
+    return outputs._replace(failed=[failure for failure in outputs.failed if not may_pass(failure["reason"])])
 
 
 def check_finite(outputs: Tensor, name: str, fix: str = "") -> None:

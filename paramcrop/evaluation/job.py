@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from paramcrop.settings.digest import short_hash
 from paramcrop.settings.identity import run_id
 from paramcrop.settings.sections import Backbone
 from paramcrop.storage.files import digest
+from paramcrop.storage.results import read_result
 from paramcrop.training.build import build_backbone
 
 SUBJECTS = ("run", "random-init", "pixels", "weights")
@@ -37,6 +38,7 @@ class Job:
         dataset: name. folder: path or URI of its shards. content_id: its content id. train, test: names of the splits.
         protocol: the fields of the ``Protocol``.
         seed: seed of the head, the order of the videos, the labelled share, and random-init's weights.
+        fresh: the command that computes this afresh: results and features of others do not count. Empty: any do.
         uri: the URI that ``run`` is a copy of, if it is one.
         weights, prefixes: the foreign checkpoint's file, and prefixes of its names as (old, new).
     """
@@ -57,6 +59,7 @@ class Job:
     weights: str = ""
     prefixes: tuple[tuple[str, str], ...] = ()
     uri: str = ""
+    fresh: str = ""
 
     @property
     def settings(self) -> Config:
@@ -104,11 +107,22 @@ class Job:
     def result_file(self) -> Path:
         return Path(self.run) / "evaluations" / f"{self.eval_id}.json"
 
-    def forget(self) -> None:
-        """Delete the result and its intermediate files, so that it is computed again; results.jsonl keeps its rows."""
-        self.result_file.unlink(missing_ok=True)
+    @property
+    def settled(self) -> bool:
+        """Whether there is a result that need not be computed again.
+
+        It must be of this ``fresh``, and none of its videos may have failed by time, memory or storage.
+        """
+        result = read_result(self.result_file)
+        return result is not None and self.fresh in ("", result.get("fresh")) and not result.get("again")
+
+    def afresh(self, name: str) -> Job:
+        """The same job with this ``fresh``, without the intermediate files of earlier attempts.
+
+        The old result and the old features stay until the new ones replace them.
+        """
         shutil.rmtree(self.work, ignore_errors=True)
-        shutil.rmtree(self.features, ignore_errors=True)
+        return replace(self, fresh=name)
 
     def network(self) -> torch.nn.Module:
         """The subject as a network with an attribute ``features``.

@@ -52,7 +52,7 @@ class Evaluator:
         mirror = Mirror.of(job.uri, f"evaluator-{os.getpid()}") if job.uri else Mirror(Path(job.run))
         try:
             job = _on_this_node(job, mirror)
-            if read_result(job.result_file) is None:
+            if not job.settled:
                 self._hold_and_evaluate(job)
                 mirror.send("features/", f"evaluations/{job.eval_id}.json")
         except ParamCropError as error:
@@ -61,12 +61,13 @@ class Evaluator:
 
     def _hold_and_evaluate(self, job: Job) -> None:
         """Evaluate under a lease, or wait for the process that runs the same evaluation."""
-        while read_result(job.result_file) is None:
+        while not job.settled:
             try:
                 with Lease(job.work):
                     # Another process may have finished between the check above and the lease.
-                    if read_result(job.result_file) is None:
+                    if not job.settled:
                         write_result(job.result_file, evaluate(job, self.device, self._mapped, self._report))
+                    return  # even if some videos could not be read in time: the next command tries them again
             except LeaseError as held:
                 self._report(f"waiting: {held}")
                 time.sleep(WAIT)

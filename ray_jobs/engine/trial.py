@@ -70,7 +70,7 @@ def _evaluate(runs: Sequence[Path], request: Request, recorder: TrialRecorder, w
     def report_progress(finished: int, texts: list[str]) -> None:
         recorder.doing(f"evaluating, {finished} of {len(todo)}: {'; '.join(text for text in texts if text)}")
 
-    todo = [job for job in jobs if read_result(job.result_file) is None]
+    todo = [job for job in jobs if not job.settled]
     failed = run_evaluations(todo, work.pool, report_progress)
     recorder.record.failures += [f"{_name(job)}: {failed[job.eval_id]}" for job in todo if job.eval_id in failed]
     found = [(job, result) for job in jobs if (result := read_result(job.result_file)) is not None]

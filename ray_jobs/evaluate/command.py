@@ -7,6 +7,7 @@ plain pixels. Nothing finished is computed again: you can kill the command at an
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -25,7 +26,6 @@ def main(argv: Sequence[str]) -> None:
     from paramcrop.evaluation.checks import weight_notes
     from paramcrop.evaluation.tasks import make_jobs, size_warnings
     from paramcrop.evaluation.weights import read_config
-    from paramcrop.storage.results import read_result
     from ray_jobs.evaluate.report import Evaluations, describe, print_results
     from ray_jobs.progress import Progress
 
@@ -35,9 +35,9 @@ def main(argv: Sequence[str]) -> None:
     jobs = make_jobs(request, runs, arguments.epoch)
     remarks = [*size_warnings(request), *weight_notes(jobs)]
     if arguments.fresh and not arguments.dry_run:
-        for job in jobs:
-            job.forget()
-    left = [job for job in jobs if read_result(job.result_file) is None]
+        name = uuid.uuid4().hex
+        jobs = [job.afresh(name) for job in jobs]
+    left = [job for job in jobs if not job.settled]
     console.print(describe(jobs, left), highlight=False, markup=False)
     for line in [*(f"run: {run}" for run in runs), *remarks]:
         console.print(line, highlight=False, markup=False)

@@ -66,6 +66,9 @@ def print_results(jobs: Sequence[Job], failed: Mapping[str, ParamCropError], con
         if job.eval_id in failed:
             name = f"{job.subject} on {job.dataset}/{job.how.label}, {job.test}, seed {job.seed}"
             console.print(f"failed: {name}: {failed[job.eval_id]}", highlight=False, markup=False)
+    if unread := {video for job in jobs for video in (read_result(job.result_file) or {}).get("again", ())}:
+        text = f"{len(unread)} video(s), such as {min(unread)}, failed by time, memory or storage"
+        console.print(f"{text}; the same command tries them again", highlight=False, markup=False)
     found = (each for subjects in tasks.values() for subject in subjects.values() for each in subject)
     for line in notes([(result, pretraining(job)) for job, result in found]):
         console.print(line, highlight=False, markup=False)

@@ -305,8 +305,9 @@ def test_features_that_are_not_finite_are_an_error_and_are_not_stored(
             evaluate(replace(make_job(tiny_run, labelled, protocol), run=str(tmp_path)), CPU, map)
     assert list(tmp_path.rglob("*.pt")) == []
     old = Outputs(["a"], torch.zeros(1, dtype=torch.int64), [torch.full((1, 2), torch.nan)], [])
+    torch.save(old._asdict(), tmp_path / "old.pt")
     with pytest.raises(CheckpointError, match=r"those of a in .*old.pt are not; --fresh computes them again"):
-        stored_outputs(tmp_path / "old.pt", lambda: old)
+        stored_outputs(tmp_path / "old.pt", lambda known: old)
 
 
 def test_a_split_of_which_nothing_can_be_decoded_is_one_line(tiny_run: Path, tmp_path: Path) -> None:
