@@ -58,7 +58,10 @@ def uniform(noise: Tensor, distribution: str) -> Tensor:
 
 
 class WholeClip(nn.Module):
-    """No crop: both views are the whole clip."""
+    """No crop of the clip: R_1 and R_2, which cut the clips from the video, are the only crops.
+
+    With them on, these are the paper's random crops (Table 1's "random"); without, both views are one clip.
+    """
 
     def forward(self, noise: Tensor, progress: float = 0.0) -> tuple[CropParams, CropParams]:
         one, zero = noise.new_ones(len(noise)), noise.new_zeros(len(noise))
@@ -70,7 +73,9 @@ class WholeClip(nn.Module):
 
 
 class RandomCrops(nn.Module):
-    """Table 1's "random": scale, position and angle of each view are uniform over the ranges of Eq. 6.
+    """Nested random crops: scale, position and angle of each view are uniform over the ranges of Eq. 6.
+
+    They lie within the clips that R_1 and R_2 cut at random. The paper's random crops are ``WholeClip``.
 
     Args:
         ranges, axes, noise: as in ``ParamCrop``.

@@ -153,11 +153,21 @@ def cut_sample(row: Mapping[str, Any], spec: ClipSpec, seed: int, epoch: int, at
             autoaugment(clip, spec.autoaugment, generator(seed, epoch, row["id"], -1 - i))
             for i, clip in enumerate(clips)
         ]
-    top, left, side = boxes.T
-    low = np.stack([left / width, top / height, starts / reader.frames], 1)
-    extent = np.stack([side / width, side / height, np.full(2, spec.span / reader.frames)], 1)
-    cube = np.stack([low, low + extent], -1).astype(np.float32)
+    cube = cubes_in_video(starts, boxes, spec, (reader.frames, height, width))
     return {"video": np.stack(clips), "cube": cube, **draw_augmentation(rng, spec)}
+
+
+def cubes_in_video(starts: np.ndarray, boxes: np.ndarray, spec: ClipSpec, video: tuple[int, int, int]) -> np.ndarray:
+    """Windows and boxes -> where each view's clip lies in the video: float32 (2, 3, 2), see ``cut_sample``.
+
+    Args:
+        starts, boxes: from ``window_starts`` and ``square_boxes``.
+        video: frames, height and width.
+    """
+    (frames, height, width), (top, left, side) = video, boxes.T
+    low = np.stack([left / width, top / height, starts / frames], 1)
+    extent = np.stack([side / width, side / height, np.full(2, spec.span / frames)], 1)
+    return np.stack([low, low + extent], -1).astype(np.float32)
 
 
 def autoaugment(clip: np.ndarray, policy: str, rng: np.random.Generator) -> np.ndarray:

@@ -15,7 +15,12 @@ from paramcrop.storage.jsonl import read_lines
 from paramcrop.storage.runs import read_metrics, read_status
 
 LABELS = ("mean_teacher",)  # methods that learn from labels
-FINAL_METRICS = {"crop_distance": "centre distance", "crop_iou": "IoU", "loss": "loss"}  # of the last logged step
+# Of the last logged step, by the frame that a space measures its crops in.
+FINAL_METRICS = {
+    "crop": {"crop_distance": "centre distance", "crop_iou": "IoU", "loss": "loss"},
+    "video": {"source_distance": "centre distance in the video", "source_iou": "IoU in the video", "loss": "loss"},
+}
+ENDS = tuple(dict.fromkeys(name for names in FINAL_METRICS.values() for name in names))
 
 
 class RunFacts(NamedTuple):
@@ -25,7 +30,7 @@ class RunFacts(NamedTuple):
         settings: the resolved settings.
         data: content id of the pretraining videos.
         videos: dataset, number of videos and of classes.
-        end: name in ``FINAL_METRICS`` -> value at the last logged step.
+        end: name in ``ENDS`` -> value at the last logged step.
         clips_per_s: median over the logged steps; counts views.
         seconds: worker seconds per device, "cpu" or "cuda".
         all_known: whether ``seconds`` is complete; the duration of a start that was killed is unknown.
@@ -73,7 +78,7 @@ def run_facts(run: Mapping[str, Any]) -> RunFacts:
         commit=provenance.get("commit", ""),
         data=provenance.get("data", ""),
         videos=provenance.get("videos", {}),
-        end={name: metrics[-1][name] for name in FINAL_METRICS if metrics and metrics[-1].get(name) is not None},
+        end={name: metrics[-1][name] for name in ENDS if metrics and metrics[-1].get(name) is not None},
         clips_per_s=statistics.median(speeds) if speeds else None,
         seconds=seconds,
         all_known=all_known,
@@ -122,7 +127,7 @@ class Spread(NamedTuple):
 
 
 def final_metric(runs: Iterable[RunFacts], name: str) -> Spread | None:
-    """One of ``FINAL_METRICS`` over the finished runs, or over all runs if none is finished; None: not logged."""
+    """One of ``ENDS`` over the finished runs, or over all runs if none is finished; None: not logged."""
     logged = [run for run in runs if name in run.end]
     finished = [run for run in logged if run.state == "finished"] or logged
     values = tuple(run.end[name] for run in finished)

@@ -30,7 +30,7 @@ WRAP = 42  # characters per line of a title
 DPI = 150
 FRAMES = {"crop": "the croppers' clip", "video": "the video, with R1 and R2"}
 ERRORS = "± 95 % t-interval of the mean over seeds; with fewer than three seeds, a small dot per seed"
-DISTANCE = {"centre distance at the end": at_end("crop_distance")}
+DISTANCES = {"crop": "crop_distance", "video": "source_distance"}  # by the frame of the space
 
 
 class Picture(NamedTuple):
@@ -55,8 +55,10 @@ def _question(table: Table, tasks: Mapping[str, Measure], folder: Path) -> Itera
     if table.space.show == "curve" and table.space.params:
         _curves(table, tasks, folder / "curve.png")
         yield Picture(folder / "curve.png", f"Main metrics over the swept setting; dotted line: chance. {ERRORS}.")
-        _curves(table, DISTANCE, folder / "distance.png")
-        yield Picture(folder / "distance.png", f"Centre distance of the two crops at the end. {ERRORS}.")
+        frame = table.space.frame
+        _curves(table, {"centre distance at the end": at_end(DISTANCES[frame])}, folder / "distance.png")
+        caption = f"Centre distance of the two crops at the end, in {FRAMES[frame]}. {ERRORS}."
+        yield Picture(folder / "distance.png", caption)
     elif len(table.rows) <= MAX_LABELLED:
         _labelled(table, tasks, folder / "trials.png")
         caption = "Main metrics; dashed line: the first trial, dotted line: chance"

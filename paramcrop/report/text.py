@@ -99,7 +99,7 @@ def show_spread(spread: Spread | None) -> str:
 
 
 def show_end(row: Row, name: str) -> str:
-    """One of ``FINAL_METRICS``."""
+    """One of ``ENDS``."""
     return show_spread(final_metric(row.runs, name))
 
 
@@ -146,10 +146,11 @@ def setting_lines(table: Table) -> list[list[str]]:
 def trial_lines(table: Table) -> list[list[str]]:
     """A header, then a line per trial: state, seeds, final metrics of pretraining, cost."""
     cost = ["pretraining, time x workers", "evaluation", "clips/s"]
-    lines = [["", "state", "seeds", *FINAL_METRICS.values(), *cost]]
+    names = FINAL_METRICS[table.space.frame]
+    lines = [["", "state", "seeds", *names.values(), *cost]]
     for row in table.rows:
         seeds = ", ".join(str(run.seed) for run in row.runs) or NOTHING
-        final = [show_end(row, name) for name in FINAL_METRICS]
+        final = [show_end(row, name) for name in names]
         lines.append([row.label, show_state(row), seeds, *final, *_cost(row)])
     return lines
 

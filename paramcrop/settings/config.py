@@ -30,7 +30,7 @@ from paramcrop.settings.sections import (
 )
 
 # Numbers of a view's noise that a policy without weights turns into its crop.
-LEAST_NOISE = {"random": 6, "autoaugment": 6, "simple": 9, "hard": 9, "manual": 9}
+LEAST_NOISE = {"random": 6, "simple": 9, "hard": 9, "manual": 9}
 
 
 class Config(BaseModel):
@@ -43,7 +43,7 @@ class Config(BaseModel):
     )
     policy: str = named(
         "paramcrop",
-        "who chooses the crops (Table 1); none: the whole clip; module:Class: a class of your own",
+        "who chooses the crops (Table 1); none: R1 and R2 alone; module:Class: a class of your own",
         POLICIES,
     )
     policy_kwargs: dict[str, JsonValue] = option(

@@ -224,7 +224,7 @@ class Policies(BaseModel):
         (0.10, 0.60), "centre distance of policy=manual at start and end, a smooth step between (not in the paper)"
     )
     autoaugment: Literal["imagenet", "cifar10", "svhn"] = option(
-        "imagenet", "torchvision's operations of policy=autoaugment, over random crops (not in the paper)"
+        "imagenet", "torchvision's operations of policy=autoaugment, over R1 and R2 (not in the paper)"
     )
 
 

@@ -65,8 +65,7 @@ def build_policy(config: Config) -> Policy:
         "simple": lambda: simple_crops(p.simple, ranges, axes=c.axes, noise=c.noise),
         "hard": lambda: hard_crops(p.hard, ranges, axes=c.axes, noise=c.noise),
         "manual": lambda: manual_crops(p.manual, ranges, axes=c.axes, noise=c.noise),
-        # Its operations are drawn with the clips.
-        "autoaugment": lambda: RandomCrops(ranges, axes=c.axes, noise=c.noise),
+        "autoaugment": WholeClip,  # its operations are drawn with the clips
         "none": WholeClip,
     }
     return makers[config.policy]()

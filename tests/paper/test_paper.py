@@ -77,12 +77,12 @@ MADE: dict[tuple[str, str], dict[str, Any]] = {
     ("table2", "Random, ParamCrop, rotation"): {"cropper.rotation": 30.0},
     ("table2", "ParamCrop"): {"data.random_cube": False},
     ("table3", "ParamCrop, gradient not reversed"): {"cropper.reversal": False},
-    ("table4", "without early stopping"): {"cropper.early_stopping": False},
-    ("table5", "MoCo, R-2D3D"): {"method": "moco", "backbone.name": "r2d3d", "policy": "random"},
+    ("table4", "without early stopping"): {"cropper.lower": 0.0, "cropper.upper": 1.0},
+    ("table5", "MoCo, R-2D3D"): {"method": "moco", "backbone.name": "r2d3d", "policy": "none"},
     ("table8", "50 layers, ParamCrop"): {"backbone.name": "r2d3d", "backbone.depth": 50},
-    ("table9", "ParamCrop, S3D-G"): {"train.epochs": 100, "optim.warmup_epochs": 5.0},
+    ("table9", "ParamCrop, S3D-G"): {"train.epochs": 100, "optim.warmup_epochs": 2.0},
     ("table13", "Temporal"): {"data.random_cube": False, "cropper.axes": "temporal"},
-    ("table14", "random"): {"policy": "random"},
+    ("table14", "random"): {"policy": "none", "data.random_cube": True},
 }
 
 

@@ -31,7 +31,8 @@ def test_the_duration_of_a_start_that_was_killed_is_unknown(after: list[dict[str
 def test_the_facts_of_a_run(tmp_path: Path) -> None:
     folder = made_run(tmp_path / "run", made_space(), VALUES, 3, ends=(0.7, 0.2, 3.5))
     facts = run_facts({"seed": 3, "folder": str(folder), "state": "", "error": ""})
-    assert facts.end == pytest.approx({"crop_distance": 0.7, "crop_iou": 0.2, "loss": 3.5})
+    in_video = {"source_distance": 0.35, "source_iou": 0.1}
+    assert facts.end == pytest.approx({"crop_distance": 0.7, "crop_iou": 0.2, "loss": 3.5} | in_video)
     assert facts.clips_per_s == 43 and facts.state == "finished" and facts.data == DATA
     assert facts.id == json.loads((folder / "provenance.json").read_text())["run_id"] and facts.commit
     assert facts.settings["cropper"]["lower"] == 0.1 and facts.split is None and facts.all_known

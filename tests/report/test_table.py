@@ -91,6 +91,16 @@ def test_fewer_than_three_seeds_are_shown_as_values_without_an_interval(tmp_path
     assert trial_lines(table_of(tmp_path, space))[1][3] == "0.600 (0.600, 0.600)"
 
 
+def test_distances_are_in_the_frame_of_the_space(tmp_path: Path) -> None:
+    space = made_space(seeds=[0])
+    made_trial(tmp_path, space, grid(space)[0], scores({0: RIGHT[0]}))
+    head, first, *_ = trial_lines(table_of(tmp_path, space))
+    assert (head[3:6], first[3:5]) == (["centre distance", "IoU", "loss"], ["0.600", "0.100"])
+    head, first, *_ = trial_lines(table_of(tmp_path, space.model_copy(update={"frame": "video"})))
+    assert head[3:6] == ["centre distance in the video", "IoU in the video", "loss"]
+    assert first[3:5] == ["0.300", "0.050"]
+
+
 def test_failed_running_and_waiting_trials_are_rows_with_their_reasons(folder: Path) -> None:
     space = made_space()
     run = made_run(folder.parent / "runs" / "half", space, grid(space)[2], 0)
@@ -209,8 +219,8 @@ def test_the_papers_value_comes_from_the_variant(tmp_path: Path, paper: dict[str
     ("settings", "value"),
     [
         ({}, 0.593),
-        ({"policy": "random"}, 0.579),
-        ({"policy": "none"}, None),
+        ({"policy": "none"}, 0.579),
+        ({"policy": "random"}, None),
         ({"train.workers": 2}, 0.593),
         ({"cropper.lower": 0.2}, 0.593),
         ({"cropper.lower": 0.3}, None),

@@ -108,6 +108,7 @@ def test_settings_that_would_fail_in_training_are_refused(overrides: str, messag
     [
         "cropper.noise_size=4",
         "policy=none cropper.noise_size=1",
+        "policy=autoaugment cropper.noise_size=1",  # which crops by R1 and R2 alone
         "train.global_batch=2 train.workers=2",  # both views of a video are one batch of two
         "train.global_batch=2 train.workers=2 policy=random cropper.batch_norm=true",  # which it never reads
         "train.global_batch=2 train.workers=2 train.device=cuda cropper.batch_norm=true",  # over both ranks

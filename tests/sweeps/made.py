@@ -38,7 +38,10 @@ def made_run(
     ends: Sequence[float] = (0.6, 0.1, 3.0),
     steps: int = 5,
 ) -> Path:
-    """A finished pretraining whose centre distance, IoU and loss end at ``ends``; its metrics have ``steps`` lines."""
+    """A finished pretraining whose centre distance, IoU and loss end at ``ends``; its metrics have ``steps`` lines.
+
+    In the video, distance and IoU are half of those in the clip.
+    """
     folder.mkdir(parents=True)
     write_provenance(folder, config_of(space, make_trial(space, values), seed), DATA)
     write_status(folder, "running")
@@ -48,6 +51,7 @@ def made_run(
     for step in range(1, steps + 1):
         at = [start + (end - start) * step / steps for start, end in zip(starts, ends, strict=True)]
         named = dict(zip(("crop_distance", "crop_iou", "loss"), at, strict=True))
+        named |= {"source_distance": at[0] / 2, "source_iou": at[1] / 2}
         lines.append({"step": step, "epoch": step, "clips_per_s": 40.0 + step} | named)
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     write_status(folder, "finished", checkpoint="epoch=0005")
