@@ -1,7 +1,8 @@
 """Crops drawn on frames: a grid and a short film.
 
 The crops of several runs are drawn on the clips that the first run saved. A crop depends only on noise, so it can be
-drawn on any clip; runs with the same seed, data and noise got the same clips and noise anyway.
+drawn on any clip; runs with the same seed, data and noise got the same clips and noise anyway. Where R_1 and R_2 were on
+in only one of two runs, their clips differ, and each is drawn on its own.
 """
 
 from __future__ import annotations
@@ -59,15 +60,22 @@ def scenes(runs: Mapping[str, Path], video: int = 0) -> list[Scene]:
     if not 0 <= video < len(first.video):
         raise DataError(f"the number of a saved clip must be 0 to {len(first.video) - 1}, but is {video}")
     return [
-        _scene(label, snapshot, first, video, views)
+        _scene(label, snapshot, shown, video, views)
         for label, snapshots in kept.items()
+        for shown in [_shown(first, snapshots[0])]
         for snapshot in snapshots
-        for views in (((0, 1),) if first.video.shape[1] == 1 else ((0,), (1,)))
+        for views in (((0, 1),) if shown.video.shape[1] == 1 else ((0,), (1,)))
     ]
 
 
-def _scene(label: str, snapshot: Snapshot, first: Snapshot, video: int, views: tuple[int, ...]) -> Scene:
-    clip, flip, boxes = first.video[video, views[0]], first.flip[video], snapshot.boxes[video]
+def _shown(first: Snapshot, own: Snapshot) -> Snapshot:
+    """The snapshot whose clips show the crops of a run: that of the first run, or the run's own (see above)."""
+    (videos, views, *size), (own_videos, own_views, *own_size) = first.video.shape, own.video.shape
+    return own if (own_videos, own_size) == (videos, size) and own_views != views else first
+
+
+def _scene(label: str, snapshot: Snapshot, shown_on: Snapshot, video: int, views: tuple[int, ...]) -> Scene:
+    clip, flip, boxes = shown_on.video[video, views[0]], shown_on.flip[video], snapshot.boxes[video]
     name = label + (", before rotation" if snapshot.rotated else "")
     if len(views) == 1:
         (view,) = views

@@ -44,8 +44,8 @@ def draw(spec: ClipSpec, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         drawn = draw_augmentation(rng, spec)
         cube = cubes_in_video(windows, boxes, spec, (FRAMES, HEIGHT, WIDTH))
         samples.append((cube, drawn["flip"], drawn["noise"]))
-    cube, flip, noise = (torch.from_numpy(np.stack(each)) for each in zip(*samples, strict=True))
-    return cube, flip, noise
+    cubes, flips, noises = (torch.from_numpy(np.stack(each)) for each in zip(*samples, strict=True))
+    return cubes, flips, noises
 
 
 @torch.no_grad()

@@ -112,6 +112,13 @@ def test_boxes_of_every_run_are_drawn_on_the_clips_of_the_first(tmp_path: Path) 
     assert [view for view, _ in drawn[0].drawn(3)] == [0]
 
 
+def test_a_run_with_other_clips_than_the_first_is_drawn_on_its_own(tmp_path: Path) -> None:
+    """The random row of the paper's tables has R1 and R2 on with the demo, the others do not."""
+    runs = {"random": made_crops(tmp_path / "random", 2), "ParamCrop": made_crops(tmp_path / "ParamCrop", 1)}
+    drawn = [(scene.label, len(scene.boxes)) for scene in scenes(runs) if scene.step == 0]
+    assert drawn == [("random, view 1", 1), ("random, view 2", 1), ("ParamCrop", 2)]
+
+
 @pytest.mark.parametrize(("clips", "shown"), [(1, [0.4, 0.9]), (2, [0.1, 0.6])])
 def test_a_mirrored_view_is_drawn_at_its_place(tmp_path: Path, clips: int, shown: list[float]) -> None:
     """If both views share a clip, the box is mirrored back; otherwise the clip of the view is mirrored."""
