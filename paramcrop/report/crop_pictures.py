@@ -1,8 +1,8 @@
 """Crops drawn on frames: a grid and a short film.
 
 The crops of several runs are drawn on the clips that the first run saved. A crop depends only on noise, so it can be
-drawn on any clip; runs with the same seed, data and noise got the same clips and noise anyway. Where R_1 and R_2 were on
-in only one of two runs, their clips differ, and each is drawn on its own.
+drawn on any clip; runs with the same seed, data and noise got the same clips and noise anyway. Where R_1 and R_2 were
+on in only one of two runs, their clips differ, and each is drawn on its own.
 """
 
 from __future__ import annotations
