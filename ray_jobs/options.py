@@ -62,6 +62,11 @@ def resolved(folder: str) -> str:
     return folder if "://" in folder else str(Path(folder).expanduser().resolve())
 
 
+def probe_data(config: Config) -> str | None:
+    """Folder or URI of the labelled set that a run is probed on; None: it is not."""
+    return resolved(config.probe.data) if config.probe.every is not None and config.probe.data is not None else None
+
+
 def whole_numbers(option: str, text: str) -> list[int]:
     """Parse "0,1,2" -> [0, 1, 2].
 

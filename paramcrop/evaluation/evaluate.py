@@ -19,8 +19,8 @@ from paramcrop.data.labels import labelled_share
 from paramcrop.errors import CheckpointError, DataError, NonFiniteLossError
 from paramcrop.evaluation.checks import check_unseen
 from paramcrop.evaluation.features import Forward, Normalise, Outputs, clip_outputs, concatenate, only, stored_outputs
-from paramcrop.evaluation.finetune import Classifier, Training, finetune
-from paramcrop.evaluation.heads import choose, normalised, train_heads
+from paramcrop.evaluation.fitting.finetune import Classifier, Training, finetune
+from paramcrop.evaluation.fitting.heads import choose, normalised, train_heads
 from paramcrop.evaluation.job import Job
 from paramcrop.evaluation.metrics import (
     accuracy_per_class,

@@ -71,9 +71,13 @@ def find_tasks(
 
 def as_pretrained(config: Config) -> list[str]:
     """Overrides that make a protocol's clips like the croppers' views: their frames, size and mean frame rate."""
-    c = config.cropper
-    pace = config.data.clip_frames * config.data.frame_stride * sum(c.temporal_scale) / 2 / c.frames
-    return [f"frames={c.frames}", f"size={c.size}", f"stride={max(1, round(pace))}"]
+    return [f"frames={config.cropper.frames}", f"size={config.cropper.size}", f"stride={pace(config)}"]
+
+
+def pace(config: Config) -> int:
+    """Source frames from one frame of the croppers' views to the next, in the mean."""
+    c, d = config.cropper, config.data
+    return max(1, round(d.clip_frames * d.frame_stride * sum(c.temporal_scale) / 2 / c.frames))
 
 
 def only(request: Request, texts: Sequence[str]) -> Request:

@@ -19,6 +19,7 @@ from paramcrop.settings.sections import (
     MoCo,
     Optim,
     Policies,
+    Probe,
     Projector,
     Run,
     SimCLR,
@@ -64,6 +65,7 @@ class Config(BaseModel):
     policies: Policies = Policies()
     optim: Optim = Optim()
     train: Train = Train()
+    probe: Probe = Probe()
     run: Run = Run()
 
     @field_validator("policy")

@@ -265,6 +265,26 @@ class Train(BaseModel):
     threads: int | None = option(None, "torch threads per CPU worker; none: its CPUs", where=True, ge=1)
 
 
+class Probe(BaseModel):
+    """Accuracy on a small labelled set while the run trains; never part of a run's identity."""
+
+    model_config = STRICT
+
+    every: int | None = option(
+        None, "steps between two probes, each with the next line of metrics; none: no probes", where=True, ge=1
+    )
+    data: str | None = option(
+        None, "folder or URI of shards with classes, and splits train and test or val", where=True
+    )
+    videos: int = option(500, "videos of each split, at most; they are decoded once", where=True, ge=2)
+
+    @model_validator(mode="after")
+    def _check(self) -> Probe:
+        if self.every is not None and self.data is None:
+            raise ValueError(f"every needs data, a folder of shards with classes, but every is {self.every}")
+        return self
+
+
 class Run(BaseModel):
     """Where results go and what is shown; never part of a run's identity."""
 

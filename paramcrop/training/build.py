@@ -23,6 +23,7 @@ from paramcrop.settings.config import Config
 from paramcrop.settings.custom import is_custom
 from paramcrop.training.custom import custom_backbone, custom_policy
 from paramcrop.training.optim import cropper_group, make_optimizer, network_groups
+from paramcrop.training.plateau import Plateau
 
 BACKBONES: Mapping[str, Callable[..., Backbone]] = {"r2d3d": R2D3D, "s3dg": S3D, "s3d": s3d}
 
@@ -161,6 +162,18 @@ def build_optimizer(config: Config, policy: Policy, method: Method) -> Optimizer
     groups = network_groups([method], config.effective_lr, o.momentum, o.weight_decay)
     groups += cropper_group(policy, c.lr, c.momentum, c.weight_decay, c.schedule, c.optimizer == "lars")
     return make_optimizer(groups, o.name, o.trust)
+
+
+def build_plateau(config: Config, classes: int) -> Plateau:
+    """How a run is judged that does not learn, and what it can try: see ``docs/numbers/learning.md``."""
+    jitter, tries = 0.4, [f"optim.lr={4 * config.optim.lr:g}"]
+    if config.method != "mean_teacher" and not config.projector.batch_norm:
+        tries.insert(0, "projector.batch_norm=true")
+    if config.augment.jitter > jitter:
+        tries.append(f"augment.jitter={jitter:g}")
+    loss = {"simclr": "loss", "mean_teacher": "supervised"}.get(config.method)
+    full = config.moco.queue // config.train.global_batch if config.method == "moco" else 0
+    return Plateau(config.chance_loss(classes), loss, full, ", ".join(tries))
 
 
 def view_size(config: Config) -> tuple[int, int, int]:

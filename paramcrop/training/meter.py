@@ -43,6 +43,11 @@ class Meter:
         for span in (self._line, self._checkpoint):
             span.steps += 1
 
+    def leave_out(self, seconds: float) -> None:
+        """Do not count ``seconds`` in which something else was computed, such as a probe."""
+        for span in (self._line, self._checkpoint):
+            span.start += seconds
+
     def _read_losses(self) -> None:
         for loss in torch.stack(self._unread).tolist() if self._unread else ():
             for span in (self._line, self._checkpoint):

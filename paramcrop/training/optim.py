@@ -93,7 +93,7 @@ class Lars(Optimizer):
         return loss
 
     def _update_together(self, params: list[Tensor], group: Group, skip: Tensor | None) -> None:
-        from paramcrop.training.lars_kernels import chunks_of, step_together
+        from paramcrop.training.gpu.lars_kernels import chunks_of, step_together
 
         for p in params:
             if not self.state[p]:
@@ -138,3 +138,7 @@ def set_lr(optimizer: Optimizer, step: int, steps: int, warmup: int) -> None:
     for group in optimizer.param_groups:
         factor = lr_factor(step, steps, warmup) if group["schedule"] == "cosine" else 1.0
         group["lr"] = group["peak_lr"] * factor
+
+
+def learning_rates(optimizer: Optimizer) -> dict[str, float]:
+    return {("lr" if g["network"] else "lr_cropper"): g["lr"] for g in optimizer.param_groups}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,12 +20,13 @@ from paramcrop.data.batch import Batch
 from paramcrop.errors import DecodeFailuresError, NonFiniteLossError, StorageError
 from paramcrop.settings.config import Config
 from paramcrop.storage.checkpoint import load_checkpoint
-from paramcrop.training.ahead import ahead
-from paramcrop.training.build import build_optimizer
+from paramcrop.training.build import build_optimizer, build_plateau
+from paramcrop.training.gpu.ahead import ahead
 from paramcrop.training.meter import Meter
-from paramcrop.training.optim import load_optimizer, set_lr
+from paramcrop.training.optim import learning_rates, load_optimizer, set_lr
 from paramcrop.training.recorder import Recorder, Row
 from paramcrop.training.step import Stepper
+from paramcrop.training.telemetry import Probe, Telemetry, Watch
 from paramcrop.training.two_views import TwoViews, build_model, distribute
 
 Report = Callable[[dict[str, float]], None]
@@ -57,6 +59,7 @@ def pretrain(
     resume: Path | None = None,
     classes: Sequence[str] = (),
     preempted: Callable[[], bool] = lambda: False,
+    probe: Probe | None = None,
 ) -> TwoViews:
     """Train for ``config.train.epochs`` epochs, or until an epoch ends with a file named ``stop`` in the run's folder.
 
@@ -71,6 +74,8 @@ def pretrain(
         classes: class names of the videos, for method=mean_teacher.
         preempted: whether a machine is about to be taken away; called on every rank with each line of metrics. The
             first time it returns True, a checkpoint is written at once, within the epoch.
+        probe: called on rank 0 with the backbone at the first, the last and every ``config.probe.every``-th step, to
+            log what it returns. What the run computes does not depend on it; if it fails, the run goes on without it.
 
     Raises:
         NonFiniteLossError: the loss is not finite; the text names the step and the ranks.
@@ -87,7 +92,9 @@ def pretrain(
     epoch, step, rng_state = load_state(resume, model, optimizer, meter) if resume else (0, 0, None)
     recorded = device.type == "cuda" and dist.world_size() == 1 and model.recordable
     stepper = Stepper(distribute(model, device), optimizer, config.optim.clip_norm, recorded)
-    state = TrainingState(config, steps_per_epoch, recorder, model, stepper, optimizer, meter, epoch, step)
+    telemetry, plateau = Telemetry(model.method, optimizer), build_plateau(config, len(classes))
+    watch = Watch(telemetry, plateau, probe, config.probe.every, step)
+    state = TrainingState(config, steps_per_epoch, recorder, model, stepper, optimizer, meter, watch, epoch, step)
     while state.step < state.total:
         # A seed per epoch makes every epoch independent of how the run got there. Only a checkpoint from within an
         # epoch has to restore torch's random state as well.
@@ -98,6 +105,7 @@ def pretrain(
         run_epoch(state, batches(state.epoch), device, preempted, report)
         if finish_epoch(state, report):
             break
+    telemetry.close()
     return model
 
 
@@ -106,7 +114,7 @@ class TrainingState:
     """A training run in progress.
 
     Attributes:
-        model: the model; stepper: takes its steps.
+        model: the model; stepper: takes its steps; watch: looks at them.
         epoch, step: finished epochs and steps.
         rows: this rank's rows of each step since ``first_step``, not yet passed to the recorder.
         saved_for_preemption: whether a preemption was announced and its checkpoint written.
@@ -119,6 +127,7 @@ class TrainingState:
     stepper: Stepper
     optimizer: Optimizer
     meter: Meter
+    watch: Watch
     epoch: int
     step: int
     first_step: int = 0
@@ -156,12 +165,22 @@ def run_epoch(
         s.meter.add(loss)
         s.step += 1
         if s.step % config.run.log_every == 0 or s.step in (1, s.total):
-            means = reduce_scalars(scalars) | learning_rates(s.optimizer) | s.meter.read()
-            s.recorder.metrics(s.step, s.epoch, means)
+            means = reduce_scalars(s.watch.telemetry.read() | scalars)
+            log(state, means | learning_rates(s.optimizer) | s.meter.read())
             s.check()
             # Each rank hears of it at a time of its own, and the checkpoint needs all of them.
             if not s.saved_for_preemption and any(dist.gather_objects(preempted())):
                 save_within_epoch(state, report)
+
+
+def log(state: TrainingState, means: dict[str, float]) -> None:
+    """Write a line of metrics, with a probe if one is due, and warnings if there are any."""
+    s, start = state, time.perf_counter()
+    figures, warnings = s.watch.look(s.step, s.total, means, s.model.method.backbone)
+    s.meter.leave_out(time.perf_counter() - start)
+    s.recorder.metrics(s.step, s.epoch, means | figures)
+    for text in warnings:
+        s.recorder.warning(s.step, text)
 
 
 @contextmanager
@@ -229,10 +248,6 @@ def epoch_seed(seed: int, epoch: int) -> int:
     """Torch's seed for an epoch on this rank: a resumed run draws the same random numbers as an uninterrupted one."""
     digest = hashlib.sha256(f"torch/{seed}/{epoch}/{dist.rank()}".encode()).digest()
     return int.from_bytes(digest[:7], "little")
-
-
-def learning_rates(optimizer: Optimizer) -> dict[str, float]:
-    return {("lr" if g["network"] else "lr_cropper"): g["lr"] for g in optimizer.param_groups}
 
 
 def reduce_scalars(scalars: dict[str, Tensor]) -> dict[str, float]:

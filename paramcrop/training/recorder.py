@@ -2,6 +2,7 @@
 
 metrics.jsonl, tensorboard/    every ``run.log_every`` steps
 samples.jsonl                  the video ids of each global step, in order
+warnings.jsonl                 what a user should know, such as that the run does not learn
 failures.jsonl                 samples that could not be decoded: the video, the reason, the substitute
 history.jsonl                  every start of the workers and the step they started from
 crops/step=0000240.npz         four videos with their crops, and the parameters of 2,048 crops, at start, middle and end
@@ -63,7 +64,8 @@ class Board:
 
 PROBE = 4  # videos whose crops are saved
 SEND = 15.0  # seconds between two uploads of metrics
-RECORDED = ("metrics.jsonl", "samples.jsonl", "failures.jsonl", "crops/", "tensorboard/")
+LINES = ("metrics", "samples", "failures", "warnings")  # .jsonl
+RECORDED = (*(f"{name}.jsonl" for name in LINES), "crops/", "tensorboard/")
 DRAWS = 2048  # crops whose parameters are saved, from the same noise in every run
 
 
@@ -106,8 +108,7 @@ class Recorder:
                 self._remove_later_steps(where, step)
                 # These files are new and stay open. A process of an earlier attempt that is still alive has the old
                 # ones open, so its lines do not end up here.
-                names = ("metrics", "samples", "failures")
-                self._lines = {name: Lines(where / f"{name}.jsonl") for name in names}
+                self._lines = {name: Lines(where / f"{name}.jsonl") for name in LINES}
                 self._board = Board(where / "tensorboard", step)
 
     def started(self, step: int, epoch: int, passed_over: list[str], device: str) -> None:
@@ -127,6 +128,11 @@ class Recorder:
                 self._lines["metrics"].add(line)
                 self._board.add(step, values)
                 self._send_metrics()
+
+    def warning(self, step: int, text: str) -> None:
+        with self._writing() as where:
+            if where is not None:
+                self._lines["warnings"].add({"step": step, "text": text})
 
     def samples(self, first_step: int, steps: list[list[Row]]) -> None:
         """Write one line per global step from this rank's rows of each step; must be called on every rank."""
@@ -222,7 +228,7 @@ class Recorder:
             self.problem = f"cannot write to {self.folder}: {error.strerror or error}"
 
     def _remove_later_steps(self, where: Path, step: int) -> None:
-        for name in ("metrics", "samples", "failures"):
+        for name in LINES:
             cut_lines(where / f"{name}.jsonl", step)
         for path in (where / "crops").glob("step=*.npz"):
             if int(path.stem.partition("=")[2]) >= step:  # >=, because step=N is saved before step N runs
@@ -231,7 +237,7 @@ class Recorder:
 
 def _try_to_send_metrics(mirror: Mirror) -> None:
     with suppress(OSError):
-        mirror.send("metrics.jsonl", waits=())
+        mirror.send("metrics.jsonl", "warnings.jsonl", waits=())
 
 
 def _make_probe(batch: Batch) -> dict[str, Any]:

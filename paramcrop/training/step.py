@@ -12,7 +12,7 @@ from paramcrop import dist
 from paramcrop.data.batch import Batch
 from paramcrop.errors import NonFiniteLossError
 from paramcrop.models.layers import has_triton
-from paramcrop.training.graphs import Recorded
+from paramcrop.training.gpu.graphs import Recorded
 
 
 class Late(NamedTuple):

@@ -24,17 +24,22 @@ from paramcrop.data.labels import labelled_rows
 from paramcrop.data.manifest import Manifest
 from paramcrop.data.order import Labelled, steps_per_epoch
 from paramcrop.data.samples import TrainingSet
+from paramcrop.data.uniform import UniformSpec
 from paramcrop.errors import DecodeFailuresError, NonFiniteLossError, ParamCropError, StorageError
+from paramcrop.evaluation.features import Forward, Normalise
+from paramcrop.evaluation.probe import Probe
+from paramcrop.evaluation.tasks import pace
 from paramcrop.settings.config import Config
 from paramcrop.storage.checkpoint import newest_checkpoint, steps_done
 from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.runs import still_held
-from paramcrop.training.build import build_clip_spec
+from paramcrop.training.build import build_clip_spec, network_dtype
 from paramcrop.training.pretrain import pretrain
 from paramcrop.training.recorder import Recorder
 from ray_jobs.engine.ingest import Decoding, execution_options, reader_count, rows_per_block, training_samples
 from ray_jobs.engine.plan import Plan
 from ray_jobs.engine.ray_private import linked_errors
+from ray_jobs.options import probe_data
 
 CONTROLLER_FAILURES = 10  # by default, Ray retries an impossible start for ever
 TOGETHER = (NonFiniteLossError, DecodeFailuresError, StorageError)  # raised on every rank at once, see ``pretrain``
@@ -59,12 +64,23 @@ def train_worker(job: dict[str, Any]) -> tuple[str, str] | None:
     stream = (to_batch(columns) for columns in rows)
     try:
         batches = partial(_next, stream, steps)
-        pretrain(config, batches, steps, recorder, ray.train.report, device, resume, job["classes"], preempted)
+        given = recorder, ray.train.report, device, resume, job["classes"], preempted
+        pretrain(config, batches, steps, *given, make_probe(config, job["probe"], device))
     except TOGETHER as error:
         return type(error).__name__, str(error)
     finally:
         recorder.close()
     return None
+
+
+def make_probe(config: Config, folder: str | None, device: torch.device) -> Probe | None:
+    """The probe of a run on clips like its views, or None if it has none; nothing is read before its first call."""
+    if folder is None:
+        return None
+    c, normalise = config.cropper, Normalise(config.augment.mean, config.augment.std)
+    spec = UniformSpec(clips=1, frames=c.frames, stride=pace(config), size=c.size)
+    forward = Forward(normalise, device, network_dtype(config, device))
+    return Probe(folder, spec, forward, config.probe.videos, config.data.decode_timeout)
 
 
 def _next(stream: Iterator[Batch], steps: int, epoch: int) -> Iterator[Batch]:
@@ -128,7 +144,7 @@ def run_pretraining(run: Pretraining) -> None:
     """
     config, plan, place, lease = run.config, run.plan, run.place, run.lease
     job = {"config": config.model_dump(), "steps_per_epoch": run.steps_per_epoch, "threads": plan.threads}
-    job |= {"classes": run.manifest.classes}
+    job |= {"classes": run.manifest.classes, "probe": probe_data(config)}
     labelled = labelled_videos(config, run.data, run.manifest)
     failures: Any = {"max_failures": config.train.max_restarts, "controller_failure_limit": CONTROLLER_FAILURES}
     environment: Any = {} if plan.use_gpu else {"worker_runtime_env": {"env_vars": KEEP_MEMORY}}

@@ -19,7 +19,7 @@ from paramcrop.settings.identity import run_id
 from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.runs import begin, ending, hold, is_finished, read_status, run_place, set_aside
 from ray_jobs.engine.plan import Node, Plan, plan_pretraining
-from ray_jobs.options import config_parser, parse_config, uncollected
+from ray_jobs.options import config_parser, parse_config, probe_data, uncollected
 from ray_jobs.pretrain.progress import run_progress
 from ray_jobs.pretrain.report import describe, print_ending
 from ray_jobs.videos import MADE_UP_VIDEOS, find_videos, size_warnings
@@ -53,6 +53,10 @@ def main(argv: Sequence[str]) -> None:
     console.print(describe(config, manifest.videos, steps, manifest.classes), highlight=False)
     for line in size_warnings(config, manifest):
         console.print(line, highlight=False)
+    if (probed := probe_data(config)) is not None:
+        from paramcrop.evaluation.probe import open_splits
+
+        open_splits(probed)  # a set that does not suit is refused before anything is trained
     if config.data.split is None and len(manifest.splits) > 1:
         text = f"note: pretraining on the videos of all splits: {', '.join(manifest.splits)}"
         console.print(f"{text}; data.split selects one", highlight=False)

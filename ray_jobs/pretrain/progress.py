@@ -13,6 +13,7 @@ from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.runs import read_metrics
 from ray_jobs.progress import Pace, Progress, Standing, bar
 
+WARNINGS = "warnings.jsonl"
 FETCH = 5.0  # seconds between two fetches from a bucket
 
 
@@ -25,10 +26,11 @@ class _Run:
     def __init__(self, place: Mirror, total: int) -> None:
         self._place, self._total, self._pace, self._fetched = place, total, Pace(total), 0.0
         self._starts = len(self._workers()) + 1  # the first start of the workers is not news
+        self._warned = len(read_lines(place.folder / WARNINGS))
 
     def look(self) -> Standing:
         self._fetch()
-        news, metrics = tuple(self._restarts()), read_metrics(self._place.folder)
+        news, metrics = (*self._restarts(), *self._warnings()), read_metrics(self._place.folder)
         if not metrics:
             return Standing(bar("starting", 0, self._total, "workers and data"), news=news)
         step = metrics[-1]["step"]
@@ -39,13 +41,19 @@ class _Run:
         if self._place.uri and time.monotonic() - self._fetched > FETCH:
             self._fetched = time.monotonic()
             with suppress(OSError):
-                self._place.fetch("metrics.jsonl", "history.jsonl", waits=())
+                self._place.fetch("metrics.jsonl", "history.jsonl", WARNINGS, waits=())
 
     def _restarts(self) -> list[str]:
         """A line for each new restart of the workers."""
         starts = self._workers()
         new, self._starts = starts[self._starts :], max(self._starts, len(starts))
         return [restart(line) for line in new]
+
+    def _warnings(self) -> list[str]:
+        """New warnings of the run."""
+        lines = read_lines(self._place.folder / WARNINGS)
+        new, self._warned = lines[self._warned :], len(lines)
+        return [f"warning: {line['text']}" for line in new]
 
     def _workers(self) -> list[dict[str, Any]]:
         return [line for line in read_lines(self._place.folder / "history.jsonl") if line["event"] == "workers"]
@@ -57,7 +65,8 @@ def restart(line: dict[str, Any]) -> str:
 
 
 def summary(metrics: dict[str, Any]) -> str:
+    rank = f"rank {metrics['rank']:.0f}  " if metrics.get("rank") is not None else ""
     return (
-        f"loss {metrics['loss']:.3f}  distance {metrics['crop_distance']:.2f}  IoU {metrics['crop_iou']:.2f}  "
+        f"loss {metrics['loss']:.3f}  {rank}distance {metrics['crop_distance']:.2f}  IoU {metrics['crop_iou']:.2f}  "
         f"{metrics['clips_per_s']:.3g} clips/s  waiting for data {metrics['data_wait']:.0%}"
     )

@@ -24,8 +24,8 @@ from paramcrop.data.batch import Batch
 from paramcrop.models import layers
 from paramcrop.settings.config import Config
 from paramcrop.settings.presets import load_config
-from paramcrop.training.ahead import receive, send
 from paramcrop.training.build import build_optimizer
+from paramcrop.training.gpu.ahead import receive, send
 from paramcrop.training.model_size import macs
 from paramcrop.training.optim import set_lr
 from paramcrop.training.step import Stepper

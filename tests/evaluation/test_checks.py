@@ -17,7 +17,7 @@ from paramcrop.data.synthetic import CLASSES, videos
 from paramcrop.errors import CheckpointError, ConfigError, DataError, ShardError
 from paramcrop.evaluation.evaluate import evaluate
 from paramcrop.evaluation.features import Forward, Normalise, Outputs, clip_outputs, stored_outputs
-from paramcrop.evaluation.heads import choose
+from paramcrop.evaluation.fitting.heads import choose
 from paramcrop.evaluation.job import Job
 from paramcrop.evaluation.protocols import find_protocol
 from paramcrop.evaluation.tasks import Request, make_jobs, size_warnings

@@ -14,7 +14,7 @@ from paramcrop.errors import CheckpointError, DataError
 from paramcrop.evaluation import evaluate as evaluation
 from paramcrop.evaluation.evaluate import evaluate
 from paramcrop.evaluation.features import Forward, Normalise, clip_outputs
-from paramcrop.evaluation.finetune import Classifier
+from paramcrop.evaluation.fitting.finetune import Classifier
 from paramcrop.evaluation.job import Job
 from paramcrop.evaluation.videos import open_split
 from paramcrop.report.pictures import draw_results

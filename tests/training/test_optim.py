@@ -8,7 +8,7 @@ import torch
 from timm.optim.lars import Lars as TimmLars
 from torch import nn
 
-from paramcrop.evaluation.finetune import Training, learning_rate
+from paramcrop.evaluation.fitting.finetune import Training, learning_rate
 from paramcrop.training.optim import (
     Lars,
     cosine_decay,

@@ -13,7 +13,7 @@ pytest.importorskip("triton")
 from paramcrop.data.batch import MOVED, Batch
 from paramcrop.errors import NonFiniteLossError
 from paramcrop.training import optim
-from paramcrop.training.ahead import ahead
+from paramcrop.training.gpu.ahead import ahead
 from paramcrop.training.optim import Lars
 from paramcrop.training.step import Stepper
 from paramcrop.training.two_views import build_model

@@ -10,8 +10,8 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
-from paramcrop.training import lars_kernels
-from paramcrop.training.lars_kernels import chunks_of, step_together
+from paramcrop.training.gpu import lars_kernels
+from paramcrop.training.gpu.lars_kernels import chunks_of, step_together
 from paramcrop.training.optim import Lars
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -11,7 +11,7 @@ from paramcrop.data.batch import Batch
 from paramcrop.data.clips import ClipSpec
 from paramcrop.errors import CheckpointError
 from paramcrop.evaluation.features import Forward, Normalise
-from paramcrop.evaluation.finetune import Classifier, Training, finetune, learning_rate, load_classifier
+from paramcrop.evaluation.fitting.finetune import Classifier, Training, finetune, learning_rate, load_classifier
 from paramcrop.evaluation.videos import open_split, training_batches
 from paramcrop.storage.checkpoint import newest_checkpoint
 from paramcrop.training.build import build_backbone
