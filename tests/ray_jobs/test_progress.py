@@ -50,6 +50,17 @@ def test_a_run_prints_its_first_line_its_last_line_and_its_news(tmp_path: Path) 
     assert (news, last) == (again, f"step 4/4  {SUMMARY}  0:00 left")
 
 
+def test_a_run_prints_its_rank_and_each_warning_once(tmp_path: Path) -> None:
+    console, text = screen()
+    with run_progress(Mirror(tmp_path), 4, console):
+        (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 4, "rank": 12.3} | METRICS) + "\n")
+        time.sleep(0.7)
+        append_line(tmp_path / "warnings.jsonl", {"step": 4, "text": "step 4: the run has not learned"})
+        time.sleep(1.2)
+    assert text.getvalue().count("warning: step 4: the run has not learned") == 1
+    assert "loss 3.000  rank 12  distance 0.50" in text.getvalue()
+
+
 def test_a_run_has_a_bar_on_a_terminal(tmp_path: Path) -> None:
     text = pretrained(tmp_path, terminal=True)
     for shown in ("pretrain", "2/4", "4/4", SUMMARY, "torn"):

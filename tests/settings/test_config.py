@@ -54,6 +54,7 @@ def test_where_fields() -> None:
             "train.threads",
         ),
         *("run.name", "run.storage", "run.log_every", "run.checkpoint_epochs", "run.ray_logs"),
+        *("probe.every", "probe.data", "probe.videos"),
     }
 
 

@@ -18,7 +18,7 @@ from paramcrop.training.optim import set_lr
 from paramcrop.training.pretrain import pretrain, train_step
 from paramcrop.training.recorder import Recorder
 from paramcrop.training.telemetry import Probe, Telemetry
-from paramcrop.training.two_views import build_model
+from paramcrop.training.two_views import TwoViews, build_model
 from tests.memory import MetricsInMemory, made_clips, memory_batches, on_two_ranks, tiny_config
 
 CPU = torch.device("cpu")
@@ -31,7 +31,7 @@ def batches(config: Config) -> Any:
     return memory_batches(clips, build_clip_spec(config), config.seed, config.train.global_batch)
 
 
-def figures(config: Config) -> tuple[dict[str, Tensor], dict[str, Tensor], nn.Module]:
+def figures(config: Config) -> tuple[dict[str, Tensor], dict[str, Tensor], TwoViews]:
     """Figures and scalars of the first step, and the model after it."""
     model = build_model(config, CPU, CLASSES)
     optimizer = build_optimizer(config, model.policy, model.method)
