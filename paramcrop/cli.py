@@ -73,9 +73,13 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
         print("interrupted; finished work is kept, and the same command continues from there", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        fixes = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space")
+        if error.filename:  # otherwise it may come from anywhere
+            fixes |= dict.fromkeys((errno.EACCES, errno.EROFS, errno.ENOTDIR), "choose a writable folder")
+        if error.errno not in fixes:
             raise
-        print(f"error: cannot write {error.filename or 'a file'}: {error.strerror}; free some space", file=sys.stderr)
+        name, fix = error.filename or "a file", fixes[error.errno]
+        print(f"error: cannot write {name}: {error.strerror}; {fix}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import gc
+import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 from paramcrop.errors import ConfigError
-from paramcrop.settings.config import Config
+from paramcrop.settings.config import LARGEST_SEED, Config
 from paramcrop.settings.presets import describe_options, load_config, preset_names
 
 EXIT_CODES = "exit codes: 0 done, 1 failed, 2 wrong setting or input, 3 not enough resources, 130 interrupted"
@@ -46,15 +48,46 @@ def parse_sets(texts: Iterable[str]) -> dict[str, str]:
     """Parse ``--data NAME=FOLDER ...`` -> name -> folder.
 
     Raises:
-        ConfigError: a text does not have this form.
+        ConfigError: a text does not have this form, or a name is given twice.
     """
     data = {}
     for text in texts:
         name, equals, folder = text.partition("=")
         if not (name and equals and folder) or "/" in name:
             raise ConfigError(f"--data must be NAME=FOLDER, but is {text!r}")
+        if name in data:
+            raise ConfigError(f"--data must name each dataset once, but names {name!r} twice")
         data[name] = resolved(folder)
     return data
+
+
+def check_once(option: str, names: Iterable[str]) -> None:
+    """Raises:
+    ConfigError: a name is given twice.
+    """
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ConfigError(f"{option} must name each once, but names {twice[0]!r} twice")
+
+
+def check_positive(arguments: argparse.Namespace, *names: str) -> None:
+    """Raises:
+    ConfigError: one of these options is given, but is not a number above 0.
+    """
+    for name in names:
+        value = getattr(arguments, name)
+        if value is not None and not 0 < value < math.inf:
+            raise ConfigError(f"--{name.replace('_', '-')} must be above 0, but is {value}")
+
+
+def check_cluster_option(arguments: argparse.Namespace) -> None:
+    """Raises:
+    ConfigError: --cluster without --dry-run, as if the command would run there.
+    """
+    if arguments.cluster and not arguments.dry_run:
+        raise ConfigError(
+            f"--cluster {arguments.cluster} needs --dry-run, which plans for it; to compute there, start that cluster "
+            "and submit the command to it: see cluster/README.md"
+        )
 
 
 def resolved(folder: str) -> str:
@@ -71,12 +104,17 @@ def whole_numbers(option: str, text: str) -> list[int]:
     """Parse "0,1,2" -> [0, 1, 2].
 
     Raises:
-        ConfigError: the text does not have this form; the message names the option.
+        ConfigError: the text does not have this form, or a number is negative, too large or given twice; the message
+            names the option.
     """
     try:
-        return [int(part) for part in text.split(",")]
+        numbers = [int(part) for part in text.split(",")]
     except ValueError:
         raise ConfigError(f"{option} must be whole numbers separated by commas, but is {text!r}") from None
+    check_once(option, map(str, numbers))
+    if wrong := [number for number in numbers if not 0 <= number <= LARGEST_SEED]:
+        raise ConfigError(f"{option} must be whole numbers from 0 to {LARGEST_SEED}, but one is {wrong[0]}")
+    return numbers
 
 
 @contextmanager

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from paramcrop.data.manifest import Manifest, enlargement, read_manifest
+from paramcrop.data.order import steps_per_epoch
 from paramcrop.settings.config import Config
+from paramcrop.settings.remarks import setting_warnings
 from paramcrop.storage.runs import home
 from ray_jobs.options import resolved
 
@@ -27,6 +29,13 @@ def find_videos(config: Config, say: Callable[[str], None] = lambda text: None) 
     else:
         data = resolved(data)
     return data, read_manifest(data).select(config.data.split)
+
+
+def all_warnings(config: Config, videos: Manifest) -> list[str]:
+    """A line for each setting that does nothing, or not what one expects."""
+    batch, labelled = config.train.global_batch, config.labelled_rows
+    settings = setting_warnings(config, steps_per_epoch(videos.videos, batch, labelled))
+    return [*size_warnings(config, videos), *settings]
 
 
 def size_warnings(config: Config, videos: Manifest) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import BaseModel, JsonValue, ValidationInfo, field_validator, model_validator
@@ -30,6 +31,9 @@ from paramcrop.settings.sections import (
     option,
 )
 
+LARGEST_SEED = 2**63 - 1  # torch takes no larger ones
+LARGEST = 3.4028234e38  # of float32, in which networks compute
+
 # Numbers of a view's noise that a policy without weights turns into its crop.
 LEAST_NOISE = {"random": 6, "simple": 9, "hard": 9, "manual": 9}
 
@@ -53,7 +57,7 @@ class Config(BaseModel):
     policy_source: str | None = option(
         None, "hash of the file of your own policy; filled in, part of the run's id", validate_default=True
     )
-    seed: int = option(0, "of weights, order, windows and every draw", ge=0)
+    seed: int = option(0, "of weights, order, windows and every draw", ge=0, le=LARGEST_SEED)
     data: Data = Data()
     augment: Augment = Augment()
     cropper: Cropper = Cropper()
@@ -118,6 +122,14 @@ class Config(BaseModel):
             raise ValueError(f"cropper.axes=temporal needs cropper.rotation=0, but that is {self.cropper.rotation}")
         return self
 
+    @model_validator(mode="after")
+    def _check_numbers(self) -> Config:
+        found = [*_numbers(self), (f"optim.lr scaled by {self.optim.lr_scale}", self.effective_lr)]
+        for key, value in found:
+            if abs(value) > LARGEST:
+                raise ValueError(f"{key} must be at most {LARGEST:.3g}, the largest float32, but is {value:g}")
+        return self
+
     def _norms_of_one_sample(self) -> str:
         """A batch norm that would see one sample a worker; empty: none. SimCLR's network sees both views at once."""
         if self.policy == "paramcrop" and self.cropper.batch_norm and self.cropper.layers > 1:
@@ -154,3 +166,13 @@ class Config(BaseModel):
         if self.method == "mean_teacher":
             return self.labelled_rows / self.train.global_batch * math.log(classes)
         return math.log(2 * self.train.global_batch - 1 if self.method == "simclr" else self.moco.queue + 1)
+
+
+def _numbers(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Dotted key and value of every setting that is a float."""
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            yield from _numbers(value, f"{prefix}{name}.")
+        elif isinstance(value, float):
+            yield f"{prefix}{name}", value

@@ -16,6 +16,7 @@ from paramcrop.errors import ConfigError
 from paramcrop.settings.config import Config
 from paramcrop.settings.explain import but, choices, nearest, show, validated
 from paramcrop.settings.identity import MAPPINGS, flatten
+from paramcrop.settings.yaml_text import read_yaml
 
 
 def shipped(folder: str) -> Path:
@@ -120,12 +121,14 @@ def read_mapping(path: Path, name: str) -> dict[str, Any]:
         name: what messages call the file, such as "--config".
 
     Raises:
-        ConfigError: the file cannot be read, or it does not contain a mapping.
+        ConfigError: the file cannot be read, does not contain a mapping, or repeats a key.
     """
     try:
-        values = yaml.safe_load(path.read_text())
+        values = read_yaml(path.read_text())
     except OSError as error:
         raise ConfigError(f"{name} must be a readable file: {path}: {error.strerror}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{name} must have every key once, but in {path} {error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{name} must be YAML: {path}: {' '.join(str(error).split())}") from None
     if not isinstance(values or {}, dict):
@@ -137,13 +140,15 @@ def parse_override(text: str, known: Iterable[str]) -> tuple[str, Any]:
     """Split ``key=value`` and parse the value as YAML.
 
     Raises:
-        ConfigError: the text has no "=".
+        ConfigError: the text has no "=", or its value repeats a key.
     """
     key, equals, value = text.partition("=")
     if not equals:
         raise ConfigError(f"an override must be key=value, but is {text!r}{nearest(key, known)}")
     try:
-        return key, yaml.safe_load(value) if value else ""
+        return key, read_yaml(value) if value else ""
+    except ConfigError as error:
+        raise ConfigError(f"{key}: every key must be given once, but {error}") from None
     except yaml.YAMLError:
         return key, value
 

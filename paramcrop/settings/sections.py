@@ -252,7 +252,7 @@ class Train(BaseModel):
 
     epochs: int = option(100, "passes over the data; the paper's ablations: 20", ge=1)
     max_steps: int | None = option(None, "end after so many steps all the same; none: no limit", ge=1)
-    global_batch: int = option(1024, "videos per step over all workers, two views each", ge=2)
+    global_batch: int = option(1024, "videos per step over all workers, two views each", ge=2, le=2**20)
     precision: Literal["auto", "float32", "bfloat16"] = option("auto", "of the network; auto: bfloat16 on GPUs")
     workers: int = option(1, "training processes", where=True, ge=1)
     device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: GPUs if the cluster has one per worker", where=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from paramcrop.errors import ConfigError
-from paramcrop.evaluation.protocols import find_protocol
+from paramcrop.evaluation.protocols import Protocol, find_protocol
 from paramcrop.evaluation.statistics import mean_of
 from paramcrop.sweeps.space import Space
 
@@ -20,7 +20,7 @@ def objective_parts(space: Space) -> tuple[str, str, str]:
     """The objective as (dataset, or "" for all; name of the protocol; metric), or three "" if the space has no task.
 
     Raises:
-        ConfigError: the objective names no task of the space.
+        ConfigError: the objective names no task of the space, or a metric that its protocol does not have.
     """
     if not space.tasks:
         return "", "", ""
@@ -31,7 +31,18 @@ def objective_parts(space: Space) -> tuple[str, str, str]:
     tasks = [find_protocol(task.rpartition("/")[2]).name for task in space.tasks]
     if protocol.name not in tasks:
         raise ConfigError(f"objective.metric must be of one of {', '.join(space.tasks)}, but is {text!r}")
-    return dataset, protocol.name, metric.strip() or MAIN[protocol.kind]
+    metric, known = metric.strip() or MAIN[protocol.kind], metrics_of(protocol, space.evaluate.set)
+    if metric not in known:
+        raise ConfigError(f"objective.metric: {task} has the metrics {', '.join(known)}, but not {metric!r}")
+    return dataset, protocol.name, metric
+
+
+def metrics_of(protocol: Protocol, changes: Mapping[str, Any]) -> tuple[str, ...]:
+    """The metrics of a protocol's results, with ``changes`` to its parameters."""
+    if protocol.kind in ("retrieval", "validation"):
+        return tuple(f"R@{k}" for k in changes.get("ranks", protocol.ranks))
+    clips = ("clip@1",) if protocol.kind in ("finetune", "classifier") else ()
+    return (*clips, "video@1", "video@5", "class mean")
 
 
 def main_value(result: Mapping[str, Any]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -64,6 +65,7 @@ class Layout(BaseModel):
     stand_ins: dict[str, str] = Field(default_factory=dict)
 
 
+MOST_CELLS = 1000  # of a grid; each is pretrained once per seed
 SCALAR = (str, int, float, bool, type(None))
 DERIVED = re.compile(r"(?:(?P<number>[\d.]+) *- *)?(?P<key>[A-Za-z_][\w.]*(?:\[\d\])?)")
 
@@ -202,7 +204,7 @@ class Space(BaseModel):
     layout: Layout | None = _field(None, "the table of the paper whose cells this space fills")
     search: Literal["grid", "random", "tpe"] = _field("grid", "how values are chosen")
     samples: int | None = _field(None, "number of trials of random and tpe", ge=1)
-    sampler_seed: int = _field(0, "seed of random and tpe", ge=0)
+    sampler_seed: int = _field(0, "seed of random and tpe", ge=0, le=2**32 - 1)
     budget: Budget = Budget()
     scheduler: Literal["none", "asha"] = _field("none", "asha: stop unpromising trials early")
     proxy: Proxy = Proxy()
@@ -229,6 +231,25 @@ class Space(BaseModel):
             match = DERIVED.fullmatch(text.strip())
             if match is None or match["key"] not in self.params:
                 raise ValueError(f"derived.{key} must be KEY or NUMBER - KEY, with KEY from params, but is {text!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_keys(self) -> Space:
+        sizes = [len(swept.listed or ()) for swept in self.params.values()]
+        if self.search == "grid" and math.prod(sizes) > MOST_CELLS:
+            product = " x ".join(map(str, sizes))
+            raise ValueError(
+                f"a grid must have at most {MOST_CELLS} cells, but params has {product} = {math.prod(sizes)}; shorten "
+                "its lists, or use search=random or tpe with samples"
+            )
+        if fixed := sorted(self.set.keys() & {*self.params, *self.derived}):
+            raise ValueError(f"a swept setting must not be fixed as well, but {fixed[0]} is")
+        if "train.epochs" in self.set and "epochs" in self.params:
+            raise ValueError("a swept setting must not be fixed as well, but train.epochs is, while epochs is swept")
+        if "seed" in self.set:
+            raise ValueError("seeds lists the seeds of all trials, so seed must not be set")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must differ, but are {list(self.seeds)}")
         return self
 
 

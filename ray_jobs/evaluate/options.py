@@ -11,7 +11,7 @@ from paramcrop.data.synthetic import cached_dataset
 from paramcrop.errors import ConfigError, DataError, ParamCropError
 from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.runs import home, is_finished
-from ray_jobs.options import EXIT_CODES, Parser, parse_sets, resolved, whole_numbers
+from ray_jobs.options import EXIT_CODES, Parser, check_once, check_positive, parse_sets, resolved, whole_numbers
 
 if TYPE_CHECKING:
     from paramcrop.evaluation.tasks import Request
@@ -31,18 +31,21 @@ def parse_arguments(argv: Sequence[str], summary: str) -> argparse.Namespace:
     add(
         "--run",
         nargs="+",
+        action="extend",
         metavar="RUN",
         help="folders or URIs of runs, or their names below runs/ (default: the newest demo run)",
     )
     add(
         "--task",
         nargs="+",
+        action="extend",
         metavar="[DATASET/]PROTOCOL",
         help=f"default: {', '.join(DEFAULT_PROTOCOLS)} on each dataset\n{known()}",
     )
     add(
         "--data",
         nargs="+",
+        action="extend",
         metavar="NAME=FOLDER",
         default=[],
         help="datasets written by `paramcrop prepare` (folder or URI);\n'synthetic' needs none",
@@ -52,15 +55,24 @@ def parse_arguments(argv: Sequence[str], summary: str) -> argparse.Namespace:
     add(
         "--baseline",
         nargs="*",
+        action="extend",
         choices=BASELINES,
         metavar="NAME",
         help=f"baselines to evaluate as well: {', '.join(BASELINES)} (default: none; without --run: both)",
     )
     add("--weights", metavar="FILE", help="a foreign checkpoint for the runs' backbone, to evaluate as well")
-    add("--prefix", nargs="+", metavar="OLD=NEW", default=[], help="rename prefixes of its names; drop other names")
+    add(
+        "--prefix",
+        nargs="+",
+        action="extend",
+        metavar="OLD=NEW",
+        default=[],
+        help="rename prefixes of its names; drop other names",
+    )
     add(
         "--set",
         nargs="+",
+        action="extend",
         metavar="key=value",
         default=[],
         help="parameters of the protocols; changed ones become part of the protocol's name",
@@ -76,7 +88,10 @@ def parse_arguments(argv: Sequence[str], summary: str) -> argparse.Namespace:
     add("--timeout", type=float, default=60.0, help="seconds that a video may take to decode (default: 60)")
     add("--fresh", action="store_true", help="repeat finished evaluations")
     add("--dry-run", action="store_true", help="print the evaluations to do, then exit")
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    check_positive(arguments, "timeout", "evaluators")
+    check_once("--task", arguments.task or ())
+    return arguments
 
 
 def known() -> str:
@@ -96,7 +111,7 @@ def find_runs(arguments: argparse.Namespace) -> list[Path]:
     """The folders of the runs to evaluate.
 
     Raises:
-        DataError: a run does not exist, or there is no demo run.
+        DataError: a run does not exist, or there is no demo run. ConfigError: a run is named twice.
     """
     runs = home() / "runs"
     if arguments.run is None:
@@ -114,6 +129,7 @@ def find_runs(arguments: argparse.Namespace) -> list[Path]:
         if place is None:
             raise DataError(f"--run must be the folder of a run, but neither {places[0]} nor {places[1]} is one")
         found.append(place)
+    check_once("--run", map(str, found))
     return found
 
 

@@ -44,6 +44,8 @@ def prepare(arguments: argparse.Namespace, console: Console) -> None:
     a = arguments
     dataset = find_dataset(a.dataset, a.videos, a.annotations)
     plan = make_plan(dataset, a.dataset, a.short_side, a.crf, a.shard_videos, a.seed)
+    if not dataset.sources:
+        raise DataError(f"--annotations={a.annotations} must list videos, but has no line besides the header")
     if not plan.pieces:
         raise DataError(
             f"--videos: {a.videos} has none of the {len(plan.missing)} listed videos, such as {plan.missing[0].path}"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from paramcrop.data.prepare.datasets import DATASETS, check_name
 from paramcrop.errors import ConfigError
-from ray_jobs.options import EXIT_CODES, Parser, resolved
+from ray_jobs.options import EXIT_CODES, Parser, check_positive, resolved
 
 DEFAULTS = {"crf": 20, "timeout": 60.0, "shard_videos": 256, "count": 2000}
 
@@ -60,9 +60,7 @@ def check_arguments(a: argparse.Namespace) -> None:
         raise ConfigError(f"--short-side must be an even number of at least 16 pixels, but is {a.short_side}")
     if not 0 <= a.crf <= 51:
         raise ConfigError(f"--crf must be between 0 and 51, but is {a.crf}")
-    for name in ("timeout", "shard_videos", "count"):
-        if not getattr(a, name) > 0:
-            raise ConfigError(f"--{name.replace('_', '-')} must be above 0, but is {getattr(a, name)}")
+    check_positive(a, "timeout", "shard_videos", "count")
     if a.seed < 0:
         raise ConfigError(f"--seed must be at least 0, but is {a.seed}")
     a.videos, a.annotations = (path and resolved(path) for path in (a.videos, a.annotations))

@@ -16,13 +16,14 @@ from paramcrop.data.manifest import Manifest, read_manifest
 from paramcrop.data.order import steps_per_epoch
 from paramcrop.settings.config import Config
 from paramcrop.settings.identity import run_id
+from paramcrop.settings.remarks import setting_warnings
 from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.runs import begin, ending, hold, is_finished, read_status, run_place, set_aside
 from ray_jobs.engine.plan import Node, Plan, plan_pretraining
-from ray_jobs.options import config_parser, parse_config, probe_data, uncollected
+from ray_jobs.options import check_cluster_option, config_parser, parse_config, probe_data, uncollected
 from ray_jobs.pretrain.progress import run_progress
 from ray_jobs.pretrain.report import describe, print_ending
-from ray_jobs.videos import MADE_UP_VIDEOS, find_videos, size_warnings
+from ray_jobs.videos import MADE_UP_VIDEOS, all_warnings, find_videos, size_warnings
 
 
 def main(argv: Sequence[str]) -> None:
@@ -32,6 +33,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--cluster", metavar="FILE", help=text)
     parser.add_argument("--fresh", action="store_true", help="start the run afresh; the old one is kept as NAME-ID~1")
     arguments = parser.parse_args(argv)
+    check_cluster_option(arguments)
     config = parse_config(arguments)
     if arguments.dry_run:
         with uncollected():
@@ -51,7 +53,7 @@ def main(argv: Sequence[str]) -> None:
         console.print(f"already finished: {place} ({steps} steps); --fresh starts it afresh", highlight=False)
         return
     console.print(describe(config, manifest.videos, steps, manifest.classes), highlight=False)
-    for line in size_warnings(config, manifest):
+    for line in all_warnings(config, manifest):
         console.print(line, highlight=False)
     if (probed := probe_data(config)) is not None:
         from paramcrop.evaluation.probe import open_splits
@@ -95,6 +97,7 @@ def dry_run(config: Config, console: Console) -> None:
         console.print("data: not set; set data.shards to a folder or URI of shards", highlight=False)
     per_epoch = steps_per_epoch(videos, config.train.global_batch, config.labelled_rows) if videos else None
     steps = None if per_epoch is None else config.total_steps(per_epoch)
+    warnings = [*warnings, *(setting_warnings(config, per_epoch) if per_epoch else ())]
     console.print(describe(config, videos, steps, classes), highlight=False)
     for line in warnings:
         console.print(line, highlight=False)

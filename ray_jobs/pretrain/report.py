@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from paramcrop.errors import ConfigError, ParamCropError
 from paramcrop.settings.config import Config
 from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.runs import read_metrics
@@ -54,11 +55,26 @@ def describe_chance(config: Config, classes: Sequence[str]) -> str:
 
 
 def describe_model(config: Config, classes: Sequence[str]) -> str:
-    """Parameters by part, operations per view, and memory per worker."""
+    """Parameters by part, operations per view, and memory per worker.
+
+    Raises:
+        ConfigError: the settings do not define a valid model, or one of impossible size.
+    """
     from paramcrop.training.build import backbone_settings, view_size  # imports torch
     from paramcrop.training.model_size import model_size
 
-    size, settings = model_size(config, classes), backbone_settings(config)
+    settings = backbone_settings(config)
+    try:
+        size = model_size(config, classes)
+    except ParamCropError:
+        raise
+    except (RuntimeError, OverflowError, MemoryError):
+        raise ConfigError(
+            "a model must fit in memory, but one of these sizes does not even fit here: "
+            f"train.global_batch={config.train.global_batch}, data.clip_size={config.data.clip_size}, "
+            f"backbone.width={config.backbone.width}, projector.hidden={config.projector.hidden}, "
+            f"moco.queue={config.moco.queue}"
+        ) from None
     details = ", ".join(f"{name} {value}" for name, value in settings.items())
     learned = f"head {size.head:,}, croppers {size.croppers:,}"
     return (

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from paramcrop.errors import ConfigError
 from paramcrop.paper.spaces import DEMO, paper_space, preset_of, with_stand_in
 from paramcrop.paper.tables import read_paper
 from paramcrop.settings.presets import all_options, parse_override, preset_names
 from paramcrop.sweeps.space import Space, find_space, read_space, space_at
 from ray_jobs.evaluate.options import SYNTHETIC
-from ray_jobs.options import EXIT_CODES, Parser, whole_numbers
+from ray_jobs.options import EXIT_CODES, Parser, check_cluster_option, check_once, check_positive, whole_numbers
 
 PAPER = "paper"  # the name of all tables and figures together
 
@@ -32,11 +33,18 @@ def parse_arguments(argv: Sequence[str], summary: str) -> argparse.Namespace:
     add(
         "--data",
         nargs="+",
+        action="extend",
         default=[],
         metavar="NAME=FOLDER",
         help="datasets to evaluate on, written by `paramcrop prepare`\n(default: 'synthetic', which is made)",
     )
-    add("--task", nargs="+", metavar="[DATASET/]PROTOCOL", help="tasks instead of the space's evaluate.tasks")
+    add(
+        "--task",
+        nargs="+",
+        action="extend",
+        metavar="[DATASET/]PROTOCOL",
+        help="tasks instead of the space's evaluate.tasks",
+    )
     add("--seeds", metavar="0,1,2", help="seeds instead of the space's")
     add("--samples", type=int, help="number of trials instead of the space's; a larger one extends an earlier search")
     add("--concurrent", type=int, metavar="N", help="concurrent trials (default: planned from the resources)")
@@ -50,7 +58,11 @@ def parse_arguments(argv: Sequence[str], summary: str) -> argparse.Namespace:
     add("--quiet", action="store_true", help="print only one line at the end of each trial")
     add("--dry-run", action="store_true", help="print trials, runs, resources, time and disk space, then exit")
     add("overrides", nargs="*", metavar="key=value", help="settings of all trials, which override the space's")
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    check_positive(arguments, "timeout", "concurrent", "samples")
+    check_once("--task", arguments.task or ())
+    check_cluster_option(arguments)
+    return arguments
 
 
 def find_sweeps(arguments: argparse.Namespace, data: Mapping[str, str]) -> list[tuple[str, Space]]:
@@ -72,6 +84,9 @@ def find_sweeps(arguments: argparse.Namespace, data: Mapping[str, str]) -> list[
 def _named_space(arguments: argparse.Namespace, space: Space, stem: str, data: Mapping[str, str]) -> tuple[str, Space]:
     known = [key for key, _ in all_options()]
     changes = dict(parse_override(text, known) for text in arguments.overrides)
+    check_changes(space, stem, changes)
+    if arguments.samples and space.search == "grid":
+        raise ConfigError(f"--samples needs a space with search=random or tpe, but {stem} is a grid of all its values")
     if space.pretrained_on in data:
         changes["data.shards"] = data[space.pretrained_on]
     seeds = whole_numbers("--seeds", arguments.seeds) if arguments.seeds else None
@@ -83,3 +98,18 @@ def _named_space(arguments: argparse.Namespace, space: Space, stem: str, data: M
         changed = with_stand_in(changed, SYNTHETIC)
     other = f"-{changed.preset}" if changed.preset != space.preset else ""
     return arguments.name or stem + other, changed
+
+
+def check_changes(space: Space, stem: str, changes: Iterable[str]) -> None:
+    """Check that each setting, given for all trials, would reach all of them.
+
+    Raises:
+        ConfigError: the space sweeps it, or rows of its table set it.
+    """
+    for key in changes:
+        row = next((variant.label for variant in space.variants if key in variant.set), None)
+        if key in space.params or key in space.derived or row is not None:
+            by = f"row {row!r} of {stem} sets it" if row is not None else f"{stem} sweeps it"
+            raise ConfigError(f"{key} cannot be set for all trials, because {by}; write a space of your own")
+        if key == "seed":
+            raise ConfigError("seed cannot be set for all trials; --seeds 0,1,2 lists their seeds")

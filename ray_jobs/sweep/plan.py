@@ -25,7 +25,7 @@ from paramcrop.sweeps.record import is_done, read_record
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import VARIANT, Trial, config_of, content_ids, grid, make_trial, wanted_of
 from ray_jobs.evaluate.options import MADE_UP, MADE_UP_TEST, SYNTHETIC
-from ray_jobs.videos import find_videos, size_warnings
+from ray_jobs.videos import all_warnings, find_videos
 
 if TYPE_CHECKING:
     import optuna
@@ -94,8 +94,8 @@ class Sweep:
 
     @property
     def warnings(self) -> list[str]:
-        """A line for each clip size, of the pretraining or of an evaluation, that enlarges the videos."""
-        return [*size_warnings(self.config, self.videos), *task_warnings(self.request)]
+        """A line for each setting without effect, and each clip size, of the evaluations too, that enlarges videos."""
+        return [*all_warnings(self.config, self.videos), *task_warnings(self.request)]
 
     def unfinished(self) -> list[Trial]:
         return [t for t in self.trials if not is_done(read_record(self.folder, t.id), self.wanted(t))]

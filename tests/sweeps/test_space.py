@@ -77,7 +77,7 @@ def test_a_grid_is_the_product_in_the_files_order() -> None:
 
 def test_settings_reach_the_config_in_their_order_of_precedence() -> None:
     sweep = space(
-        set={"optim.lr": 0.5, "cropper.lower": 0.9, "cropper.hidden": 8},
+        set={"optim.lr": 0.5, "cropper.hidden": 8},
         derived={"cropper.upper": "1 - cropper.lower"},
         epochs=0.5,
     )

@@ -34,9 +34,11 @@ def finished(out: str, same: Callable[[Manifest], bool]) -> Manifest | None:
         same: whether a manifest belongs to the dataset that is being prepared.
 
     Raises:
-        DataError: ``out`` holds another dataset, or shards of unknown origin.
+        DataError: ``out`` is a file, or holds another dataset or shards of unknown origin.
     """
     fs, root = open_folder(out)
+    if fs.get_file_info(root).type == pa.fs.FileType.File:
+        raise DataError(f"--out must be a folder, but {out} is a file; choose another")
     hint = "use --fresh to replace it, or another --out"
     if _exists(fs, f"{root}/{MANIFEST}"):
         try:
