@@ -6,6 +6,9 @@ from collections.abc import Callable
 
 from paramcrop.data.manifest import Manifest, enlargement, read_manifest
 from paramcrop.data.order import steps_per_epoch
+from paramcrop.data.shards import check_files
+from paramcrop.data.synthetic import cached_dataset, outlining
+from paramcrop.errors import ConfigError
 from paramcrop.settings.config import Config
 from paramcrop.settings.remarks import setting_warnings
 from paramcrop.storage.runs import home
@@ -18,24 +21,43 @@ def find_videos(config: Config, say: Callable[[str], None] = lambda text: None) 
     """The shards of a config and the manifest of its split; without ``data.shards``, a synthetic set, made once.
 
     Raises:
-        DataError: there is no such folder or split.
+        ConfigError: the synthetic set is too small. DataError: there is no such folder or split.
+        ShardError: one of its files is missing or has another size.
     """
-    data = config.data.shards
+    data, fix = config.data.shards, ""
     if data is None:
-        from paramcrop.data.synthetic import cached_dataset
-
+        check_batch(config)
         say(f"data: synthetic moving shapes in {home() / 'data'}, because data.shards is not set")
         data = cached_dataset(home() / "data", config.data.clip_frames, config.data.clip_size, MADE_UP_VIDEOS)
+        fix = f"delete {data}, and the same command makes it again"
     else:
         data = resolved(data)
-    return data, read_manifest(data).select(config.data.split)
+    manifest = read_manifest(data).select(config.data.split)
+    check_files(data, manifest, fix)
+    return data, manifest
+
+
+def check_batch(config: Config) -> None:
+    """Check, before it is made, that the synthetic set has enough videos for a batch; a dry run may plan without them.
+
+    Raises:
+        ConfigError: it has fewer.
+    """
+    if config.data.shards is not None or outlining():
+        return
+    try:
+        steps_per_epoch(MADE_UP_VIDEOS, config.train.global_batch, config.labelled_rows)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; data.shards, which is not set, may name a larger set") from None
 
 
 def all_warnings(config: Config, videos: Manifest) -> list[str]:
     """A line for each setting that does nothing, or not what one expects."""
-    batch, labelled = config.train.global_batch, config.labelled_rows
-    settings = setting_warnings(config, steps_per_epoch(videos.videos, batch, labelled))
-    return [*size_warnings(config, videos), *settings]
+    try:
+        per_epoch = steps_per_epoch(videos.videos, config.train.global_batch, config.labelled_rows)
+    except ConfigError as error:  # in a dry run; a run is refused
+        return [f"warning: {error}", *size_warnings(config, videos)]
+    return [*size_warnings(config, videos), *setting_warnings(config, per_epoch)]
 
 
 def size_warnings(config: Config, videos: Manifest) -> list[str]:

@@ -17,7 +17,7 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from paramcrop.data.manifest import Manifest, Shard, content_id, read_manifest, write_manifest
-from paramcrop.errors import DataError
+from paramcrop.errors import DataError, ShardError
 from paramcrop.storage.files import digest, open_folder
 
 VIDEO = "video"  # the column of encoded videos
@@ -189,13 +189,16 @@ def read_row_group(fs: pa.fs.FileSystem, path: str, row_group: int) -> pa.Table:
     """One row group as a table of ``SCHEMA``.
 
     Raises:
-        DataError: the file is missing, is not Parquet, or lacks the row group.
+        ShardError: the file is missing, is not Parquet, or lacks the row group.
     """
     try:
         with fs.open_input_file(path) as source:
             return pq.ParquetFile(source).read_row_group(row_group)
     except (OSError, pa.ArrowException, IndexError) as error:
-        raise DataError(f"cannot read row group {row_group} of {path}: {error}") from error
+        raise ShardError(
+            f"cannot read row group {row_group} of {path}: {error}; "
+            f"`paramcrop prepare --check --out {path.rpartition('/')[0]}` names every damaged file"
+        ) from error
 
 
 def read_videos(folder: str) -> Iterator[Video]:
@@ -224,6 +227,28 @@ def check_shards(folder: str) -> list[str]:
         except (OSError, pa.ArrowException) as error:
             problems.append(f"{shard.file}: cannot be read: {error}")
     return problems
+
+
+def check_files(folder: str, manifest: Manifest, fix: str = "") -> None:
+    """Check that every shard is there with its size, without reading any.
+
+    Args:
+        fix: what makes the files again; empty: ``paramcrop prepare`` does.
+
+    Raises:
+        ShardError: one is missing or has another size; the message names the first.
+    """
+    fs, root = open_folder(folder)
+    try:
+        sizes = {info.base_name: info.size for info in fs.get_file_info(pa.fs.FileSelector(root))}
+    except (OSError, pa.ArrowException) as error:
+        raise ShardError(f"{folder} must be a folder that can be listed: {error}") from None
+    wrong = [shard for shard in manifest.shards if sizes.get(shard.file) != shard.bytes]
+    if wrong:
+        first, more = wrong[0], f" ({len(wrong)} of {len(manifest.shards)} shards are wrong)" if len(wrong) > 1 else ""
+        found = f"it has {sizes[first.file]}" if first.file in sizes else "it is missing"
+        fix = fix or f"`paramcrop prepare … --out {folder} --fresh`, with the options that made it, makes it again"
+        raise ShardError(f"{folder}: {first.file} must have {first.bytes} bytes, but {found}{more}; {fix}")
 
 
 def stored_row_groups(fs: pa.fs.FileSystem, path: str) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
+from contextvars import ContextVar
 from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -105,21 +106,30 @@ def texture(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def videos(
-    count: int, frames: int, height: int, width: int, seed: int = 0, fps: float = 12.0, test: int = 0
+    count: int,
+    frames: int,
+    height: int,
+    width: int,
+    seed: int = 0,
+    fps: float = 12.0,
+    test: int = 0,
+    pixels: bool = True,
 ) -> Iterator[Video]:
-    """``count`` encoded videos, the last ``test`` of them in split "test".
+    """``count`` encoded videos, the last ``test`` of them in split "test"; without ``pixels``, they have no bytes.
 
     The classes are shuffled, and their numbers of videos differ by at most one.
     """
     labels = np.random.default_rng([seed, 0]).permutation(np.arange(count) % len(CLASSES))
     for i, label in enumerate(labels):
-        pixels = render(CLASSES[label], frames, height, width, np.random.default_rng([seed, 1, i]))
-        encoded = encode(pixels, fps)
+        data = b""
+        if pixels:
+            drawn = render(CLASSES[label], frames, height, width, np.random.default_rng([seed, 1, i]))
+            data = encode(drawn, fps).data
         source = hashlib.sha256(f"synthetic/{VERSION}/{seed}/{i}/{frames}x{height}x{width}".encode()).hexdigest()
         yield Video(
             f"synthetic-{seed}-{i:06d}",
-            encoded.data,
-            encoded.fps,
+            data,
+            fps,
             frames,
             height,
             width,
@@ -138,10 +148,11 @@ def make_dataset(
     seed: int = 0,
     row_group_rows: int = 64,
     test: int = 0,
+    pixels: bool = True,
 ) -> Manifest:
-    """Write ``count`` videos as shards, the last ``test`` as split "test"."""
+    """Write ``count`` videos as shards, the last ``test`` as split "test"; without ``pixels``, they are empty."""
     settings = dataset_settings(count, frames, height, width, seed)
-    rows = videos(count, frames, height, width, seed, test=test)
+    rows = videos(count, frames, height, width, seed, test=test, pixels=pixels)
     return write_shards(rows, folder, CLASSES, settings, row_group_rows=row_group_rows)
 
 
@@ -149,6 +160,28 @@ def dataset_settings(count: int, frames: int, height: int, width: int, seed: int
     """The settings in the manifest of a synthetic dataset; they determine its videos."""
     settings = {"dataset": "synthetic", "version": VERSION, "count": count, "seed": seed}
     return settings | {"frames": frames, "height": height, "width": width}
+
+
+_outlines: ContextVar[str] = ContextVar("outlines", default="")  # where outlines are written; empty: none are
+
+
+@contextlib.contextmanager
+def outlines() -> Iterator[None]:
+    """Within it, ``cached_dataset`` makes only outlines: in a temporary folder, at once, and without a pixel.
+
+    An outline has the ids, classes, splits and content id of its dataset, which is all that a dry run asks of it.
+    """
+    with tempfile.TemporaryDirectory(prefix="paramcrop-") as folder:
+        token = _outlines.set(folder)
+        try:
+            yield
+        finally:
+            _outlines.reset(token)
+
+
+def outlining() -> bool:
+    """Whether this is within ``outlines``."""
+    return bool(_outlines.get())
 
 
 def cached_dataset(parent: Path, clip_frames: int, clip_size: int, count: int, seed: int = 0, test: int = 0) -> str:
@@ -160,10 +193,12 @@ def cached_dataset(parent: Path, clip_frames: int, clip_size: int, count: int, s
     frames, height, width = clip_frames + 8, 2 * ceil(clip_size / 2), 2 * ceil(clip_size * 2 / 3)
     name = f"synthetic-v{VERSION}-f{FORMAT.rpartition('/')[2]}-{count}x{frames}x{height}x{width}"
     folder = parent / (name + (f"-seed{seed}-test{test}" if seed or test else ""))
+    if (outlined := _outlines.get()) and not (folder / MANIFEST).exists():
+        parent, folder = Path(outlined), Path(outlined) / folder.name
     if not (folder / MANIFEST).exists():
         parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=parent, prefix="making-") as making:
-            make_dataset(making, count, frames, height, width, seed, test=test)
+            make_dataset(making, count, frames, height, width, seed, test=test, pixels=not outlined)
             os.chmod(making, 0o755)  # a temporary folder is private to its owner
             with contextlib.suppress(OSError):  # another process was faster; its dataset is equal
                 os.rename(making, folder)

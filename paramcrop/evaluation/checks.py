@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from paramcrop.data.manifest import Manifest, read_manifest
+from paramcrop.data.shards import check_files
 from paramcrop.errors import CheckpointError, ConfigError, DataError, ShardError
 from paramcrop.evaluation.job import Job
 from paramcrop.evaluation.videos import open_pair, overlap, read_split, split_pairs
@@ -31,6 +32,25 @@ def check_jobs(jobs: Iterable[Job]) -> None:
             with suppress(ShardError):  # its own evaluation reports it, and the others run
                 _, test = open_pair(job.folder, (job.train, job.test), job.how, job.seed)
                 check_unseen(job, test.sources)
+
+
+def key_of(job: Job) -> tuple[str, str, str]:
+    """What a job reads: folder, training split, test split."""
+    return job.folder, job.train, job.test
+
+
+def broken_sets(jobs: Iterable[Job]) -> dict[tuple[str, str, str], ShardError]:
+    """``key_of`` -> the error, where a shard is missing or has another size."""
+    found = dict[tuple[str, str, str], ShardError]()
+    for key in dict.fromkeys(map(key_of, jobs)):
+        folder, *splits = key
+        manifest = read_manifest(folder)
+        try:
+            for split in splits:
+                check_files(folder, manifest.select(split))
+        except ShardError as error:
+            found[key] = error
+    return found
 
 
 def check_unseen(job: Job, tested: Mapping[str, str]) -> None:

@@ -68,6 +68,8 @@ def plan_pretraining(
     """
     total_cpus, total_gpus = sum(n.cpus for n in nodes), sum(n.gpus for n in nodes)
     gpu = device == "cuda" or (device == "auto" and total_gpus >= workers)
+    if not gpu and cpus is None:
+        _check_cpus(f"train.workers={workers}", workers, total_cpus, _GROWS)
     worker_cpus = cpus or (1.0 if gpu else _cpu_share(nodes, total_cpus, workers))
     data_cpus = round(total_cpus - workers * worker_cpus, 2)
     arithmetic = (
@@ -131,6 +133,8 @@ def plan_evaluations(nodes: Sequence[Node], actors: int | None = None, device: s
     share = math.floor(100 * min(1.0, total_gpus / actors)) / 100 if gpu else 0.0
     if gpu and share < 1:
         share = 1 / math.ceil(1 / share)  # so that the shares of one GPU add up to 1
+    if not gpu:
+        _check_cpus(f"--evaluators {actors}", actors, total_cpus, "ask for fewer")
     cpus = 1.0 if gpu else _cpu_share(nodes, total_cpus, actors)
     left = round(total_cpus - actors * cpus, 2)
     each = f"{cpus:g} CPU{f', {share:.3g} GPU' if gpu else ''}"
@@ -173,6 +177,9 @@ def plan_sweep(
     if device == "cuda" or (device == "auto" and total_gpus >= workers):
         return _plan_gpu_sweep(nodes, workers, cpus or 1.0, trials)
     trials = trials or max(1, int(total_cpus // (CPUS_PER_TRIAL * workers)))
+    if cpus is None:
+        named = f"train.workers={workers}" + (f" in each of {trials} trials at once" if trials > 1 else "")
+        _check_cpus(named, workers * trials, total_cpus, _GROWS)
     each = total_cpus / trials - DRIVER_CPUS
     worker_cpus = cpus or _cpu_share(nodes, each, workers)
     data_cpus = round(each - workers * worker_cpus, 2)
@@ -222,6 +229,17 @@ def _check_sweep(
         raise ResourceError(
             f"each trial must have one CPU left for decoding, but {arithmetic}; lower --concurrent or train.workers"
         )
+
+
+_GROWS = "lower train.workers, or set train.wait_minutes on a cluster that grows when asked"
+
+
+def _check_cpus(what: str, processes: int, cpus: float, fix: str) -> None:
+    """Raises:
+    ResourceError: there are more processes than CPUs; they would be so slow that they seem to wait.
+    """
+    if processes > max(cpus, 1):
+        raise ResourceError(f"{what} needs a CPU for each of {processes} processes, but there are {cpus:g}; {fix}")
 
 
 def _cpu_share(nodes: Sequence[Node], cpus: float, processes: int) -> float:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import time
 import uuid
+from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from rich.console import Console
 
+from paramcrop.data.synthetic import outlines
 from paramcrop.errors import ParamCropError
 from paramcrop.storage.mirror import mirror_at
 from ray_jobs.evaluate.options import find_data, find_runs, make_request, parse_arguments
@@ -20,10 +23,15 @@ MOST_LISTED = 6  # pictures to list; if there are more, list their folders
 
 
 def main(argv: Sequence[str]) -> None:
-    console, start = Console(soft_wrap=True), time.monotonic()
     arguments = parse_arguments(argv, __doc__ or "")
+    with outlines() if arguments.dry_run else nullcontext():
+        run(arguments)
+
+
+def run(arguments: Namespace) -> None:
+    console, start = Console(soft_wrap=True), time.monotonic()
     runs = find_runs(arguments)
-    from paramcrop.evaluation.checks import weight_notes
+    from paramcrop.evaluation.checks import broken_sets, key_of, weight_notes
     from paramcrop.evaluation.tasks import make_jobs, size_warnings
     from paramcrop.evaluation.weights import read_config
     from ray_jobs.evaluate.report import Evaluations, describe, print_results
@@ -38,13 +46,18 @@ def main(argv: Sequence[str]) -> None:
         name = uuid.uuid4().hex
         jobs = [job.afresh(name) for job in jobs]
     left = [job for job in jobs if not job.settled]
+    failed, broken = dict[str, ParamCropError](), broken_sets(left)
+    if broken and all(key_of(job) in broken for job in left):
+        raise next(iter(broken.values()))
+    remarks += [f"warning: {error}" for error in broken.values()]
     console.print(describe(jobs, left), highlight=False, markup=False)
     for line in [*(f"run: {run}" for run in runs), *remarks]:
         console.print(line, highlight=False, markup=False)
     if arguments.dry_run:
         return
-    failed: dict[str, ParamCropError] = {}
-    if left:
+    failed |= {job.eval_id: broken[key_of(job)] for job in left if key_of(job) in broken}
+    todo = [job for job in left if key_of(job) not in broken]
+    if todo:
         from ray_jobs.engine.connect import cluster_nodes, connect
         from ray_jobs.engine.evaluators import make_pool, run_evaluations
         from ray_jobs.engine.plan import plan_evaluations
@@ -52,9 +65,9 @@ def main(argv: Sequence[str]) -> None:
         connect(ray_logs=False)
         plan = plan_evaluations(cluster_nodes(), arguments.evaluators, arguments.device)
         console.print(f"resources: {plan.arithmetic}", highlight=False)
-        evaluations = Evaluations(len(left))
+        evaluations = Evaluations(len(todo))
         with Progress(evaluations.look, console):
-            failed = run_evaluations(left, make_pool(plan, arguments.timeout, len(left)), evaluations.report)
+            failed |= run_evaluations(todo, make_pool(plan, arguments.timeout, len(todo)), evaluations.report)
     print_results(jobs, failed, console)
     from paramcrop.report.pictures import draw_results
 

@@ -16,7 +16,7 @@ from paramcrop.data.prepare.attempt import clean, finish, finished, leftovers, r
 from paramcrop.data.prepare.datasets import find_dataset
 from paramcrop.data.prepare.plan import Part, Plan, make_plan
 from paramcrop.data.prepare.transcode import probe
-from paramcrop.data.shards import check_shards
+from paramcrop.data.shards import check_files, check_shards
 from paramcrop.errors import DataError
 from ray_jobs.prepare.options import parse_arguments
 from ray_jobs.prepare.progress import Videos
@@ -77,12 +77,13 @@ def is_finished(arguments: argparse.Namespace, same: Callable[[Manifest], bool],
     """Whether --out is finished, which is also printed.
 
     Raises:
-        DataError: --out contains another dataset.
+        DataError: --out contains another dataset. ShardError: one of its shards is missing or has another size.
     """
     a = arguments
     manifest = None if a.fresh else finished(a.out, same)
     if manifest is None:
         return False
+    check_files(a.out, manifest, "--fresh makes it again")
     if not a.dry_run:
         clean(a.out, manifest)
     content = f"{manifest.videos} videos, content id {manifest.content_id}"

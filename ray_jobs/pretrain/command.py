@@ -12,7 +12,7 @@ from functools import partial
 
 from rich.console import Console
 
-from paramcrop.data.manifest import Manifest, read_manifest
+from paramcrop.data.manifest import Manifest
 from paramcrop.data.order import steps_per_epoch
 from paramcrop.settings.config import Config
 from paramcrop.settings.identity import run_id
@@ -86,7 +86,7 @@ def dry_run(config: Config, console: Console) -> None:
     classes: Sequence[str] = ()
     warnings: Sequence[str] = ()
     if config.data.shards is not None:
-        manifest = read_manifest(config.data.shards).select(config.data.split)
+        manifest = find_videos(config)[1]
         videos, classes, warnings = manifest.videos, manifest.classes, size_warnings(config, manifest)
         console.print(f"run id {run_id(config, manifest.content_id)}", highlight=False)
     elif config.train.global_batch <= MADE_UP_VIDEOS:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import time
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from rich.console import Console
 
+from paramcrop.data.synthetic import outlines
 from paramcrop.storage.lease import Lease
 from paramcrop.storage.runs import home
 from paramcrop.sweeps.record import read_record, write_record
@@ -24,6 +26,11 @@ def main(argv: Sequence[str]) -> None:
     console, start = Console(soft_wrap=True), time.monotonic()
     arguments = parse_arguments(argv, __doc__ or "")
     data = parse_sets(arguments.data)
+    with outlines() if arguments.dry_run else nullcontext():
+        run_all(arguments, data, console, start)
+
+
+def run_all(arguments: Namespace, data: dict[str, str], console: Console, start: float) -> None:
     sweeps = [open_sweep(home() / "sweeps" / name, space, data) for name, space in find_sweeps(arguments, data)]
     if arguments.dry_run:
         with uncollected():

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from paramcrop.data.manifest import Manifest
+from paramcrop.data.manifest import Manifest, read_manifest
+from paramcrop.data.shards import check_files
 from paramcrop.data.synthetic import cached_dataset
-from paramcrop.errors import ParamCropError
+from paramcrop.errors import ParamCropError, ShardError
 from paramcrop.evaluation.tasks import Request, as_pretrained, check_request, find_tasks, only
 from paramcrop.evaluation.tasks import size_warnings as task_warnings
 from paramcrop.settings.config import Config
@@ -25,7 +26,7 @@ from paramcrop.sweeps.record import is_done, read_record
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import VARIANT, Trial, config_of, content_ids, grid, make_trial, wanted_of
 from ray_jobs.evaluate.options import MADE_UP, MADE_UP_TEST, SYNTHETIC
-from ray_jobs.videos import all_warnings, find_videos
+from ray_jobs.videos import all_warnings, check_batch, find_videos
 
 if TYPE_CHECKING:
     import optuna
@@ -95,7 +96,9 @@ class Sweep:
     @property
     def warnings(self) -> list[str]:
         """A line for each setting without effect, and each clip size, of the evaluations too, that enlarges videos."""
-        return [*all_warnings(self.config, self.videos), *task_warnings(self.request)]
+        broken = dict.fromkeys(map(str, filter(None, map(broken_set, self.data.values()))))
+        lines = [*all_warnings(self.config, self.videos), *task_warnings(self.request)]
+        return [*lines, *(f"warning: {text}" for text in broken)]
 
     def unfinished(self) -> list[Trial]:
         return [t for t in self.trials if not is_done(read_record(self.folder, t.id), self.wanted(t))]
@@ -115,6 +118,15 @@ class Sweep:
             end_unfinished(study)
             enqueue(study, [trial.values for trial in unfinished[:most]])
         return min(len(unfinished) + fresh, most)
+
+
+def broken_set(folder: str) -> ShardError | None:
+    """The error if a shard is missing or has another size: it fails the evaluations on that dataset, and no others."""
+    try:
+        check_files(folder, read_manifest(folder))
+    except ShardError as error:
+        return error
+    return None
 
 
 def raise_failures(sweeps: Sequence[Sweep]) -> None:
@@ -147,11 +159,13 @@ def open_sweep(folder: Path, space: Space, data: dict[str, str]) -> Sweep:
     cells = grid(space) or corners(space)
     check_classes([config_of(space, make_trial(space, values), space.seeds[0]) for values in cells])  # mistakes first
     config = config_of(space, Trial({}, space.preset, {}, {}), space.seeds[0])
+    stand_in = space.layout.stand_ins.get(space.pretrained_on) if space.layout else None
+    if not stand_in:
+        check_batch(config)
     named = [task.rpartition("/")[0] for task in space.tasks if "/" in task]
     if SYNTHETIC in named or (space.tasks and not (data or named)):
         size = config.data.clip_frames, config.data.clip_size
         data = data | {SYNTHETIC: cached_dataset(home() / "data", *size, MADE_UP, seed=1, test=MADE_UP_TEST)}
-    stand_in = space.layout.stand_ins.get(space.pretrained_on) if space.layout else None
     if stand_in:  # a run whose own classifier is tested needs test videos of its own dataset
         space = space.model_copy(update={"set": {"data.split": "train"} | space.set | {"data.shards": data[stand_in]}})
         config = config_of(space, Trial({}, space.preset, {}, {}), space.seeds[0])

@@ -1,0 +1,208 @@
+"""What is known before Ray starts is said then: shards that are not as the manifest has them, plans that cannot start.
+
+Ray is not to start in these tests; the commands run in this process.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from paramcrop.cli import dispatch
+from paramcrop.data.manifest import Manifest, read_manifest
+from paramcrop.data.shards import check_files
+from paramcrop.data.synthetic import cached_dataset, outlines
+from paramcrop.errors import ParamCropError, ResourceError, ShardError
+from paramcrop.settings.presets import load_config
+from ray_jobs.engine.plan import Node, plan_evaluations, plan_pretraining, plan_sweep
+from ray_jobs.videos import find_videos
+from tests.labelled import make_labelled
+from tests.ray_jobs.test_grow import requested_and_planned
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home below the current folder; Ray is not to start."""
+    monkeypatch.setenv("PARAMCROP_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ray.init", None)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def copy(shards: tuple[str, Manifest], tmp_path: Path) -> str:
+    return str(shutil.copytree(shards[0], tmp_path / "set"))
+
+
+def refused(*line: str) -> str:
+    with pytest.raises(ParamCropError) as raised:
+        dispatch(line)
+    assert raised.value.exit_code in (2, 3) and "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (lambda file: file.unlink(), "it is missing"),
+    "truncated": (lambda file: file.write_bytes(file.read_bytes()[:100]), "it has 100"),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_shard_that_is_missing_or_truncated_is_named_with_the_mend(copy: str, labelled: str, how: str) -> None:
+    damage, found = DAMAGE[how]
+    size = read_manifest(copy).shards[0].bytes
+    damage(Path(copy) / "shard-00000.parquet")
+    start = f"{copy}: shard-00000.parquet must have {size} bytes, but {found}; "
+    expected = f"{start}`paramcrop prepare … --out {copy} --fresh`, with the options that made it, makes it again"
+    for line in (("pretrain",), ("pretrain", "--dry-run"), ("sweep", "--dry-run")):
+        assert refused(*line, f"data.shards={copy}") == expected
+
+
+def test_a_made_up_set_with_a_damaged_shard_can_be_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray_jobs.videos.MADE_UP_VIDEOS", 32)
+    folder, _ = find_videos(load_config("demo"))
+    (Path(folder) / "shard-00000.parquet").unlink()
+    assert refused("pretrain").endswith(f"it is missing; delete {folder}, and the same command makes it again")
+
+
+def test_prepare_does_not_call_a_damaged_set_finished(tmp_path: Path) -> None:
+    line = ("prepare", "--dataset", "synthetic", "--count", "2", "--short-side", "16", "--out", str(tmp_path / "set"))
+    dispatch(line)
+    (tmp_path / "set" / "shard-00000.parquet").write_bytes(b"")
+    assert refused(*line).endswith("bytes, but it has 0; --fresh makes it again")
+    dispatch([*line, "--fresh"])
+    check_files(str(tmp_path / "set"), read_manifest(str(tmp_path / "set")))
+
+
+def test_several_wrong_shards_are_counted_and_only_those_of_the_split_matter(labelled: str, tmp_path: Path) -> None:
+    folder = str(shutil.copytree(labelled, tmp_path / "set"))
+    manifest = read_manifest(folder)
+    files = [shard.file for shard in manifest.select("test").shards]
+    for file in files:
+        (Path(folder) / file).unlink()
+    check_files(folder, manifest.select("train"))
+    Path(folder, manifest.select("train").shards[0].file).unlink()
+    with pytest.raises(
+        ShardError, match=rf"it is missing \({1 + len(files)} of {len(manifest.shards)} shards are wrong\)"
+    ):
+        check_files(folder, manifest)
+
+
+def test_an_evaluation_on_damaged_shards_does_not_start(tiny_run: Path, copy: str, labelled: str) -> None:
+    damaged = str(shutil.copytree(labelled, Path(copy).parent / "labelled"))
+    (Path(damaged) / "shard-00000.parquet").unlink()
+    line = ("evaluate", "--run", str(tiny_run), "--task", "knn", "--data", f"set={damaged}")
+    assert "shard-00000.parquet must have" in refused(*line)
+
+
+def test_others_go_on_beside_an_evaluation_on_damaged_shards(
+    tiny_run: Path, labelled: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = make_labelled(tmp_path / "damaged", seed=1)
+    (Path(damaged) / "shard-00000.parquet").unlink()
+    sets = ("--data", f"good={labelled}", f"bad={damaged}")
+    dispatch(["evaluate", "--run", str(tiny_run), "--task", "knn", *sets, "--dry-run"])
+    out = capsys.readouterr().out
+    assert "2 evaluations: good/knn v" in out and f"warning: {damaged}: shard-00000.parquet must have" in out
+
+
+# A dry run makes no data
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("sweep", "--space", "es_bounds", "--preset", "k400_simclr_s3dg"),
+        ("sweep", "--space", "table6"),
+        ("pretrain", "--preset", "k400_simclr_s3dg"),
+    ],
+)
+def test_a_dry_run_writes_nothing(line: tuple[str, ...], home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dispatch([*line, "--dry-run"])
+    out = capsys.readouterr().out
+    assert not home.exists() and list(home.parent.iterdir()) == []
+    if line[-1] == "k400_simclr_s3dg" and line[0] == "sweep":
+        assert "warning: train.global_batch must be at most the number of videos, 256, but is 1024" in out
+
+
+def test_a_dry_run_of_an_evaluation_writes_nothing(tiny_run: Path, home: Path) -> None:
+    before = sorted(tiny_run.rglob("*"))
+    dispatch(["evaluate", "--run", str(tiny_run), "--task", "knn", "--dry-run"])
+    assert not home.exists() and sorted(tiny_run.rglob("*")) == before
+
+
+def test_a_real_run_of_a_real_sets_preset_is_refused_before_anything_is_made(home: Path) -> None:
+    for line in (("pretrain",), ("sweep", "--space", "es_bounds")):
+        message = refused(*line, "--preset", "k400_simclr_r2d3d18")
+        assert message.startswith(
+            "train.global_batch must be at most the number of videos, 256, but is 1024; data.shards"
+        )
+        assert not list(home.rglob("*.parquet"))
+
+
+def test_an_outline_has_the_ids_classes_splits_and_content_id_of_its_set(home: Path) -> None:
+    with outlines():
+        outline = read_manifest(cached_dataset(home, 8, 16, 12, seed=1, test=4))
+    assert not home.exists()
+    made = read_manifest(cached_dataset(home, 8, 16, 12, seed=1, test=4))
+    assert (outline.content_id, outline.splits, outline.classes) == (made.content_id, made.splits, made.classes)
+    with outlines():
+        assert cached_dataset(home, 8, 16, 12, seed=1, test=4).startswith(str(home))
+
+
+# Plans that cannot start
+
+
+def test_more_workers_than_cpus_are_refused() -> None:
+    message = (
+        "train.workers=8 needs a CPU for each of 8 processes, but there are 2; lower train.workers, or set train.wait"
+    )
+    with pytest.raises(ResourceError, match=message):
+        plan_pretraining([Node(2)], 8)
+    with pytest.raises(ResourceError, match=message):
+        plan_sweep([Node(2)], 8)
+    with pytest.raises(ResourceError, match="--evaluators 3 needs a CPU for each of 3 processes, but there are 2; ask"):
+        plan_evaluations([Node(2)], 3)
+    assert plan_pretraining([Node(2)], 8, cpus=0.1).workers == 8  # as the user has it
+    assert plan_pretraining([Node(16, 8)], 8).use_gpu
+
+
+def test_on_a_cluster_that_grows_it_says_what_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ("train.workers=8", "train.device=auto", "train.wait_minutes=1")
+    _, plan, messages, _ = requested_and_planned(monkeypatch, [[Node(2)], [Node(2), Node(16)]], *asked)
+    assert messages[0].startswith(
+        "waiting for the cluster to grow: train.workers=8 needs a CPU for each of 8 processes"
+    )
+    assert plan.workers == 8
+
+
+# Weights and classifiers
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ([torch.ones(2)], "contains a list"),
+        ({"a": [torch.ones(2)]}, "contains only a"),
+        (torch.ones(2), "contains a Ten"),
+    ],
+)
+def test_weights_that_are_no_mapping(
+    tiny_run: Path, labelled: str, tmp_path: Path, content: object, found: str
+) -> None:
+    torch.save(content, tmp_path / "theirs.pt")
+    line = ("evaluate", "--run", str(tiny_run), "--task", "knn", "--data", f"set={labelled}", "--weights", "theirs.pt")
+    message = refused(*line)
+    assert message.startswith("weights must be a mapping from names to tensors, but") and found in message
+
+
+@pytest.mark.parametrize("task", ["teacher", "student"])
+def test_a_classifier_of_a_run_that_has_none(tiny_run: Path, labelled: str, task: str) -> None:
+    line = ("evaluate", "--run", str(tiny_run), "--task", f"set/{task}", "--data", f"set={labelled}")
+    assert "only a run with method=mean_teacher has a classifier to test, but this run has method=simclr" in refused(
+        *line
+    )
