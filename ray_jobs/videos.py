@@ -10,7 +10,6 @@ from paramcrop.data.shards import check_files
 from paramcrop.data.synthetic import cached_dataset, outlining
 from paramcrop.errors import ConfigError
 from paramcrop.settings.config import Config
-from paramcrop.settings.remarks import setting_warnings
 from paramcrop.storage.runs import home
 from ray_jobs.options import resolved
 
@@ -67,3 +66,24 @@ def size_warnings(config: Config, videos: Manifest) -> list[str]:
     if data.shards is None:
         return []
     return enlargement("pretraining", videos.short_side, box, data.clip_size, "data.clip_size")
+
+
+def setting_warnings(config: Config, steps_per_epoch: int) -> list[str]:
+    """A line for each setting that does nothing, or not what one expects.
+
+    Args:
+        steps_per_epoch: steps of one pass over the data.
+    """
+    lines, steps = list[str](), config.total_steps(steps_per_epoch)
+    if config.method != "mean_teacher" and config.data.labels != 1.0:
+        lines.append(
+            f"warning: data.labels={config.data.labels:g} has no effect, because method={config.method} learns from no "
+            "labels; only method=mean_teacher does"
+        )
+    warmup = round(config.optim.warmup_epochs * steps_per_epoch)
+    if warmup > steps:
+        lines.append(
+            f"warning: optim.warmup_epochs={config.optim.warmup_epochs:g} is longer than the run, {warmup} of {steps} "
+            "steps, so the learning rate only rises; lower it"
+        )
+    return lines

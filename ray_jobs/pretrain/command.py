@@ -16,14 +16,13 @@ from paramcrop.data.manifest import Manifest
 from paramcrop.data.order import steps_per_epoch
 from paramcrop.settings.config import Config
 from paramcrop.settings.identity import run_id
-from paramcrop.settings.remarks import setting_warnings
 from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.runs import begin, ending, hold, is_finished, read_status, run_place, set_aside
 from ray_jobs.engine.plan import Node, Plan, plan_pretraining
 from ray_jobs.options import check_cluster_option, config_parser, parse_config, probe_data, uncollected
 from ray_jobs.pretrain.progress import run_progress
 from ray_jobs.pretrain.report import describe, print_ending
-from ray_jobs.videos import MADE_UP_VIDEOS, all_warnings, find_videos, size_warnings
+from ray_jobs.videos import MADE_UP_VIDEOS, all_warnings, find_videos, setting_warnings, size_warnings
 
 
 def main(argv: Sequence[str]) -> None:
