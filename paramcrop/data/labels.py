@@ -86,7 +86,10 @@ def _rows(folder: str, manifest: Manifest, columns: Sequence[str]) -> Iterator[d
                 file = pq.ParquetFile(source)
                 table = file.read([name for name in columns if name in file.schema_arrow.names])
         except (OSError, pa.ArrowException) as error:
-            raise ShardError(f"cannot read {folder}/{shard.file}: {error}") from None
+            raise ShardError(
+                f"cannot read {folder}/{shard.file}: {' '.join(str(error).split())}; "
+                f"`paramcrop prepare … --out {folder} --fresh` makes it again"
+            ) from None
         yield from table.to_pylist()
 
 

@@ -189,16 +189,23 @@ def read_row_group(fs: pa.fs.FileSystem, path: str, row_group: int) -> pa.Table:
     """One row group as a table of ``SCHEMA``.
 
     Raises:
-        ShardError: the file is missing, is not Parquet, or lacks the row group.
+        ShardError: the file is missing, is not Parquet, or lacks the row group. DataError: the storage failed.
     """
     try:
         with fs.open_input_file(path) as source:
             return pq.ParquetFile(source).read_row_group(row_group)
     except (OSError, pa.ArrowException, IndexError) as error:
-        raise ShardError(
-            f"cannot read row group {row_group} of {path}: {error}; "
+        raise (ShardError if _damaged(fs, error) else DataError)(
+            f"cannot read row group {row_group} of {path}: {' '.join(str(error).split())}; "
             f"`paramcrop prepare --check --out {path.rpartition('/')[0]}` names every damaged file"
         ) from error
+
+
+def _damaged(fs: pa.fs.FileSystem, error: Exception) -> bool:
+    """Whether a file, not its storage, is at fault. Arrow has no other word for either than OSError."""
+    if not isinstance(error, OSError) or isinstance(error, FileNotFoundError):
+        return True
+    return isinstance(fs, pa.fs.LocalFileSystem) and not error.errno
 
 
 def read_videos(folder: str) -> Iterator[Video]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 import ray.train
@@ -25,7 +26,7 @@ from paramcrop.data.manifest import Manifest
 from paramcrop.data.order import Labelled, steps_per_epoch
 from paramcrop.data.samples import TrainingSet
 from paramcrop.data.uniform import UniformSpec
-from paramcrop.errors import DecodeFailuresError, NonFiniteLossError, ParamCropError, StorageError
+from paramcrop.errors import DecodeFailuresError, NonFiniteLossError, ParamCropError, ShardError, StorageError
 from paramcrop.evaluation.features import Forward, Normalise
 from paramcrop.evaluation.probe import Probe
 from paramcrop.evaluation.tasks import pace
@@ -41,6 +42,7 @@ from ray_jobs.engine.plan import Plan
 from ray_jobs.engine.ray_private import linked_errors
 from ray_jobs.options import probe_data
 
+T = TypeVar("T")
 CONTROLLER_FAILURES = 10  # by default, Ray retries an impossible start for ever
 TOGETHER = (NonFiniteLossError, DecodeFailuresError, StorageError)  # raised on every rank at once, see ``pretrain``
 
@@ -61,16 +63,32 @@ def train_worker(job: dict[str, Any]) -> tuple[str, str] | None:
     recorder.started(step, epoch, passed_over, device.type)
     shard = ray.train.get_dataset_shard("train")
     rows = shard.iter_batches(batch_size=config.batch_per_worker, batch_format="numpy", prefetch_batches=1)
-    stream = (to_batch(columns) for columns in rows)
+    stream = (to_batch(columns) for columns in own_errors(rows))
     try:
         batches = partial(_next, stream, steps)
         given = recorder, ray.train.report, device, resume, job["classes"], preempted
         pretrain(config, batches, steps, *given, make_probe(config, job["probe"], device))
-    except TOGETHER as error:
+    except (*TOGETHER, ShardError) as error:  # all ranks read the same shards
         return type(error).__name__, str(error)
     finally:
         recorder.close()
     return None
+
+
+def own_errors(rows: Iterable[T]) -> Iterator[T]:
+    """The same rows; a task's ParamCropError is raised as itself, not as Ray's error that wraps it."""
+    try:
+        yield from rows
+    except Exception as error:
+        raise named_error(str(error)) or error from None
+
+
+def named_error(text: str) -> ParamCropError | None:
+    """The last ParamCropError in the text of a traceback: Ray keeps the text of a task's error, but not its cause."""
+    found = re.findall(r"^(?:.*\s)?paramcrop\.errors\.(\w+): (.+)$", text, re.MULTILINE)
+    name, message = found[-1] if found else ("", "")
+    error: ParamCropError | None = getattr(errors, name)(message) if hasattr(errors, name) else None
+    return error
 
 
 def make_probe(config: Config, folder: str | None, device: torch.device) -> Probe | None:

@@ -6,7 +6,7 @@ Ray is not to start in these tests; the commands run in this process.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,13 +14,16 @@ import torch
 
 from paramcrop.cli import dispatch
 from paramcrop.data.manifest import Manifest, read_manifest
-from paramcrop.data.shards import check_files
+from paramcrop.data.shards import check_files, read_row_group, read_videos
 from paramcrop.data.synthetic import cached_dataset, outlines
-from paramcrop.errors import ParamCropError, ResourceError, ShardError
+from paramcrop.errors import DataError, ParamCropError, ResourceError, ShardError
 from paramcrop.settings.presets import load_config
+from paramcrop.storage.jsonl import read_lines
 from ray_jobs.engine.plan import Node, plan_evaluations, plan_pretraining, plan_sweep
+from ray_jobs.engine.train import named_error, own_errors
 from ray_jobs.videos import find_videos
 from tests.labelled import make_labelled
+from tests.ray_jobs.commands import Command
 from tests.ray_jobs.test_grow import requested_and_planned
 
 
@@ -206,3 +209,61 @@ def test_a_classifier_of_a_run_that_has_none(tiny_run: Path, labelled: str, task
     assert "only a run with method=mean_teacher has a classifier to test, but this run has method=simclr" in refused(
         *line
     )
+
+
+# Damage that only reading shows
+
+
+def rot(folder: str) -> Path:
+    """Damage a row group without a change of size."""
+    file = Path(folder) / read_manifest(folder).shards[0].file
+    content = bytearray(file.read_bytes())
+    content[10:3000] = bytes(2990)
+    file.write_bytes(content)
+    return file
+
+
+def test_damage_within_a_shard_is_one_line_that_names_the_file(copy: str) -> None:
+    file = rot(copy)
+    check_files(copy, read_manifest(copy))  # the size is right
+    with pytest.raises(ShardError) as raised:
+        list(read_videos(copy))
+    message = str(raised.value)
+    assert message.startswith(f"cannot read row group 0 of {file}: ") and "\n" not in message
+    assert message.endswith(f"; `paramcrop prepare --check --out {copy}` names every damaged file")
+
+
+def test_a_storage_that_stumbles_is_not_a_damaged_shard() -> None:
+    class Stumbling:
+        def open_input_file(self, path: str) -> None:
+            raise OSError(5, "Input/output error")
+
+    with pytest.raises(DataError, match=r"cannot read row group 0 of somewhere/x: .*Input/output error") as raised:
+        read_row_group(Stumbling(), "somewhere/x", 0)
+    assert not isinstance(raised.value, ShardError)
+
+
+def test_an_error_that_ray_wraps_is_shown_as_itself() -> None:
+    text = "ray::MapBatches(_read)() (pid=1)\nparamcrop.errors.ShardError: cannot read x; do y\n\nThe above exception …"
+    error = named_error(f"{text}\nray.exceptions.UserCodeException: UDF failed to process a data block.")
+    assert isinstance(error, ShardError) and str(error) == "cannot read x; do y"
+    assert named_error("paramcrop.errors.Nonsense: a") is None and named_error("ValueError: b") is None
+
+    def rows() -> Iterator[int]:
+        yield 1
+        raise RuntimeError(text)
+
+    with pytest.raises(ShardError, match="cannot read x; do y"):
+        list(own_errors(rows()))
+
+
+@pytest.mark.ray
+def test_a_pretraining_on_a_damaged_shard_ends_with_one_line_and_is_not_tried_again(copy: str, tmp_path: Path) -> None:
+    file = rot(copy)
+    settings = (f"data.shards={copy}", "train.max_steps=3", "train.global_batch=16")
+    command = Command(tmp_path / "other", "pretrain.py", *settings)
+    assert command.wait(200) == 2, command.text[-3000:]
+    last = command.text.splitlines()[-1]
+    assert last.startswith(f"error: cannot read row group 0 of {file}") and "Traceback" not in command.text
+    (history,) = (tmp_path / "other").rglob("history.jsonl")
+    assert [line["event"] for line in read_lines(history)].count("workers") == 1
