@@ -1,4 +1,4 @@
-"""Figures of several runs side by side: `paramcrop figures RUN [RUN ...] [--out DIR]`. Needs no Ray.
+"""Figures and pages of several runs: `paramcrop figures RUN [RUN ...] [--out DIR]`. Needs no Ray.
 
 Runs that differ only in their seed are drawn as mean and range. RUN is a run's folder, or its name below runs/.
 """
@@ -61,6 +61,7 @@ def draw(labels: Mapping[str, Sequence[Path]], out: Path, video: int) -> list[Pa
     """Draw all figures -> their files."""
     from paramcrop.report.crop_pictures import film_crops, plot_crops
     from paramcrop.report.plots import plot_figure5, plot_parameters
+    from paramcrop.report.run_page import write_page
 
     first = {label: folders[0] for label, folders in labels.items()}
     plot_figure5(labels, out / "figure5.png")
@@ -70,7 +71,8 @@ def draw(labels: Mapping[str, Sequence[Path]], out: Path, video: int) -> list[Pa
     histograms = {out / f"crop_parameters-{names[label]}.png": run for label, run in first.items()}
     for path, folder in histograms.items():
         plot_parameters(folder, path)
-    return [*(out / name for name in ("figure5.png", "crops.png", "crops.mp4")), *histograms]
+    pages = [write_page(run, out / f"{run.name}.html") for folders in labels.values() for run in folders]
+    return [*(out / name for name in ("figure5.png", "crops.png", "crops.mp4")), *histograms, *pages]
 
 
 def summary(labels: Mapping[str, Sequence[Path]]) -> Table:

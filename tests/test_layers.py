@@ -85,6 +85,7 @@ def test_config_stops_at_the_builders() -> None:
         "paper/published",
         "paper/cost",
         "report/paper_table",
+        "report/run_page",
     }  # whether a run is the paper's; what it would cost
     config = {"paramcrop.settings.config", "paramcrop.settings.sections"}
     knowing = {p for p in LIBRARY if config & imports(p)}

@@ -1,4 +1,4 @@
-"""Crops drawn on frames: a grid and a short film.
+"""Crops drawn on frames: a grid, and a short film as MP4 or, small enough for a page, as WebP.
 
 The crops of several runs are drawn on the clips that the first run saved. A crop depends only on noise, so it can be
 drawn on any clip; runs with the same seed, data and noise got the same clips and noise anyway. Where R_1 and R_2 were
@@ -8,6 +8,7 @@ on in only one of two runs, their clips differ, and each is drawn on its own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from PIL import Image, ImageDraw
 
 from paramcrop.data.video import encode
 from paramcrop.errors import DataError
@@ -31,6 +33,7 @@ TILE = 1.6  # size of a frame in the grid, inches
 SIDE, HEAD, LINE, GAP, MARGIN = 2.0, 0.2, 0.18, 0.08, 0.6  # layout of a tile in the film, inches
 FPS = 12.0
 DPI = 110
+TILE_PIXELS, BAR, HEADER, MOST_FRAMES = 160, 5, 14, 24  # of the WebP
 
 
 class Scene(NamedTuple):
@@ -186,3 +189,50 @@ def _show(axes: Axes, scene: Scene, t: int) -> None:
 def _aspect(scene: Scene) -> float:
     _, height, width, _ = scene.clip.shape
     return float(height / width)
+
+
+def animate_crops(run: Path, video: int = 0) -> bytes:
+    """A small film (animated WebP) of one run: a tile per step (columns), and per view if each has its own clip (rows).
+
+    Raises:
+        DataError: see ``scenes``.
+    """
+    found = scenes({"": run}, video)
+    rows = [[s for s in found if s.label == label] for label in dict.fromkeys(s.label for s in found)]
+    length = len(found[0].clip)
+    shown = np.linspace(0, length - 1, min(length, MOST_FRAMES)).round().astype(int)
+    frames = [_still(rows, int(t)) for t in shown]
+    film, pace = BytesIO(), round(1000 / FPS * length / len(shown))
+    frames[0].save(film, "WEBP", save_all=True, append_images=frames[1:], duration=pace, loop=0, quality=70)
+    return film.getvalue()
+
+
+def _still(rows: Sequence[Sequence[Scene]], t: int) -> Image.Image:
+    """All tiles at frame t, with the steps above them."""
+    tiles = [[_tile(scene, t) for scene in row] for row in rows]
+    width, height = (side + 4 for side in tiles[0][0].size)
+    image = Image.new("RGB", (width * len(tiles[0]), HEADER + height * len(tiles)), "white")
+    for j, scene in enumerate(rows[0]):
+        ImageDraw.Draw(image).text((j * width + 2, 1), f"step {scene.step}", fill="black")
+    for i, row in enumerate(tiles):
+        for j, tile in enumerate(row):
+            image.paste(tile, (j * width, HEADER + i * height))
+    return image
+
+
+def _tile(scene: Scene, t: int) -> Image.Image:
+    """Frame t with the boxes that cover it, and below it the span of each in time with a mark at t."""
+    height, width = scene.clip.shape[1:3]
+    zoom = max(1, TILE_PIXELS // width)
+    tile = Image.new("RGB", (width * zoom, height * zoom + 2 * BAR + 3), "white")
+    tile.paste(Image.fromarray(scene.clip[t]).resize((width * zoom, height * zoom), Image.Resampling.NEAREST))
+    draw = ImageDraw.Draw(tile)
+    across, down = width * zoom - 1, height * zoom - 1
+    for view, ((x0, x1), (y0, y1), _) in scene.drawn(t):
+        draw.rectangle((x0 * across, y0 * down, x1 * across, y1 * down), outline=VIEW_COLORS[view], width=2)
+    for view, box in scene.boxes:
+        top = height * zoom + 1 + view * (BAR + 1)
+        draw.rectangle((box[2, 0] * across, top, box[2, 1] * across, top + BAR - 1), fill=VIEW_COLORS[view])
+    now = (t + 0.5) / len(scene.clip) * across
+    draw.line((now, height * zoom, now, height * zoom + 2 * BAR + 2), fill="black", width=2)
+    return tile

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import matplotlib
 import numpy as np
@@ -21,6 +22,24 @@ TOGETHER = 3  # up to this many labels, centre distance and IoU share a panel
 STYLES = ("-", "--", "-.")
 BINS = 40
 LIMITS = {"s_p": (0.0, 1.0), "s_t": (0.0, 1.0), "dx": (-1.0, 1.0), "dy": (-1.0, 1.0), "dt": (-1.0, 1.0)}
+ACROSS = 3  # panels side by side
+PANELS = {  # title -> metrics and their labels
+    "loss": [("loss", "loss")],
+    "cosine similarity": [
+        ("similarity_positive", "a video's two views"),
+        ("similarity_negative", "different videos"),
+        ("similarity_gap", "gap, in the batch"),
+    ],
+    "accuracy of probes": [("probe_knn", "k-NN"), ("probe_linear", "linear head")],
+    "effective rank of embeddings": [("rank", "rank")],
+    "spread of embeddings (x √D)": [("embedding_std", "spread")],
+    "alignment and uniformity": [("alignment", "alignment"), ("uniformity", "uniformity")],
+    "centre distance of the crops": [("crop_distance", "in the clip"), ("source_distance", "in the video")],
+    "IoU of the crops": [("crop_iou", "in the clip"), ("source_iou", "in the video")],
+    "norm of gradients (log)": [("grad_norm", "network"), ("grad_norm_cropper", "croppers")],
+    "views per second": [("clips_per_s", "views")],
+    "share of time waiting for data": [("data_wait", "share")],
+}
 
 
 @contextmanager
@@ -73,6 +92,35 @@ def _curve(axes: Axes, folders: Sequence[Path], name: str, color: str, style: st
     axes.plot(steps, values.mean(0), color=color, ls=style, label=label, zorder=order)
     if len(values) > 1:
         axes.fill_between(steps, values.min(0), values.max(0), color=color, alpha=0.2, lw=0)
+
+
+def plot_curves(metrics: Sequence[Mapping[str, Any]], out: Path | BinaryIO, chance: float | None = None) -> None:
+    """The curves of one run over its logged steps, in the panels of ``PANELS`` that it has metrics for.
+
+    Args:
+        chance: the loss of a network that says nothing; None: unknown.
+    """
+    logged = {name for line in metrics for name, value in line.items() if value is not None}
+    panels = {title: kept for title, lines in PANELS.items() if (kept := [one for one in lines if one[0] in logged])}
+    down = -(-len(panels) // ACROSS)
+    figure, grid = plt.subplots(down, ACROSS, figsize=(3.7 * ACROSS, 2.5 * down), squeeze=False, layout="constrained")
+    for axes, (title, lines) in zip(grid.flat, panels.items(), strict=False):
+        for name, label in lines:
+            shown = [(line["step"], line[name]) for line in metrics if line.get(name) is not None]
+            axes.plot(*zip(*shown, strict=True), marker="." if len(shown) < 30 else None, ms=4, label=label)
+        if title == "loss" and chance is not None:
+            axes.axhline(chance, color="black", ls=":", lw=1, label=f"by chance, {chance:.3f}")
+        if "log" in title:
+            axes.set_yscale("log")
+        axes.set_title(title, fontsize=9)
+        axes.tick_params(labelsize=7)
+        axes.grid(alpha=0.3)
+        if len(axes.get_legend_handles_labels()[1]) > 1:
+            axes.legend(fontsize=7)
+    for axes in list(grid.flat)[len(panels) :]:
+        axes.axis("off")
+    figure.savefig(out, dpi=100, format="png")
+    plt.close(figure)
 
 
 @as_spelt()

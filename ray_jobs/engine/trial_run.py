@@ -10,6 +10,7 @@ from threading import Thread
 from paramcrop.data.order import steps_per_epoch
 from paramcrop.errors import LeaseError
 from paramcrop.evaluation.tasks import make_jobs
+from paramcrop.report.run_page import refresh_page
 from paramcrop.settings.config import Config
 from paramcrop.storage.checkpoint import NAME, newest_checkpoint, steps_done
 from paramcrop.storage.mirror import Mirror
@@ -49,6 +50,7 @@ def pretrain(config: Config, compared: bool, recorder: TrialRecorder, work: Work
                     if steps_done(newest_checkpoint(place.folder, place.fetch)[0])[1] < steps:
                         run = Pretraining(config, work.plan, data, manifest, place, lease.path)
                         _watched(run, steps, compared, recorder, work)
+                refresh_page(place)
         except LeaseError as held:  # another trial or command trains the same run: share its result
             recorder.doing(f"seed {config.seed}: waiting: {held}")
             time.sleep(WAIT)

@@ -64,8 +64,14 @@ def main(argv: Sequence[str]) -> None:
     console.print(f"run: {place}", highlight=False)
     with hold(place, lambda text: console.print(text, highlight=False)) as lease:
         begin(place, config, manifest.content_id, manifest.about, lambda text: console.print(text, highlight=False))
-        with ending(place, steps):
-            train(config, data, manifest, place, lease.path, steps, console)
+        from paramcrop.report.run_page import refresh_page
+
+        try:
+            with ending(place, steps):
+                train(config, data, manifest, place, lease.path, steps, console)
+        finally:
+            for line in refresh_page(place):
+                console.print(line, highlight=False, markup=False)
         if (state := read_status(folder)["state"]) != "finished":
             console.print(
                 f"{state} of {config.train.epochs} epochs, because of {place}/stop; the same command resumes the run"

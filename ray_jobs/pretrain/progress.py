@@ -14,7 +14,7 @@ from paramcrop.storage.runs import read_metrics
 from ray_jobs.progress import Pace, Progress, Standing, bar
 
 WARNINGS = "warnings.jsonl"
-FETCH = 5.0  # seconds between two fetches from a bucket
+FETCH, LIST = 5.0, 60.0  # seconds between two fetches from a bucket: of metrics, of checkpoints
 
 
 def run_progress(place: Mirror, total: int, console: Console) -> Progress:
@@ -26,6 +26,7 @@ class _Run:
     def __init__(self, place: Mirror, total: int) -> None:
         self._place, self._total, self._pace, self._fetched = place, total, Pace(total), 0.0
         self._starts = len(self._workers()) + 1  # the first start of the workers is not news
+        self._page = _Page(place)
         self._warned = len(read_lines(place.folder / WARNINGS))
 
     def look(self) -> Standing:
@@ -34,6 +35,7 @@ class _Run:
         if not metrics:
             return Standing(bar("starting", 0, self._total, "workers and data"), news=news)
         step = metrics[-1]["step"]
+        news += tuple(self._page.refresh())
         text = f"{summary(metrics[-1])}  {self._pace.left(step)}"
         return Standing(bar("pretrain", step, self._total, text), (f"step {step}/{self._total}  {text}",), news)
 
@@ -57,6 +59,31 @@ class _Run:
 
     def _workers(self) -> list[dict[str, Any]]:
         return [line for line in read_lines(self._place.folder / "history.jsonl") if line["event"] == "workers"]
+
+
+class _Page:
+    """The run's page, written again after each checkpoint, in this process and not in a worker."""
+
+    def __init__(self, place: Mirror) -> None:
+        self._place, self._fetched = place, time.monotonic()
+        self._shown = self._newest()
+
+    def refresh(self) -> list[str]:
+        """Write the page if there is a new checkpoint -> a line if that has failed."""
+        if self._place.uri and time.monotonic() - self._fetched > LIST:
+            self._fetched = time.monotonic()
+            with suppress(OSError):
+                self._place.fetch("checkpoints/", "crops/", "failures.jsonl", light=True, waits=())
+        if (newest := self._newest()) == self._shown:
+            return []
+        self._shown = newest
+        from paramcrop.report.run_page import refresh_page  # imports matplotlib
+
+        return refresh_page(self._place)
+
+    def _newest(self) -> str:
+        found = (self._place.folder / "checkpoints").glob("*/meta.json")
+        return max((path.parent.name for path in found), default="")
 
 
 def restart(line: dict[str, Any]) -> str:

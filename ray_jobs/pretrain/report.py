@@ -13,6 +13,7 @@ from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.runs import read_metrics
 
 CONTENTS = {
+    "index.html": "everything below on one page, for a browser",
     "figure5.png": "centre distance and IoU of the two crops (the paper's Figure 5)",
     "crops.png": "the crops drawn on frames, at start, middle and end",
     "crop_parameters.png": "histograms of the six crop parameters, at start, middle and end",

@@ -46,6 +46,9 @@ def test_runs_by_name_and_by_path_are_drawn_side_by_side(runs: Path, tmp_path: P
     assert [name for name, _ in cells] == ["policy=paramcrop (2 seeds)", "policy=hard"]
     assert cells[1][1] == "0.75 0.75 0.75"
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "a0.html",
+        "a1.html",
+        "b.html",
         "crop_parameters-policy=hard.png",
         "crop_parameters-policy=paramcrop.png",
         "crops.mp4",

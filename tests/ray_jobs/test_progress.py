@@ -61,6 +61,17 @@ def test_a_run_prints_its_rank_and_each_warning_once(tmp_path: Path) -> None:
     assert "loss 3.000  rank 12  distance 0.50" in text.getvalue()
 
 
+def test_the_runs_page_is_written_after_a_checkpoint(tmp_path: Path) -> None:
+    console, _ = screen()
+    with run_progress(Mirror(tmp_path), 4, console):
+        log(tmp_path, 1, 2)
+        time.sleep(1)
+        assert not (tmp_path / "index.html").exists()
+        (tmp_path / "checkpoints" / "epoch=0001").mkdir(parents=True)
+        (tmp_path / "checkpoints" / "epoch=0001" / "meta.json").write_text("{}")
+    assert "at step 2" in (tmp_path / "index.html").read_text()
+
+
 def test_a_run_has_a_bar_on_a_terminal(tmp_path: Path) -> None:
     text = pretrained(tmp_path, terminal=True)
     for shown in ("pretrain", "2/4", "4/4", SUMMARY, "torn"):
