@@ -129,7 +129,7 @@ def _last(metrics: Sequence[Mapping[str, Any]], key: str, form: str) -> str:
     """The metric of the last line; that of an earlier line for probes, which not every line has."""
     lines = metrics if key.startswith("probe") else metrics[-1:]
     values = [line[key] for line in lines if line.get(key) is not None]
-    return form.format(values[-1]) if values else NOTHING
+    return form.format(values[-1]).replace("-0.000", "0.000") if values else NOTHING
 
 
 def curves(metrics: Sequence[Mapping[str, Any]], chance: float | None) -> str:
