@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from paramcrop.settings.config import Config
 from paramcrop.settings.custom import is_custom
 from paramcrop.settings.explain import nearest
 from paramcrop.storage.mirror import mirror_at
+from paramcrop.storage.runs import read_provenance
 
 if TYPE_CHECKING:
     from paramcrop.evaluation.job import Job
@@ -136,7 +136,7 @@ def _of_run(request: Request, run: Path, manifests: Mapping[str, Manifest], epoc
     config, (checkpoint, epoch) = read_config(run), pick_checkpoint(run, epoch)
     if is_custom(config.backbone.name):
         build_backbone(config)  # fails here, before Ray starts, if the user's class is missing or has changed
-    pretraining = json.loads((run / "provenance.json").read_text())["data"]
+    pretraining = read_provenance(run)["data"]
     yield from _jobs(request, manifests, config, pretraining, run, str(checkpoint), epoch, mirror_at(run).uri)
 
 

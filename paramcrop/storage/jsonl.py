@@ -34,11 +34,23 @@ def append_line(path: Path, line: dict[str, Any]) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of a JSON-lines file, which may still be growing; empty if it does not exist yet."""
+    """The complete lines of a JSON-lines file, which may still be growing; empty if it does not exist yet.
+
+    Damaged lines, as a full disk or a power cut leaves them, are left out.
+    """
     if not path.exists():
         return []
-    text = path.read_text()
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    text = path.read_text(errors="replace")
+    found = map(_parsed, text[: text.rfind("\n") + 1].split("\n"))
+    return [line for line in found if line is not None]
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return None
+    return line if isinstance(line, dict) else None
 
 
 def cut_lines(path: Path, step: int) -> None:

@@ -110,12 +110,14 @@ def write_status(folder: Path, state: str, **facts: Any) -> None:
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """The last ``write_status``; {"state": "new"} if there is none."""
+    """The last ``write_status``; {"state": "new"} if there is none, and {"state": "damaged"} if it cannot be read."""
     try:
-        status: dict[str, Any] = json.loads((folder / "status.json").read_text())
+        status = json.loads((folder / "status.json").read_text())
     except FileNotFoundError:
         return {"state": "new"}
-    return status
+    except ValueError:
+        status = None
+    return status if isinstance(status, dict) and "state" in status else {"state": "damaged"}
 
 
 def is_finished(folder: Path) -> bool:
@@ -141,13 +143,35 @@ def _write_json(path: Path, fields: dict[str, Any]) -> None:
 
 
 def changes(folder: Path, config: Config) -> list[str]:
-    """What differs from the run's first start: settings outside its identity, commit, versions; one line each."""
-    then = _defaults() | flatten(yaml.safe_load((folder / "config.yaml").read_text()))
+    """What differs from the run's first start: settings outside its identity, commit, versions; one line each.
+
+    Raises:
+        DataError: config.yaml or provenance.json is damaged.
+    """
+    try:
+        then = _defaults() | flatten(yaml.safe_load((folder / "config.yaml").read_text()))
+    except (OSError, ValueError, AttributeError, yaml.YAMLError):
+        raise DataError(f"{folder}/config.yaml must contain settings, but is damaged") from None
     now = flatten(config.model_dump(mode="json"))
-    facts = json.loads((folder / "provenance.json").read_text())
-    then |= {"commit": facts["commit"]} | facts["versions"]
+    facts = read_provenance(folder)
+    then |= {"commit": facts.get("commit")} | facts.get("versions", {})
     now |= {"commit": commit()} | versions()
     return [f"{name} was {then.get(name)}, is {value}" for name, value in now.items() if then.get(name) != value]
+
+
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """What ``write_provenance`` wrote into provenance.json.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    try:
+        facts: dict[str, Any] = json.loads((folder / "provenance.json").read_text())
+        facts["data"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else "is damaged"
+        raise DataError(f"{folder}/provenance.json must say what a run is of, but {reason}") from None
+    return facts
 
 
 def label_runs(folders: Sequence[Path]) -> dict[str, list[Path]]:
@@ -237,7 +261,12 @@ def begin(place: Mirror, config: Config, content_id: str, about: dict[str, Any],
     (folder / "stop").unlink(missing_ok=True)
     place.remove("stop")
     again = (folder / "provenance.json").exists()
-    differences = changes(folder, config) if again else []
+    differences = list[str]()
+    try:
+        differences = changes(folder, config) if again else []
+    except DataError as error:  # the folder's name says which run it is
+        say(f"note: {error}; it is written anew")
+        again = False
     if not again:
         folder.mkdir(parents=True, exist_ok=True)
         write_provenance(folder, config, content_id, about)

@@ -28,6 +28,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from paramcrop.errors import DataError
 from paramcrop.settings.digest import text_hash
 from paramcrop.sweeps.space import Space, Swept
 from paramcrop.sweeps.trials import VARIANT, decode, encode, trial_id
@@ -78,16 +79,25 @@ def study_name(name: str, space: Space) -> str:
 
 
 def open_study(folder: Path, name: str, space: Space) -> optuna.Study:
-    """Open the study, and create it if it does not exist."""
+    """Open the study, and create it if it does not exist.
+
+    Raises:
+        DataError: its file is damaged.
+    """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     direction = StudyDirection.MAXIMIZE if space.objective.mode == "max" else StudyDirection.MINIMIZE
-    return optuna.create_study(
-        storage=storage(folder),
-        study_name=study_name(name, space),
-        direction=direction,
-        sampler=make_sampler(space, 0),
-        load_if_exists=True,
-    )
+    try:
+        return optuna.create_study(
+            storage=storage(folder),
+            study_name=study_name(name, space),
+            direction=direction,
+            sampler=make_sampler(space, 0),
+            load_if_exists=True,
+        )
+    except (ValueError, KeyError, TypeError):  # of JSON, or of its fields
+        raise DataError(
+            f"{folder / FILE} must be a study, but is damaged; delete it: finished runs are kept, and found again"
+        ) from None
 
 
 def drawn_values(study: optuna.Study, space: Space) -> list[dict[str, Any]]:
