@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from io import TextIOWrapper
 
 from paramcrop.errors import ConfigError, ParamCropError
 
@@ -64,6 +65,9 @@ def find(name: str) -> Callable[[Sequence[str]], None]:
 
 def run_command(main: Callable[[Sequence[str]], None]) -> None:
     """Run the main of a command; a user error becomes one line on stderr and its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal may know ASCII only
+            stream.reconfigure(errors="replace")
     try:
         main(sys.argv[1:])
     except ParamCropError as error:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
+from paramcrop.data.killable import may_pass
 from paramcrop.data.manifest import MANIFEST, Manifest, read_manifest
 from paramcrop.data.prepare.attempt import clean, finish, finished, leftovers, read_parts, working
 from paramcrop.data.prepare.datasets import find_dataset
@@ -88,6 +89,9 @@ def is_finished(arguments: argparse.Namespace, same: Callable[[Manifest], bool],
         clean(a.out, manifest)
     content = f"{manifest.videos} videos, content id {manifest.content_id}"
     console.print(f"{a.out} is already finished ({content}); --fresh starts over", highlight=False, markup=False)
+    if passing := [row for row in manifest.rejected if may_pass(row["reason"])]:
+        text = f"{len(passing)} of its videos failed by time, memory or storage, such as {passing[0]['path']}"
+        console.print(f"{text}: {passing[0]['reason']}; --fresh tries them again", highlight=False, markup=False)
     return True
 
 

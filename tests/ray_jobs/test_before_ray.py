@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from paramcrop.cli import dispatch
-from paramcrop.data.manifest import Manifest, read_manifest
+from paramcrop.data.manifest import Manifest, read_manifest, write_manifest
 from paramcrop.data.shards import check_files, read_row_group, read_videos
 from paramcrop.data.synthetic import cached_dataset, outlines
 from paramcrop.errors import DataError, ParamCropError, ResourceError, ShardError
@@ -79,6 +80,19 @@ def test_prepare_does_not_call_a_damaged_set_finished(tmp_path: Path) -> None:
     assert refused(*line).endswith("bytes, but it has 0; --fresh makes it again")
     dispatch([*line, "--fresh"])
     check_files(str(tmp_path / "set"), read_manifest(str(tmp_path / "set")))
+
+
+def test_a_finished_set_names_what_failed_by_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ("prepare", "--dataset", "synthetic", "--count", "2", "--short-side", "16", "--out", str(tmp_path / "set"))
+    dispatch(line)
+    manifest = read_manifest(str(tmp_path / "set"))
+    slow = {"id": "a", "path": "a.mp4", "splits": "train", "reason": "reading took longer than 60 s"}
+    write_manifest(replace(manifest, rejected=(slow,)), str(tmp_path / "set"))
+    dispatch(line)
+    said = (
+        "1 of its videos failed by time, memory or storage, such as a.mp4: reading took longer than 60 s; --fresh tries"
+    )
+    assert said in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_several_wrong_shards_are_counted_and_only_those_of_the_split_matter(labelled: str, tmp_path: Path) -> None:

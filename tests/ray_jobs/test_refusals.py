@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
@@ -184,3 +185,11 @@ def test_a_home_that_is_a_file(home: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert (
         capsys.readouterr().err == f"error: cannot write {home}/home/data: Not a directory; choose a writable folder\n"
     )
+
+
+def test_a_terminal_of_ascii_gets_what_it_can_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = TextIOWrapper(BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", stream)
+    run_command(lambda argv: print("± 1 …"))
+    stream.flush()
+    assert stream.buffer.getvalue() == b"? 1 ?\n"  # type: ignore[attr-defined]

@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.fs
 
+from paramcrop.data.killable import may_pass
 from paramcrop.data.manifest import MANIFEST, Manifest, content_id, read_manifest, shard_from_json, write_manifest
 from paramcrop.data.prepare.plan import PARTS, Part, Piece, Plan, part_path, rejection
 from paramcrop.errors import DataError
@@ -108,6 +109,8 @@ def _read_part(fs: pa.fs.FileSystem, root: str, piece: Piece) -> Part | None:
         with fs.open_input_stream(part_path(root, piece)) as source:
             fields = json.loads(source.read())
         if fields["piece"] != piece.id:
+            return None
+        if any(may_pass(row["reason"]) for row in fields["rejected"]):  # by time, memory or storage: try again
             return None
         shard = shard_from_json(fields["shard"]) if fields["shard"] else None
         if shard is not None and fs.get_file_info(f"{root}/{shard.file}").size != shard.bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import random
@@ -16,7 +17,7 @@ from pathlib import Path, PurePosixPath
 import pyarrow as pa
 import pyarrow.fs
 
-from paramcrop.data.killable import Killable
+from paramcrop.data.killable import NOT_NOW, Killable
 from paramcrop.data.manifest import Shard
 from paramcrop.data.prepare.plan import Part, Piece, Plan, part_path, rejection
 from paramcrop.data.shards import SCHEMA, HashedParquet, Video, close_shard, row_groups
@@ -82,7 +83,8 @@ def read_source(fs: pa.fs.FileSystem, path: str, convert: Convert, short_side: i
         raise VideoError(str(error).removeprefix(f"{name}: ")) from error
     except (OSError, pa.ArrowException) as error:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-        raise VideoError(f"cannot be read: {reason}") from error
+        known = isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR)
+        raise VideoError(f"{'cannot be read' if known else NOT_NOW}: {reason}") from error
 
 
 def _videos(

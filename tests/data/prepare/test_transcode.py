@@ -214,6 +214,15 @@ def test_a_video_that_takes_too_long_is_rejected_and_the_next_is_read(videos: st
         assert read_source(fs, f"{path}/b.mp4", convert, 16, 20)[0].frames == 3
 
 
+def test_a_part_whose_videos_failed_by_time_is_prepared_again(videos: str, tmp_path: Path) -> None:
+    plan, out = plan_of(videos), str(tmp_path)
+    begin(out, fresh=False)
+    part = make_shard(plan.pieces[0], videos, out, 1e-6)
+    assert part.rejected and read_parts(out, plan) == {}
+    parts = prepare(plan, videos, out)
+    assert not any("took longer" in row["reason"] for row in finish(out, plan, parts).rejected)
+
+
 def test_a_remote_file_is_copied_to_a_local_disk(videos: str) -> None:
     remote = pa.fs.SubTreeFileSystem(videos, pa.fs.LocalFileSystem())
     with Killable(transcode, 30) as convert:
