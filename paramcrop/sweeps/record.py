@@ -30,6 +30,7 @@ class TrialRecord:
             bucket, ``folder`` is one machine's local copy.
         results: files of its evaluations.
         failures: one line for each evaluation that failed.
+        again: videos that failed by time, memory or storage in its evaluations; the next command tries them again.
         objective: mean over seeds, or None.
         epoch, proxy: the epoch of the last comparison by asha, and the value compared; 0 and None before the first.
         started: time of the last start (seconds since 1970).
@@ -45,6 +46,7 @@ class TrialRecord:
     runs: list[dict[str, Any]] = field(default_factory=list)
     results: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    again: int = 0
     objective: float | None = None
     epoch: int = 0
     proxy: float | None = None
@@ -90,8 +92,8 @@ def read_records(folder: Path) -> list[TrialRecord]:
 
 
 def is_done(record: TrialRecord | None, wanted: str) -> bool:
-    """Whether the trial ended as intended, with the hash ``wanted``, and all of its files still exist."""
-    if record is None or record.wanted != wanted or record.state not in ("done", "pruned"):
+    """Whether the trial ended as intended, with the hash ``wanted`` and nothing to try again, and its files exist."""
+    if record is None or record.wanted != wanted or record.again or record.state not in ("done", "pruned"):
         return False
     return all_exist(record.results) and all_exist(f"{run['folder']}/status.json" for run in record.runs)
 

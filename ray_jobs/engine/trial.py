@@ -75,6 +75,7 @@ def _evaluate(runs: Sequence[Path], request: Request, recorder: TrialRecorder, w
     recorder.record.failures += [f"{_name(job)}: {failed[job.eval_id]}" for job in todo if job.eval_id in failed]
     found = [(job, result) for job in jobs if (result := read_result(job.result_file)) is not None]
     recorder.record.results = [str(job.result_file) for job, _ in found]
+    recorder.record.again = sum(len(result.get("again", ())) for _, result in found)
     return [result for _, result in found]
 
 

@@ -112,7 +112,10 @@ def _trials(sweep: Sweep) -> list[str]:
             first.setdefault(place, trial.label)
         state = record.state if record else "new"
         if state == "done" and trial.id in unfinished:
-            state = "done, but the space has changed since"
+            again = record.again if record else 0
+            state = (
+                f"done, but {again} videos are to be read again" if again else "done, but the space has changed since"
+            )
         lines.append(f"{number:>3}. {trial.label}: {state}; runs: {'; '.join(states)}")
     return lines
 

@@ -16,10 +16,11 @@ from paramcrop.paper.spaces import paper_space, with_stand_in
 from paramcrop.paper.tables import read_paper
 from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.runs import write_status
-from paramcrop.sweeps.record import TrialRecorder
+from paramcrop.sweeps.record import TrialRecorder, read_record, write_record
 from paramcrop.sweeps.space import Space, space_at
 from paramcrop.sweeps.trials import make_trial
 from ray_jobs.engine.tuning import StudySearch
+from ray_jobs.sweep.dry_run import describe
 from ray_jobs.sweep.plan import Sweep, open_sweep
 from tests.labelled import make_labelled
 
@@ -87,6 +88,16 @@ def test_a_trial_that_failed_or_lost_its_run_is_repeated(tmp_path: Path, shards:
     assert carry_out(open_(folder, shards), state="failed") == carry_out(open_(folder, shards))
     (gone := next(tmp_path.glob("run-*")) / "status.json").unlink()
     assert len(carry_out(open_(folder, shards))) == 1 and gone.exists()
+
+
+def test_a_trial_whose_videos_failed_by_time_is_evaluated_again(tmp_path: Path, shards: str) -> None:
+    sweep = open_(tmp_path / "a", shards)
+    carry_out(sweep)
+    record = read_record(sweep.folder, sweep.trials[0].id)
+    assert record is not None and sweep.todo() == 0
+    record.again = 2
+    write_record(sweep.folder, record)
+    assert sweep.todo() == 1 and "1. lower=0.1: done, but 2 videos are to be read again" in describe(sweep, None, None)
 
 
 def test_a_budget_of_trials_applies_to_each_command(tmp_path: Path, shards: str) -> None:
