@@ -192,4 +192,4 @@ def test_a_terminal_of_ascii_gets_what_it_can_show(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("sys.stdout", stream)
     run_command(lambda argv: print("± 1 …"))
     stream.flush()
-    assert stream.buffer.getvalue() == b"? 1 ?\n"  # type: ignore[attr-defined]
+    assert stream.buffer.getvalue() == b"? 1 ?\n"
