@@ -23,7 +23,7 @@ from paramcrop.evaluation.protocols import find_protocol
 from paramcrop.evaluation.videos import LabelledSet, check_disjoint, open_split, rows, split_pairs
 
 CLIPS = 32  # in a forward pass
-LRS, EPOCHS, HELD_OUT = (0.1, 1.0, 10.0), 50, 0.2  # of the linear head; fewer than frozen-linear-eval's
+LRS, EPOCHS, HELD_OUT = (0.1, 1.0, 10.0), 20, 0.2  # of the linear head; fewer than frozen-linear-eval's
 
 
 class Part(NamedTuple):
