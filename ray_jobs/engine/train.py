@@ -68,7 +68,11 @@ def train_worker(job: dict[str, Any]) -> tuple[str, str] | None:
         batches = partial(_next, stream, steps)
         given = recorder, ray.train.report, device, resume, job["classes"], preempted
         pretrain(config, batches, steps, *given, make_probe(config, job["probe"], device))
-    except (*TOGETHER, ShardError) as error:  # all ranks read the same shards
+    except TOGETHER as error:
+        return type(error).__name__, str(error)
+    except ShardError as error:
+        if dist.world_size() > 1:  # another rank may be a step ahead, and would wait for this one
+            raise
         return type(error).__name__, str(error)
     finally:
         recorder.close()

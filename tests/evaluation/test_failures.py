@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from paramcrop.evaluation.evaluate import evaluate
 from paramcrop.evaluation.job import Job
 from paramcrop.evaluation.videos import Map
 from paramcrop.storage.results import read_result, write_result
+from ray_jobs.engine.evaluators import Evaluator
 from tests.labelled import BROKEN, TEST, make_job
 
 CPU = torch.device("cpu")
@@ -111,6 +113,23 @@ def test_fresh_computes_features_again_and_keeps_the_old_result_until_the_new_on
     compute(job_of(tiny_run, labelled, tmp_path, "heads").afresh("first"), other)
     assert other.read == []
     assert not job.afresh("second").settled
+
+
+def test_fresh_computes_again_what_a_bucket_has(
+    tiny_run: Path, labelled: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard = Guard()
+    monkeypatch.setattr(Evaluator, "_mapped", lambda self, function, items: guard.mapped(function, items))
+    monkeypatch.setattr("paramcrop.storage.mirror.copies", lambda: tmp_path / "copies")
+    bucket = shutil.copytree(tiny_run, tmp_path / "bucket" / "tiny")
+    job = replace(job_of(tiny_run, labelled, tmp_path / "command"), uri=f"file://{bucket}")
+    evaluator = Evaluator(1, gpu=False, ahead=1, timeout=30)
+    assert evaluator.evaluate(job) is None and guard.read
+    guard.read.clear()
+    assert evaluator.evaluate(job) is None and guard.read == []
+    assert evaluator.evaluate(job.afresh("first")) is None and len(guard.read) > TEST - BROKEN
+    result = read_result(bucket / "evaluations" / f"{job.eval_id}.json")
+    assert result is not None and result["fresh"] == "first"
 
 
 def test_a_damaged_file_of_features_is_computed_again(tiny_run: Path, labelled: str, tmp_path: Path) -> None:
