@@ -174,11 +174,29 @@ class ParamCrop(nn.Module):
         return first, second
 
     def telemetry(self, noise: Tensor) -> dict[str, Tensor]:
-        """Scalars to log: ``saturated``, the fraction of v's entries whose gradient Eq. 7 cuts."""
+        """Scalars to log: ``saturated``, the fraction of v's entries that can learn whose gradient Eq. 7 cuts."""
         with torch.no_grad():
             v = torch.stack(self.values(noise))
-            cut = outside(v, *self.bounds) if self.bounds is not None else torch.zeros_like(v)
+            if self.bounds is None or not self.learned:
+                return {"saturated": v.new_zeros(())}
+            # One entry after the other: a list as index would be copied to the GPU, which a CUDA graph cannot record.
+            cut = outside(torch.stack([v[..., i] for i in self.learned], -1), *self.bounds)
             return {"saturated": cut.float().mean()}
+
+    @property
+    def learned(self) -> list[int]:
+        """Entries of v, in the order of ``NAMES``, that change a crop: those whose range and axis leave them room."""
+        (p_low, p_high), (t_low, t_high) = self.ranges.s_p, self.ranges.s_t
+        spatial, temporal = self.axes != "temporal", self.axes != "spatial"
+        moves = {
+            "s_p": spatial and p_low < p_high,
+            "s_t": temporal and t_low < t_high,
+            "theta": spatial and self.ranges.theta != 0,
+            "dx": spatial and p_low < 1,
+            "dy": spatial and p_low < 1,
+            "dt": temporal and t_low < 1,
+        }
+        return [i for i, name in enumerate(NAMES) if moves[name]]
 
     def views(
         self, video_1: Tensor, video_2: Tensor | None = None, noise: Tensor | None = None

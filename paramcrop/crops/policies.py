@@ -102,16 +102,22 @@ class DistanceCrops(nn.Module):
     Args:
         distance: progress (fraction of training done, in [0, 1]) -> distance, in units of the clip.
         ranges, axes, noise: as in ``ParamCrop``. The maximum scale shrinks if the distance needs the room.
+        alike: both crops of a pair have the same scales, so that close crops also overlap.
 
     Raises:
         ValueError: even the smallest scales leave too little room for the distance.
     """
 
     def __init__(
-        self, distance: Callable[[float], float], ranges: Ranges, axes: str = "both", noise: str = "normal"
+        self,
+        distance: Callable[[float], float],
+        ranges: Ranges,
+        axes: str = "both",
+        noise: str = "normal",
+        alike: bool = False,
     ) -> None:
         super().__init__()
-        self.distance, self.ranges, self.axes, self.noise = distance, ranges, axes, noise
+        self.distance, self.ranges, self.axes, self.noise, self.alike = distance, ranges, axes, noise, alike
         room = 3 - 2 * ranges.s_p[0] - ranges.s_t[0]
         room = {"both": room, "spatial": 2 * (1 - ranges.s_p[0]), "temporal": 1 - ranges.s_t[0]}[axes]
         largest = max(distance(0.0), distance(1.0))
@@ -139,6 +145,7 @@ class DistanceCrops(nn.Module):
     def draw_scales(self, u: Tensor, distance: float) -> Tensor:
         """Uniform numbers (B, 2, 2) in [0, 1] -> scales of x, y and t, (B, 2, 3), that leave room for the distance."""
         (p_low, p_high), (t_low, t_high) = self.ranges.s_p, self.ranges.s_t
+        u = u[:, :1].expand_as(u) if self.alike else u
         share = self._room_share(distance)
         p_high, t_high = min(p_high, 1 - (1 - p_low) * share), min(t_high, 1 - (1 - t_low) * share)
         s_p, s_t = p_low + u[..., 0] * (p_high - p_low), t_low + u[..., 1] * (t_high - t_low)
@@ -196,8 +203,8 @@ def divide(total: float, room: Tensor, order: Tensor, u: Tensor) -> Tensor:
 
 
 def simple_crops(simple: float, ranges: Ranges, axes: str, noise: str) -> DistanceCrops:
-    """Table 1's "simple": crops that stay close."""
-    return DistanceCrops(constant(simple), ranges, axes, noise)
+    """Table 1's "simple": crops of one size that stay close."""
+    return DistanceCrops(constant(simple), ranges, axes, noise, alike=True)
 
 
 def hard_crops(hard: float, ranges: Ranges, axes: str, noise: str) -> DistanceCrops:
@@ -206,8 +213,8 @@ def hard_crops(hard: float, ranges: Ranges, axes: str, noise: str) -> DistanceCr
 
 
 def manual_crops(manual: tuple[float, float], ranges: Ranges, axes: str, noise: str) -> DistanceCrops:
-    """Table 1's "manual simulation": crops that move apart on a fixed schedule."""
-    return DistanceCrops(smooth_step(*manual), ranges, axes, noise)
+    """Table 1's "manual simulation": crops of one size that move apart on a fixed schedule."""
+    return DistanceCrops(smooth_step(*manual), ranges, axes, noise, alike=True)
 
 
 def smooth_step(start: float, end: float) -> Callable[[float], float]:

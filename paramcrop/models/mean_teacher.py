@@ -25,9 +25,11 @@ def squared_difference(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def divergence(student: Tensor, teacher: Tensor) -> Tensor:
-    """KL(teacher || student) of the softmax of two logits (B, C), mean over videos, divided by C -> scalar."""
-    shares = F.kl_div(student.log_softmax(1), teacher.log_softmax(1), reduction="batchmean", log_target=True)
-    return shares / student.shape[1]
+    """KL(teacher || student) of the softmax of two logits (B, C), mean over videos -> scalar.
+
+    The authors' code divides the squared difference by the number of classes, and this by nothing.
+    """
+    return F.kl_div(student.log_softmax(1), teacher.log_softmax(1), reduction="batchmean", log_target=True)
 
 
 CONSISTENCIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": squared_difference, "kl": divergence}

@@ -218,10 +218,10 @@ class Policies(BaseModel):
 
     model_config = STRICT
 
-    simple: float = option(0.10, "centre distance of policy=simple (not in the paper)", ge=0, le=3)
+    simple: float = option(0.05, "centre distance of policy=simple (not in the paper)", ge=0, le=3)
     hard: float = option(0.75, "centre distance of policy=hard (not in the paper)", ge=0, le=3)
     manual: tuple[float, float] = option(
-        (0.10, 0.60), "centre distance of policy=manual at start and end, a smooth step between (not in the paper)"
+        (0.05, 0.60), "centre distance of policy=manual at start and end, a smooth step between (not in the paper)"
     )
     autoaugment: Literal["imagenet", "cifar10", "svhn"] = option(
         "imagenet", "torchvision's operations of policy=autoaugment, over R1 and R2 (not in the paper)"

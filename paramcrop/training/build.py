@@ -119,13 +119,16 @@ def backbone_settings(config: Config) -> dict[str, Any]:
     return {"width": b.width, "norm": b.norm}
 
 
-def build_method(config: Config, dtype: torch.dtype, classes: Sequence[str] = ()) -> Method:
+def build_method(
+    config: Config, dtype: torch.dtype, classes: Sequence[str] = (), epochs: float | None = None
+) -> Method:
     """Args:
     classes: names of the videos' classes; only method=mean_teacher learns them.
+    epochs: those that are run, fewer than ``train.epochs`` where ``train.max_steps`` ends it; None: all.
     """
     p, m, backbone = config.projector, config.moco, build_backbone(config)
     if config.method == "mean_teacher":
-        return build_mean_teacher(config, backbone, classes, dtype)
+        return build_mean_teacher(config, backbone, classes, dtype, epochs or config.train.epochs)
     head = projector(features_of(backbone), p.hidden, p.size, p.layers, p.batch_norm)
     if config.method == "simclr":
         return SimCLR(backbone, head, temperature=config.simclr.temperature, dtype=dtype)
@@ -141,7 +144,9 @@ def build_method(config: Config, dtype: torch.dtype, classes: Sequence[str] = ()
     )
 
 
-def build_mean_teacher(config: Config, backbone: nn.Module, classes: Sequence[str], dtype: torch.dtype) -> MeanTeacher:
+def build_mean_teacher(
+    config: Config, backbone: nn.Module, classes: Sequence[str], dtype: torch.dtype, epochs: float
+) -> MeanTeacher:
     m = config.mean_teacher
     if len(classes) < 2:
         raise ConfigError(f"method=mean_teacher needs videos of two classes or more, but there are {len(classes)}")
@@ -151,7 +156,7 @@ def build_mean_teacher(config: Config, backbone: nn.Module, classes: Sequence[st
         classes,
         momentum=m.momentum,
         weight=m.weight,
-        ramp=m.ramp_up_epochs / config.train.epochs,
+        ramp=m.ramp_up_epochs / epochs,
         consistency=m.consistency,
         dtype=dtype,
     )

@@ -86,7 +86,7 @@ def pretrain(
     device = device or torch.device("cpu")
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # pays because all steps have the same sizes
-    model = build_model(config, device, classes)
+    model = build_model(config, device, classes, config.total_steps(steps_per_epoch) / steps_per_epoch)
     optimizer = build_optimizer(config, model.policy, model.method)
     meter = Meter(2 * config.train.global_batch)
     epoch, step, rng_state = load_state(resume, model, optimizer, meter) if resume else (0, 0, None)

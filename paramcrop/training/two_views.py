@@ -72,11 +72,13 @@ class TwoViews(nn.Module):
         return augmented_view(*given, self.rounding, self.mean, self.std, self.dtype)
 
 
-def build_model(config: Config, device: torch.device, classes: Sequence[str] = ()) -> TwoViews:
+def build_model(
+    config: Config, device: torch.device, classes: Sequence[str] = (), epochs: float | None = None
+) -> TwoViews:
     """The model of a config on ``device``; its initial weights depend only on ``config.seed``. See ``build_method``."""
     torch.manual_seed(config.seed)
     dtype = network_dtype(config, device)
-    policy, method = build_policy(config), build_method(config, dtype, classes)
+    policy, method = build_policy(config), build_method(config, dtype, classes, epochs)
     a, c = config.augment, config.cropper
     model = TwoViews(policy, method, view_size(config), c.rounding, a.mean, a.std, c.noise, dtype).to(device)
     return model.to(memory_format=torch.channels_last_3d) if device.type == "cuda" else model

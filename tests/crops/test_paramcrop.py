@@ -165,6 +165,32 @@ def test_batch_norm_between_layers() -> None:
     assert parameters(crop_mlp(batch_norm=True)) == 5_004 // 2 + 2 * 64
 
 
+def test_only_entries_that_can_learn_count_as_saturated() -> None:
+    """Without rotation theta's entry moves nothing, and an axis that is kept whole moves none of its own."""
+    names = ("s_p", "s_t", "theta", "dx", "dy", "dt")
+    learned = {
+        "all": ParamCrop(Ranges(theta=0.5)),
+        "no rotation": ParamCrop(),
+        "space": ParamCrop(axes="spatial"),
+        "time": ParamCrop(axes="temporal"),
+        "one scale": ParamCrop(Ranges((0.5, 0.5), (1.0, 1.0))),
+    }
+    assert {key: [names[i] for i in crop.learned] for key, crop in learned.items()} == {
+        "all": list(names),
+        "no rotation": ["s_p", "s_t", "dx", "dy", "dt"],
+        "space": ["s_p", "dx", "dy"],
+        "time": ["s_t", "dt"],
+        "one scale": ["dx", "dy"],
+    }
+    crop = ParamCrop(axes="spatial")
+    with torch.no_grad():
+        for *_, weight, bias in (list(cropper.parameters()) for cropper in crop.croppers):
+            weight.zero_()
+            bias.copy_(torch.tensor([9.0, 9.0, 9.0, 0.0, 0.0, 9.0]))  # s_p beyond its bound, dx and dy not
+    assert crop.telemetry(crop.draw_noise(4))["saturated"].item() == pytest.approx(1 / 3)
+    assert ParamCrop(Ranges((1.0, 1.0), (1.0, 1.0))).telemetry(torch.randn(4, 2, 32))["saturated"] == 0
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_croppers_of_another_precision_crop_and_learn(dtype: torch.dtype) -> None:
     torch.manual_seed(0)

@@ -8,8 +8,19 @@ import torch
 from torch import Tensor
 
 from paramcrop.crops.geometry import CropParams, centre_distance, crop_box, iou
-from paramcrop.crops.paramcrop import Ranges
-from paramcrop.crops.policies import DistanceCrops, RandomCrops, WholeClip, constant, divide, smooth_step, uniform
+from paramcrop.crops.paramcrop import ParamCrop, Ranges
+from paramcrop.crops.policies import (
+    DistanceCrops,
+    RandomCrops,
+    WholeClip,
+    constant,
+    divide,
+    manual_crops,
+    simple_crops,
+    smooth_step,
+    uniform,
+)
+from paramcrop.settings.sections import Policies
 
 RANGES = Ranges((0.5, 1.0), (0.5, 1.0), 0.0)
 
@@ -116,3 +127,19 @@ def test_rotation_is_independent_of_scale_and_position() -> None:
     assert first.theta is not None and first.theta.abs().max() <= math.pi / 6
     for other in (first.s_p, first.s_t, first.dx):
         assert abs(torch.corrcoef(torch.stack([first.theta, other]))[0, 1]) < 0.05
+
+
+@pytest.mark.parametrize("name", ["simple", "manual"])
+def test_simple_crops_overlap_as_much_as_paramcrops_do_at_the_start(name: str) -> None:
+    """Every pair has one size and an IoU of .8 at least; so has manual simulation when training begins."""
+    settings = Policies()
+    policy = {
+        "simple": simple_crops(settings.simple, RANGES, "both", "normal"),
+        "manual": manual_crops(settings.manual, RANGES, "both", "normal"),
+    }[name]
+    first, second = policy(noise(), 0.0)
+    assert torch.equal(first.s_p, second.s_p) and torch.equal(first.s_t, second.s_t)
+    overlap = iou(crop_box(first), crop_box(second))
+    assert overlap.min() >= 0.8 and first.s_p.std() > 0.1
+    at_start = iou(*map(crop_box, ParamCrop()(noise(200))))
+    assert overlap.mean() >= at_start.mean() - 0.05

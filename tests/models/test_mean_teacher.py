@@ -47,7 +47,7 @@ def test_the_losses_equal_a_slow_reference() -> None:
     p, q = student.softmax(1).tolist(), other.softmax(1).tolist()
     by_class = [[(a, b) for a, b in zip(x, y, strict=True)] for x, y in zip(p, q, strict=True)]
     mse = sum((a - b) ** 2 for row in by_class for a, b in row) / (4 * 3)
-    kl = sum(b * math.log(b / a) for row in by_class for a, b in row) / (4 * 3)
+    kl = sum(b * math.log(b / a) for row in by_class for a, b in row) / 4  # not by the classes, as in the authors' code
     assert CONSISTENCIES["mse"](student, other).item() == pytest.approx(mse, abs=1e-6)
     assert CONSISTENCIES["kl"](student, other).item() == pytest.approx(kl, abs=1e-6)
     expected = -(math.log(p[0][2]) + math.log(p[2][0])) / 4  # divided by all four rows, labelled or not
@@ -172,3 +172,12 @@ def test_the_checkpoint_holds_the_classes_and_other_classes_are_rejected() -> No
         teacher().load_state_dict(state | {"_extra_state": {"classes": ["a", "c", "b"]}})
     with pytest.raises(ConfigError, match="needs videos of two classes or more, but there are 0"):
         build_model(tiny_config(*SETTINGS), CPU)
+
+
+@pytest.mark.parametrize(("max_steps", "ramp"), [(None, 0.25), (10, 0.8), (4, 2.0)])
+def test_the_ramp_is_in_epochs_also_of_a_run_that_ends_early(max_steps: int | None, ramp: float) -> None:
+    """Two epochs of ramp, of eight of four steps each; progress is a share of the steps that are run."""
+    settings = ("method=mean_teacher", "mean_teacher.ramp_up_epochs=2", "mean_teacher.labelled=0.5", "train.epochs=8")
+    config = tiny_config(*settings, f"train.max_steps={max_steps or 'null'}")
+    found = build_model(config, CPU, CLASSES, config.total_steps(4) / 4).method
+    assert isinstance(found, MeanTeacher) and found.ramp == pytest.approx(ramp)
