@@ -77,8 +77,9 @@ def crop_cube(
             change = prepare(gather_frames(video, after)) - prepare(gather_frames(video, before))
             return change.to(matrix.dtype), (after - before).clamp(min=1)  # a video of one frame has gap 0
 
-        view: Tensor = _Resample.apply(frames, grid, t, difference)
-        return view.unflatten(1, frames.shape[1:3])
+        planes: Tensor = _Resample.apply(frames, grid, t, difference)
+        view: Tensor = planes.unflatten(1, frames.shape[1:3])
+        return view
 
 
 def frame_positions(matrix: Tensor, n: int, frames: int) -> Tensor:
@@ -113,7 +114,8 @@ def resample(frames: Tensor, grid: Tensor) -> Tensor:
 
     Frames count as channels, because all frames of a sample share one grid.
     """
-    return resample_planes(frames.flatten(1, 2), grid).unflatten(1, frames.shape[1:3])
+    sampled: Tensor = resample_planes(frames.flatten(1, 2), grid).unflatten(1, frames.shape[1:3])
+    return sampled
 
 
 def resample_planes(planes: Tensor, grid: Tensor) -> Tensor:

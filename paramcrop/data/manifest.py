@@ -23,6 +23,7 @@ class Shard:
     Attributes:
         row_groups: number of rows in each row group, in order.
         splits: splits of every row in the file.
+        order: a hash of the ids of its videos, in order; empty: unknown, in folders of earlier versions.
     """
 
     file: str
@@ -30,6 +31,7 @@ class Shard:
     sha256: str
     row_groups: tuple[int, ...]
     splits: tuple[str, ...] = ("train",)
+    order: str = ""
 
     @property
     def videos(self) -> int:
@@ -59,6 +61,12 @@ class Manifest:
     @property
     def videos(self) -> int:
         return sum(shard.videos for shard in self.shards)
+
+    @property
+    def data_id(self) -> str:
+        """A hash of the content and of its division into shards and row groups, which orders an epoch's videos."""
+        layout = [(shard.order or shard.sha256, shard.row_groups) for shard in self.shards]
+        return short_hash([self.content_id, layout], 16)
 
     @property
     def splits(self) -> dict[str, int]:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from paramcrop.data.manifest import Manifest, Shard, content_id, read_manifest, write_manifest
 from paramcrop.errors import DataError, ShardError
+from paramcrop.settings.digest import short_hash
 from paramcrop.storage.files import digest, open_folder
 
 VIDEO = "video"  # the column of encoded videos
@@ -30,10 +31,11 @@ class HashedParquet:
         bytes, sha256: size and hash of the file; valid after ``close``.
         payload: bytes of video written so far.
         row_groups: number of rows in each row group so far.
+        ids: those of the videos so far.
     """
 
     def __init__(self, fs: pa.fs.FileSystem, path: str, schema: pa.Schema) -> None:
-        self.bytes, self.sha256, self.payload, self.row_groups = 0, "", 0, list[int]()
+        self.bytes, self.sha256, self.payload, self.row_groups, self.ids = 0, "", 0, list[int](), list[str]()
         self._schema, self._sink = schema, _HashingSink(fs.open_output_stream(path))
         # Encoded video does not compress further, and statistics or dictionaries of it are useless.
         small = [column for column in _leaves(schema) if column != VIDEO]
@@ -49,6 +51,7 @@ class HashedParquet:
         """One row group."""
         self._writer.write_table(pa.Table.from_pylist(rows, self._schema), row_group_size=len(rows))
         self.row_groups.append(len(rows))
+        self.ids += [row["id"] for row in rows]
         self.payload += sum(len(row[VIDEO]) for row in rows)
 
     def close(self) -> None:
@@ -168,7 +171,7 @@ def shard_name(number: int) -> str:
 def close_shard(file: HashedParquet, name: str, splits: tuple[str, ...]) -> Shard:
     """Finish a file -> its entry in the manifest."""
     file.close()
-    return Shard(name, file.bytes, file.sha256, tuple(file.row_groups), splits)
+    return Shard(name, file.bytes, file.sha256, tuple(file.row_groups), splits, short_hash(file.ids, 16))
 
 
 def row_groups(videos: Iterable[Video], max_bytes: int = 16 * 2**20, max_rows: int = 64) -> Iterator[list[Video]]:

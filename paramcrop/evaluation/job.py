@@ -16,8 +16,7 @@ from paramcrop.evaluation.protocols import Protocol
 from paramcrop.evaluation.weights import Pixels, load_backbone, load_foreign, random_backbone
 from paramcrop.settings.config import Config
 from paramcrop.settings.digest import short_hash
-from paramcrop.settings.identity import run_id
-from paramcrop.settings.sections import Backbone
+from paramcrop.settings.unread import is_read
 from paramcrop.storage.files import digest
 from paramcrop.storage.results import read_result
 from paramcrop.training.build import build_backbone
@@ -33,9 +32,10 @@ class Job:
         run: the run's folder, where the result is stored.
         subject: one of ``SUBJECTS``. "random-init" and "pixels" are baselines; "weights" is a foreign checkpoint in the
             run's architecture.
-        config: the run's settings. run_data: content id of the videos that it was pretrained on.
+        config: the run's settings. run_id: its id. run_data: content id of the videos that it was pretrained on.
         checkpoint, epoch: the checkpoint to evaluate, and its epoch.
-        dataset: name. folder: path or URI of its shards. content_id: its content id. train, test: names of the splits.
+        dataset: name. folder: path or URI of its shards. content_id: its content id. data_id: that and the order of its
+            videos. train, test: names of the splits.
         protocol: the fields of the ``Protocol``.
         seed: seed of the head, the order of the videos, the labelled share, and random-init's weights.
         fresh: the command that computes this afresh: results and features of others do not count. Empty: any do.
@@ -46,12 +46,14 @@ class Job:
     run: str
     subject: str
     config: dict[str, Any]
+    run_id: str
     run_data: str
     checkpoint: str
     epoch: int
     dataset: str
     folder: str
     content_id: str
+    data_id: str
     train: str
     test: str
     protocol: dict[str, Any]
@@ -73,11 +75,11 @@ class Job:
     def subject_id(self) -> dict[str, Any]:
         """Everything besides the videos that the features depend on."""
         config = self.settings
-        pixels = {"mean": config.augment.mean, "std": config.augment.std}
+        pixels = {"mean": config.augment.mean, "std": config.augment.std, "precision": config.precision}
         if self.subject == "run":
-            return {"run": run_id(config, self.run_data), "epoch": self.epoch}
+            return {"run": self.run_id, "epoch": self.epoch, "precision": config.precision}
         if self.subject == "random-init":
-            return {"random-init": _described(config.backbone), "seed": self.seed} | pixels
+            return {"random-init": described(config), "seed": self.seed} | pixels
         if self.subject == "weights":
             return {"weights": sha256_of(self.weights), "prefixes": self.prefixes} | pixels
         return {"pixels": Pixels().grid} | pixels
@@ -85,7 +87,7 @@ class Job:
     @property
     def eval_id(self) -> str:
         """12 hex digits; equal for equal evaluations, on any machine."""
-        how, what = self.how.digest, [self.content_id, self.train, self.test]
+        how, what = self.how.digest, [self.data_id, self.train, self.test]
         return short_hash([self.subject_id, how, what, self.seed])
 
     @property
@@ -96,7 +98,7 @@ class Job:
     @property
     def features(self) -> Path:
         """The folder of each shard's features, shared by all splits and protocols with the same input."""
-        return Path(self.run) / "features" / short_hash([self.subject_id, self.content_id, asdict(self.input)])
+        return Path(self.run) / "features" / short_hash([self.subject_id, self.data_id, asdict(self.input)])
 
     @property
     def work(self) -> Path:
@@ -140,10 +142,10 @@ class Job:
         return random_backbone(config, self.seed) if self.subject == "random-init" else Pixels()
 
 
-def _described(backbone: Backbone) -> dict[str, Any]:
-    """A backbone's settings; those of the user's own classes only where there are any, so that older ids stay."""
-    empty = {name for name in ("kwargs", "source") if not getattr(backbone, name)}
-    return backbone.model_dump(mode="json", exclude=empty)
+def described(config: Config) -> dict[str, Any]:
+    """The settings of the backbone that it reads."""
+    settings = config.backbone.model_dump(mode="json")
+    return {name: value for name, value in settings.items() if is_read(config, f"backbone.{name}")}
 
 
 @cache

@@ -119,7 +119,7 @@ def check_request(request: Request, config: Config, run_data: str) -> None:
     from paramcrop.evaluation.checks import check_jobs
 
     manifests = {name: read_manifest(request.data[name]) for name, _ in request.tasks}
-    check_jobs(_jobs(request, manifests, config, run_data, Path("."), "", 0, ""))
+    check_jobs(_jobs(request, manifests, config, Source(Path("."), "", run_data)))
 
 
 def size_warnings(request: Request) -> list[str]:
@@ -136,45 +136,52 @@ def _of_run(request: Request, run: Path, manifests: Mapping[str, Manifest], epoc
     config, (checkpoint, epoch) = read_config(run), pick_checkpoint(run, epoch)
     if is_custom(config.backbone.name):
         build_backbone(config)  # fails here, before Ray starts, if the user's class is missing or has changed
-    pretraining = read_provenance(run)["data"]
-    yield from _jobs(request, manifests, config, pretraining, run, str(checkpoint), epoch, mirror_at(run).uri)
+    facts = read_provenance(run)
+    pretraining = facts.get("videos", {}).get("content_id", facts["data"])  # older runs have it as their data alone
+    source = Source(run, facts["run_id"], pretraining, str(checkpoint), epoch, mirror_at(run).uri)
+    yield from _jobs(request, manifests, config, source)
 
 
-def _jobs(
-    request: Request,
-    manifests: Mapping[str, Manifest],
-    config: Config,
-    run_data: str,
-    run: Path,
-    checkpoint: str,
-    epoch: int,
-    uri: str,
-) -> Iterable[Job]:
+@dataclass(frozen=True)
+class Source:
+    """The run that jobs evaluate; see ``Job`` for the fields."""
+
+    run: Path
+    run_id: str
+    run_data: str
+    checkpoint: str = ""
+    epoch: int = 0
+    uri: str = ""
+
+
+def _jobs(request: Request, manifests: Mapping[str, Manifest], config: Config, source: Source) -> Iterable[Job]:
     from paramcrop.evaluation.job import Job
 
     for subject in request.subjects:
         for name, protocol in request.tasks:
             if protocol.kind == "classifier" and subject != "run":
                 continue  # a baseline has no classifier
-            for train, test in _pairs(request, name, protocol, config, manifests[name], run_data):
+            for train, test in _pairs(request, name, protocol, config, manifests[name], source.run_data):
                 for seed in request.seeds if subject != "pixels" else request.seeds[:1]:
                     yield Job(
-                        run=str(run),
+                        run=str(source.run),
                         subject=subject,
                         config=config.model_dump(mode="json"),
-                        run_data=run_data,
-                        checkpoint=checkpoint,
-                        epoch=epoch,
+                        run_id=source.run_id,
+                        run_data=source.run_data,
+                        checkpoint=source.checkpoint,
+                        epoch=source.epoch,
                         dataset=name,
                         folder=request.data[name],
                         content_id=manifests[name].content_id,
+                        data_id=manifests[name].data_id,
                         train=train,
                         test=test,
                         protocol=protocol.model_dump(mode="json"),
                         seed=seed,
                         weights=request.weights if subject == "weights" else "",
                         prefixes=request.prefixes if subject == "weights" else (),
-                        uri=uri,
+                        uri=source.uri,
                     )
 
 

@@ -138,6 +138,32 @@ class Config(BaseModel):
             return "projector.batch_norm=true"
         return "backbone.norm=batch" if self.method != "simclr" and self.backbone.norm == "batch" else ""
 
+    def on(self, device: str) -> Config:
+        """The same settings with ``train.device`` "cpu" or "cuda", which ``precision`` and ``norm_workers`` need."""
+        return self.model_copy(update={"train": self.train.model_copy(update={"device": device})})
+
+    @property
+    def precision(self) -> str:
+        """The network's: "float32" or "bfloat16"; "auto" if it follows from a device that is not known yet."""
+        t = self.train
+        return t.precision if t.precision != "auto" else {"cpu": "float32", "cuda": "bfloat16"}.get(t.device, "auto")
+
+    @property
+    def norm_workers(self) -> int:
+        """Workers whose batch norms see only their own samples. On GPUs, batch norm is synchronised: 1."""
+        local = self.train.device != "cuda" and self._has_batch_norm()
+        return self.train.workers if local else 1
+
+    def _has_batch_norm(self) -> bool:
+        """Whether some layer is a batch norm; a backbone or policy of the user's own may have one."""
+        projector, cropper = self.projector, self.cropper
+        return (
+            (is_custom(self.backbone.name) or self.backbone.norm == "batch")
+            or (self.method != "mean_teacher" and projector.batch_norm and projector.layers > 1)
+            or (self.policy == "paramcrop" and cropper.batch_norm and cropper.layers > 1)
+            or is_custom(self.policy)
+        )
+
     @property
     def batch_per_worker(self) -> int:
         return self.train.global_batch // self.train.workers

@@ -8,9 +8,13 @@ from pydantic import BaseModel
 
 from paramcrop.settings.config import Config
 from paramcrop.settings.digest import short_hash
+from paramcrop.settings.unread import is_read
 
 MAPPINGS = ("backbone.kwargs", "policy_kwargs")  # settings whose value is a mapping: one value, not a section
-METHOD_VERSION = 1  # raise this when equal settings no longer mean the same computation
+METHOD_VERSION = 2  # raise this when equal settings no longer mean the same computation
+# Settings whose default is another since version 1; for a setting that version 1 did not have, what it did then.
+DEFAULTS_1: dict[str, Any] = {"policies.simple": 0.1, "policies.manual": [0.1, 0.6]}
+NEW_SINCE_1: frozenset[str] = frozenset()  # of these, those that version 1 did not have
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -33,14 +37,37 @@ def where_fields(model: type[BaseModel] = Config, prefix: str = "") -> set[str]:
     return found
 
 
-def identity(config: Config, content_id: str) -> dict[str, Any]:
-    """What a run's id hashes: the settings that differ from the defaults, the data, the seed."""
-    default, where = flatten(Config().model_dump(mode="json")), where_fields()
+def identity(config: Config, data: str) -> dict[str, Any]:
+    """What a run's id hashes: the settings it reads that differ from the defaults, the data, the seed, and what follows
+    from the device: precision, and the workers over which batch norms are local.
+
+    Args:
+        config: its ``train.device`` says "cpu" or "cuda". With "auto", ids of both kinds of device are one.
+        data: ``Manifest.data_id``.
+    """
+    default, where = flatten(Config().model_dump(mode="json")), where_fields() | {"train.precision"}
     chosen = flatten(config.model_dump(mode="json"))
-    changed = {k: v for k, v in chosen.items() if k not in where and v != default[k]}
-    return {"method_version": METHOD_VERSION, "data": content_id, "settings": changed, "seed": config.seed}
+    changed = {k: v for k, v in chosen.items() if k not in where and v != default[k] and is_read(config, k)}
+    facts = {"method_version": METHOD_VERSION, "data": data, "settings": changed, "precision": config.precision}
+    return facts | {"norm_workers": config.norm_workers, "seed": config.seed}
 
 
-def run_id(config: Config, content_id: str) -> str:
-    """12 hex digits; equal for equal computations, regardless of the machine and the number of workers."""
-    return short_hash(identity(config, content_id))
+def run_id(config: Config, data: str) -> str:
+    """12 hex digits; equal for equal computations, wherever they run. See ``identity``."""
+    return short_hash(identity(config, data))
+
+
+def older_id(config: Config, content_id: str) -> str | None:
+    """The id that version 1 gave a run with these settings; None: version 1 had no such run.
+
+    It hashed every setting, read or not, and neither precision nor the order of the shards.
+    """
+    default = flatten(Config().model_dump(mode="json"))
+    chosen = flatten(config.model_dump(mode="json"))
+    # Where a default has changed, a run that never reads the setting had the old one.
+    chosen |= {k: v for k, v in DEFAULTS_1.items() if chosen[k] == default[k] and not is_read(config, k)}
+    default |= DEFAULTS_1
+    changed = {k: v for k, v in chosen.items() if k not in where_fields() and v != default[k]}
+    if any(key in NEW_SINCE_1 for key in changed):
+        return None
+    return short_hash({"method_version": 1, "data": content_id, "settings": changed, "seed": config.seed})

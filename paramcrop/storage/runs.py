@@ -17,7 +17,7 @@ import yaml
 
 from paramcrop.errors import ConfigError, DataError
 from paramcrop.settings.config import Config
-from paramcrop.settings.identity import flatten, identity, run_id, where_fields
+from paramcrop.settings.identity import flatten, identity, older_id, run_id, where_fields
 from paramcrop.storage import bucket_lease
 from paramcrop.storage.bucket_lease import BucketLease
 from paramcrop.storage.files import atomic_write
@@ -33,13 +33,13 @@ def home() -> Path:
     return Path(os.environ.get("PARAMCROP_HOME", "~/paramcrop")).expanduser().resolve()
 
 
-def run_folder(config: Config, content_id: str) -> Path:
+def run_folder(config: Config, data_id: str) -> Path:
     """The run's folder on a file system (see ``find_run``), created if it does not exist.
 
     Raises:
         ConfigError: ``run.storage`` is not a writable folder.
     """
-    folder = find_run(config, content_id).folder
+    folder = find_run(config, data_id).folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -47,7 +47,7 @@ def run_folder(config: Config, content_id: str) -> Path:
     return folder
 
 
-def run_place(config: Config, content_id: str, who: str = "command") -> Mirror:
+def run_place(config: Config, data_id: str, who: str = "command") -> Mirror:
     """Where this run is stored: its ``run_folder``, or, if ``run.storage`` is a URI, ``who``'s local copy of it.
 
     Raises:
@@ -55,16 +55,16 @@ def run_place(config: Config, content_id: str, who: str = "command") -> Mirror:
     """
     storage = (config.run.storage or "").rstrip("/")
     if "://" not in storage:
-        return Mirror(run_folder(config, content_id))
+        return Mirror(run_folder(config, data_id))
     listed = folders_in(storage)
-    place = find_run(config, content_id, who, lambda uri: listed)
+    place = find_run(config, data_id, who, lambda uri: listed)
     if place.folder.name not in listed:
         check_writable(storage)
     return place
 
 
 def find_run(
-    config: Config, content_id: str, who: str = "command", listed: Callable[[str], list[str]] = folders_in
+    config: Config, data_id: str, who: str = "command", listed: Callable[[str], list[str]] = folders_in
 ) -> Mirror:
     """The folder below ``run.storage`` whose name ends in this run's id; without one, NAME-ID, not yet created.
 
@@ -75,7 +75,7 @@ def find_run(
         DataError: ``run.storage`` is a URI that cannot be read.
         ConfigError: ``run.storage`` is a folder that cannot be read.
     """
-    own = run_id(config, content_id)
+    own = run_id(config, data_id)
     storage, name = (config.run.storage or str(home() / "runs")).rstrip("/"), f"{config.run.name}-{own}"
     if "://" in storage:
         found = [folder for folder in listed(storage) if folder.endswith(f"-{own}")]
@@ -86,6 +86,23 @@ def find_run(
         return Mirror(place if place.exists() else min(folder.glob(f"*-{own}"), default=place))
     except OSError as error:
         raise ConfigError(f"run.storage must be a readable folder: {folder}: {error.strerror}") from None
+
+
+def older_run(config: Config, content_id: str) -> Path | None:
+    """The folder below ``run.storage`` of a run with these settings whose id is of version 1; None: there is none.
+
+    A storage in a bucket is not searched.
+    """
+    storage, older = config.run.storage or str(home() / "runs"), older_id(config, content_id)
+    if "://" in storage or older is None:
+        return None
+    return min(Path(storage).expanduser().resolve().glob(f"*-{older}"), default=None)
+
+
+def method_version(folder: Path) -> int:
+    """The ``METHOD_VERSION`` that a run was trained with."""
+    version: int = json.loads((folder / "provenance.json").read_text()).get("method_version", 1)
+    return version
 
 
 def set_aside(folder: Path) -> Path | None:
@@ -128,10 +145,10 @@ def is_finished(folder: Path) -> bool:
     return (folder / "checkpoints" / str(status["checkpoint"]) / "meta.json").exists()
 
 
-def write_provenance(folder: Path, config: Config, content_id: str, videos: Mapping[str, Any] = {}) -> None:
+def write_provenance(folder: Path, config: Config, data_id: str, videos: Mapping[str, Any] = {}) -> None:
     """Write config.yaml (the resolved settings) and provenance.json (identity, videos, command, commit, versions)."""
     (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-    facts = {"run_id": run_id(config, content_id)} | identity(config, content_id)
+    facts = {"run_id": run_id(config, data_id)} | identity(config, data_id)
     facts |= {"videos": dict(videos), "command": sys.argv, "commit": commit()}
     facts |= {"python": sys.version.split()[0], "versions": versions()}
     _write_json(folder / "provenance.json", facts)  # last: if it exists, a later start expects config.yaml as well
@@ -254,7 +271,7 @@ def still_held(lease: str) -> bool:
     return bucket_lease.is_newest(lease) if "://" in lease else is_newest(lease)
 
 
-def begin(place: Mirror, config: Config, content_id: str, about: dict[str, Any], say: Callable[[str], None]) -> None:
+def begin(place: Mirror, config: Config, data_id: str, about: dict[str, Any], say: Callable[[str], None]) -> None:
     """Record the start of a run: its provenance if it is the first, else the changes since then (also to ``say``)."""
     place.fetch()
     folder = place.folder
@@ -269,7 +286,7 @@ def begin(place: Mirror, config: Config, content_id: str, about: dict[str, Any],
         again = False
     if not again:
         folder.mkdir(parents=True, exist_ok=True)
-        write_provenance(folder, config, content_id, about)
+        write_provenance(folder, config, data_id, about)
     for line in differences:
         say(f"note: {line}")
     write_status(folder, "running", command=sys.argv, commit=commit(), changes=differences)

@@ -136,19 +136,19 @@ def decode(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: texts.get(key, {}).get(values[key], values[key]) for key in order}
 
 
-def wanted_of(space: Space, trial: Trial, content_id: str, tasks: Sequence[tuple[str, Protocol]]) -> str:
+def wanted_of(space: Space, trial: Trial, data_id: str, tasks: Sequence[tuple[str, Protocol]]) -> str:
     """12 hex digits over everything that a trial computes: its runs, their evaluations, and how trials are stopped.
 
     Args:
-        content_id: that of the pretraining videos. tasks: (content id of the dataset, protocol).
+        data_id: that of the pretraining videos. tasks: (data id of the dataset, protocol).
     """
-    runs = [run_id(config_of(space, trial, seed), content_id) for seed in space.seeds]
+    runs = [run_id(config_of(space, trial, seed), data_id) for seed in space.seeds]
     evaluations = [(content, protocol.digest) for content, protocol in tasks]
     proxy = space.proxy.model_dump() if space.scheduler == "asha" else None
     how = [space.evaluate.splits, space.evaluate.seeds, space.objective.metric, space.objective.mode, proxy]
     return short_hash([runs, evaluations, how], sort_keys=False)
 
 
-def content_ids(data: dict[str, str]) -> dict[str, str]:
-    """The content id of each named dataset."""
-    return {name: read_manifest(folder).content_id for name, folder in data.items()}
+def data_ids(data: dict[str, str]) -> dict[str, str]:
+    """The data id of each named dataset."""
+    return {name: read_manifest(folder).data_id for name, folder in data.items()}

@@ -187,6 +187,5 @@ def view_size(config: Config) -> tuple[int, int, int]:
 
 def network_dtype(config: Config, device: torch.device) -> torch.dtype:
     """bfloat16 under autocast on GPUs, float32 elsewhere, unless the config says which."""
-    if config.train.precision == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return torch.bfloat16 if config.train.precision == "bfloat16" else torch.float32
+    precision = config.precision if config.precision != "auto" else {"cuda": "bfloat16"}.get(device.type, "float32")
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32

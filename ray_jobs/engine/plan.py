@@ -51,6 +51,13 @@ class Plan:
         return self.worker_gpus > 0
 
 
+def device_of(nodes: Sequence[Node], workers: int, device: str = "auto") -> str:
+    """The device of ``workers``, "cpu" or "cuda": with "auto", GPUs if there is one for each."""
+    if device != "auto":
+        return device
+    return "cuda" if sum(n.gpus for n in nodes) >= workers else "cpu"
+
+
 def plan_pretraining(
     nodes: Sequence[Node], workers: int, device: str = "auto", cpus: float | None = None, decoding: float = 1.0
 ) -> Plan:
@@ -67,7 +74,7 @@ def plan_pretraining(
         ResourceError: the workers do not fit, or too little is left for decoding; the message shows the sums.
     """
     total_cpus, total_gpus = sum(n.cpus for n in nodes), sum(n.gpus for n in nodes)
-    gpu = device == "cuda" or (device == "auto" and total_gpus >= workers)
+    gpu = device_of(nodes, workers, device) == "cuda"
     if not gpu and cpus is None:
         _check_cpus(f"train.workers={workers}", workers, total_cpus, _GROWS)
     worker_cpus = cpus or (1.0 if gpu else _cpu_share(nodes, total_cpus, workers))
@@ -173,8 +180,8 @@ def plan_sweep(
     Raises:
         ResourceError: no trial fits, or nothing is left for decoding; the message shows the sums.
     """
-    total_cpus, total_gpus = sum(n.cpus for n in nodes), sum(n.gpus for n in nodes)
-    if device == "cuda" or (device == "auto" and total_gpus >= workers):
+    total_cpus = sum(n.cpus for n in nodes)
+    if device_of(nodes, workers, device) == "cuda":
         return _plan_gpu_sweep(nodes, workers, cpus or 1.0, trials)
     trials = trials or max(1, int(total_cpus // (CPUS_PER_TRIAL * workers)))
     if cpus is None:

@@ -87,6 +87,25 @@ def hide_lines(pattern: re.Pattern[str]) -> None:
         found.skip_re = pattern
 
 
+# Whether there is a cluster to join
+
+ADDRESS = Name(
+    *("ray._private.services", "canonicalize_bootstrap_address", ""), "every command connects before it looks at runs"
+)
+
+
+def joins_cluster() -> bool:
+    """Whether ``ray.init()`` joins a cluster, and does not start one."""
+    found: Any = ADDRESS.find()
+    if found is None:
+        ADDRESS.report()
+        return True
+    try:
+        return found(None) is not None
+    except ValueError:  # RAY_ADDRESS is invalid, which ``ray.init`` reports
+        return True
+
+
 # Where workers find this code
 
 PATH = Name("ray.job_config", "JobConfig", "_py_driver_sys_path", "workers need a runtime_env and start later")

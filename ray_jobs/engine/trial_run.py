@@ -37,15 +37,16 @@ def pretrain(config: Config, compared: bool, recorder: TrialRecorder, work: Work
         ParamCropError, ray.train.TrainingFailedError: the training failed.
     """
     data, manifest = find_videos(config)
-    place = run_place(config, manifest.content_id, f"trial-{os.getpid()}")
+    place = run_place(config, manifest.data_id, f"trial-{os.getpid()}")
     steps = config.total_steps(steps_per_epoch(manifest.videos, config.train.global_batch, config.labelled_rows))
+    videos = manifest.about | {"content_id": manifest.content_id}
     recorder.run(config.seed, place)
     while not finished(place):
         try:
             with hold(place, recorder.doing) as lease:
                 if finished(place):  # by another process, just before this one got the lease
                     break
-                begin(place, config, manifest.content_id, manifest.about, lambda text: None)
+                begin(place, config, manifest.data_id, videos, lambda text: None)
                 with ending(place, steps):
                     if steps_done(newest_checkpoint(place.folder, place.fetch)[0])[1] < steps:
                         run = Pretraining(config, work.plan, data, manifest, place, lease.path)

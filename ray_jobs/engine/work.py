@@ -23,14 +23,14 @@ class Work:
 
     Attributes:
         space: the sweep's question. folder: the sweep's folder.
-        content_id: content id of the pretraining videos. contents: dataset -> content id, for evaluation.
+        data_id: data id of the pretraining videos. contents: dataset -> data id, for evaluation.
         request: the evaluations of all trials. proxy: the evaluation by which asha compares trials; None without asha.
         plan: the resources of one trial. pool: the evaluators, shared by all trials.
     """
 
     space: Space
     folder: Path
-    content_id: str
+    data_id: str
     contents: Mapping[str, str]
     request: Request
     proxy: Request | None
@@ -44,7 +44,7 @@ class Work:
     def wanted(self, trial: Trial) -> str:
         """The hash that a trial's record must have to count as done."""
         tasks = [(self.contents[name], protocol) for name, protocol in self.request_for(trial).tasks]
-        return wanted_of(self.space, trial, self.content_id, tasks)
+        return wanted_of(self.space, trial, self.data_id, tasks)
 
 
 def report(recorder: TrialRecorder, run: str, state: str) -> None:

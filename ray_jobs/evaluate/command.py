@@ -11,15 +11,26 @@ import uuid
 from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import nullcontext
+from pathlib import Path
 
 from rich.console import Console
 
 from paramcrop.data.synthetic import outlines
 from paramcrop.errors import ParamCropError
+from paramcrop.settings.identity import METHOD_VERSION
 from paramcrop.storage.mirror import mirror_at
+from paramcrop.storage.runs import method_version
 from ray_jobs.evaluate.options import find_data, find_runs, make_request, parse_arguments
 
 MOST_LISTED = 6  # pictures to list; if there are more, list their folders
+
+
+def age_note(run: Path) -> str:
+    """A line for a run of an older version of the method; empty for one of this version."""
+    if (version := method_version(run)) == METHOD_VERSION:
+        return ""
+    text = f"note: {run.name} was trained with version {version} of the method, and this is version {METHOD_VERSION}"
+    return f"{text}: equal settings do not mean equal runs"
 
 
 def main(argv: Sequence[str]) -> None:
@@ -41,7 +52,7 @@ def run(arguments: Namespace) -> None:
     data = find_data(arguments, config)
     request = make_request(arguments, data, config)
     jobs = make_jobs(request, runs, arguments.epoch)
-    remarks = [*size_warnings(request), *weight_notes(jobs)]
+    remarks = [*size_warnings(request), *weight_notes(jobs), *filter(None, map(age_note, runs))]
     if arguments.fresh and not arguments.dry_run:
         name = uuid.uuid4().hex
         jobs = [job.afresh(name) for job in jobs]

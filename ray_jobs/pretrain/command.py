@@ -17,7 +17,8 @@ from paramcrop.data.order import steps_per_epoch
 from paramcrop.settings.config import Config
 from paramcrop.settings.identity import run_id
 from paramcrop.storage.mirror import Mirror
-from paramcrop.storage.runs import begin, ending, hold, is_finished, read_status, run_place, set_aside
+from paramcrop.storage.runs import begin, ending, hold, is_finished, older_run, read_status, run_place, set_aside
+from ray_jobs.device import find_device
 from ray_jobs.engine.plan import Node, Plan, plan_pretraining
 from ray_jobs.options import check_cluster_option, config_parser, parse_config, probe_data, uncollected
 from ray_jobs.pretrain.progress import run_progress
@@ -36,14 +37,15 @@ def main(argv: Sequence[str]) -> None:
     config = parse_config(arguments)
     if arguments.dry_run:
         with uncollected():
-            dry_run(config, console)
+            dry_run(config.on(find_device(config, arguments.cluster)), console)
             if arguments.cluster:
                 plan_cluster(arguments.cluster, config, console)
         return
     start = time.monotonic()
     data, manifest = find_videos(config, lambda text: console.print(text, highlight=False))
+    config = config.on(find_device(config))
     steps = config.total_steps(steps_per_epoch(manifest.videos, config.train.global_batch, config.labelled_rows))
-    place = run_place(config, manifest.content_id)
+    place = run_place(config, manifest.data_id)
     folder = place.folder
     if arguments.fresh and (aside := place.set_aside() if place.uri else set_aside(folder)):
         console.print(f"--fresh: the old run is now {aside}", highlight=False)
@@ -51,6 +53,9 @@ def main(argv: Sequence[str]) -> None:
     if is_finished(folder):
         console.print(f"already finished: {place} ({steps} steps); --fresh starts it afresh", highlight=False)
         return
+    if read_status(folder)["state"] == "new" and (older := older_run(config, manifest.content_id)):
+        text = f"note: {older} has the same settings, but is of an older version of the method; it stays as it is"
+        console.print(f"{text}, `paramcrop evaluate --run` reads it, and this run starts afresh", highlight=False)
     console.print(describe(config, manifest.videos, steps, manifest.classes), highlight=False)
     for line in all_warnings(config, manifest):
         console.print(line, highlight=False)
@@ -63,7 +68,8 @@ def main(argv: Sequence[str]) -> None:
         console.print(f"{text}; data.split selects one", highlight=False)
     console.print(f"run: {place}", highlight=False)
     with hold(place, lambda text: console.print(text, highlight=False)) as lease:
-        begin(place, config, manifest.content_id, manifest.about, lambda text: console.print(text, highlight=False))
+        videos = manifest.about | {"content_id": manifest.content_id}
+        begin(place, config, manifest.data_id, videos, lambda text: console.print(text, highlight=False))
         from paramcrop.report.run_page import refresh_page
 
         try:
@@ -93,7 +99,7 @@ def dry_run(config: Config, console: Console) -> None:
     if config.data.shards is not None:
         manifest = find_videos(config)[1]
         videos, classes, warnings = manifest.videos, manifest.classes, size_warnings(config, manifest)
-        console.print(f"run id {run_id(config, manifest.content_id)}", highlight=False)
+        console.print(f"run id {run_id(config, manifest.data_id)}", highlight=False)
     elif config.train.global_batch <= MADE_UP_VIDEOS:
         videos, classes = MADE_UP_VIDEOS, CLASSES
         console.print(f"data: a synthetic set of {videos} videos", highlight=False)

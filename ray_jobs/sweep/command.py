@@ -10,6 +10,7 @@ import time
 from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 
 from rich.console import Console
 
@@ -17,6 +18,7 @@ from paramcrop.data.synthetic import outlines
 from paramcrop.storage.lease import Lease
 from paramcrop.storage.runs import home
 from paramcrop.sweeps.record import read_record, write_record
+from ray_jobs.device import find_device
 from ray_jobs.options import parse_sets, uncollected
 from ray_jobs.sweep.options import PAPER, find_sweeps, parse_arguments
 from ray_jobs.sweep.plan import Sweep, open_sweep, raise_failures
@@ -31,7 +33,8 @@ def main(argv: Sequence[str]) -> None:
 
 
 def run_all(arguments: Namespace, data: dict[str, str], console: Console, start: float) -> None:
-    sweeps = [open_sweep(home() / "sweeps" / name, space, data) for name, space in find_sweeps(arguments, data)]
+    device = partial(find_device, cluster=arguments.cluster)
+    sweeps = [open_sweep(home() / "sweeps" / name, space, data, device) for name, space in find_sweeps(arguments, data)]
     if arguments.dry_run:
         with uncollected():
             console.print(dry_run(sweeps, arguments), highlight=False, markup=False)
@@ -92,7 +95,7 @@ def run(sweep: Sweep, todo: int, concurrent: int | None, timeout: float, quiet: 
         lines = [sweep.space.question, f"sweep: {sweep.folder}", f"resources: {plan.arithmetic}", *sweep.warnings]
         console.print("\n".join(lines), highlight=False, markup=False)
         pool = make_pool(plan.evaluation, timeout, todo)
-        shared = sweep.space, sweep.folder, sweep.content_id, sweep.contents, sweep.request, sweep.proxy
+        shared = sweep.space, sweep.folder, sweep.data_id, sweep.contents, sweep.request, sweep.proxy
         work = Work(*shared, plan.pretraining, pool)
         hours = sweep.space.budget.hours
         deadline = None if hours is None else time.monotonic() + 3600 * hours

@@ -88,8 +88,8 @@ def _runs(sweep: Sweep, trial: Trial) -> list[tuple[Mirror, Config]]:
 
 
 def _place(config: Config, sweep: Sweep) -> Mirror:
-    content_id = sweep.content_id if config.data == sweep.config.data else find_videos(config)[1].content_id
-    return find_run(config, content_id, listed=_listed)
+    data_id = sweep.data_id if config.data == sweep.config.data else find_videos(config)[1].data_id
+    return find_run(config, data_id, listed=_listed)
 
 
 _listed = cache(folders_in)

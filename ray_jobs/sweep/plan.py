@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,8 @@ from paramcrop.storage.runs import home
 from paramcrop.sweeps.objective import objective_parts
 from paramcrop.sweeps.record import is_done, read_record
 from paramcrop.sweeps.space import Space
-from paramcrop.sweeps.trials import VARIANT, Trial, config_of, content_ids, grid, make_trial, wanted_of
+from paramcrop.sweeps.trials import VARIANT, Trial, config_of, data_ids, grid, make_trial, wanted_of
+from ray_jobs.device import find_device
 from ray_jobs.evaluate.options import MADE_UP, MADE_UP_TEST, SYNTHETIC
 from ray_jobs.videos import all_warnings, check_batch, find_videos
 
@@ -40,7 +41,7 @@ class Sweep:
         folder: the sweep's folder. space: its question.
         config: the preset with the settings of all trials.
         videos: manifest of the pretraining videos.
-        data: evaluation dataset -> its folder. contents: dataset -> content id.
+        data: evaluation dataset -> its folder. contents: dataset -> data id.
         request: the evaluations of all trials. proxy: the evaluation by which asha compares trials; None without asha.
     """
 
@@ -54,8 +55,8 @@ class Sweep:
     proxy: Request | None
 
     @property
-    def content_id(self) -> str:
-        return self.videos.content_id
+    def data_id(self) -> str:
+        return self.videos.data_id
 
     @property
     def trials(self) -> list[Trial]:
@@ -75,7 +76,7 @@ class Sweep:
     def wanted(self, trial: Trial) -> str:
         request = only(self.request, trial.tasks or self.space.evaluate.tasks)
         tasks = [(self.contents[name], protocol) for name, protocol in request.tasks]
-        return wanted_of(self.space, trial, self.content_id, tasks)
+        return wanted_of(self.space, trial, self.data_id, tasks)
 
     def check(self) -> None:
         """Check every evaluation before anything is pretrained.
@@ -91,7 +92,7 @@ class Sweep:
                 checked.add(key)
                 check_request(only(self.request, tasks), config, find_videos(config)[1].content_id)
         if self.proxy:
-            check_request(self.proxy, self.config, self.content_id)
+            check_request(self.proxy, self.config, self.videos.content_id)
 
     @property
     def warnings(self) -> list[str]:
@@ -149,8 +150,13 @@ def write_space(folder: Path, space: Space) -> None:
         part.write_text(yaml.safe_dump(space.model_dump(mode="json", exclude_none=True), sort_keys=False))
 
 
-def open_sweep(folder: Path, space: Space, data: dict[str, str]) -> Sweep:
+def open_sweep(
+    folder: Path, space: Space, data: dict[str, str], device: Callable[[Config], str] = find_device
+) -> Sweep:
     """Check a sweep's settings and open its datasets.
+
+    Args:
+        device: the device that runs with these settings train on; the space's ``train.device`` becomes that.
 
     Raises:
         ConfigError, DataError: a setting of some trial, a task or a dataset is invalid.
@@ -158,6 +164,8 @@ def open_sweep(folder: Path, space: Space, data: dict[str, str]) -> Sweep:
     objective_parts(space)
     cells = grid(space) or corners(space)
     check_classes([config_of(space, make_trial(space, values), space.seeds[0]) for values in cells])  # mistakes first
+    config = config_of(space, Trial({}, space.preset, {}, {}), space.seeds[0])
+    space = space.model_copy(update={"set": space.set | {"train.device": device(config)}})
     config = config_of(space, Trial({}, space.preset, {}, {}), space.seeds[0])
     stand_in = space.layout.stand_ins.get(space.pretrained_on) if space.layout else None
     if not stand_in:
@@ -172,7 +180,7 @@ def open_sweep(folder: Path, space: Space, data: dict[str, str]) -> Sweep:
     request = _request(space, config, data, space.tasks)
     proxy = _request(space, config, data, [space.proxy.task], checked=False) if space.scheduler == "asha" else None
     _, videos = find_videos(config)
-    return Sweep(folder, space, config, videos, data, content_ids(data), request, proxy)
+    return Sweep(folder, space, config, videos, data, data_ids(data), request, proxy)
 
 
 def check_classes(configs: Sequence[Config]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from paramcrop.data.manifest import Manifest, enlarged_from, enlargement, read_manifest
-from paramcrop.data.synthetic import make_dataset
+from paramcrop.data.shards import write_shards
+from paramcrop.data.synthetic import CLASSES, make_dataset, videos
 
 
 @pytest.mark.parametrize(
@@ -48,3 +50,16 @@ def test_the_warning_names_what_avoids_it() -> None:
         "have a short side of 128; prepare them with --short-side 256 or more, or set size=112"
     )
     assert "\n" not in line
+
+
+def test_the_order_of_the_videos_is_in_the_data_id_but_not_in_the_content_id(tmp_path: Path) -> None:
+    """It orders an epoch: other videos meet in a batch."""
+    made = list(videos(8, 8, 32, 32, seed=0))
+    sets = {"a": made, "b": made, "reversed": made[::-1]}
+    found = {name: write_shards(rows, str(tmp_path / name), CLASSES, row_group_rows=4) for name, rows in sets.items()}
+    found["groups"] = write_shards(made, str(tmp_path / "groups"), CLASSES, row_group_rows=2)
+    assert len({manifest.content_id for manifest in found.values()}) == 1
+    assert found["a"].data_id == found["b"].data_id == read_manifest(str(tmp_path / "a")).data_id
+    assert len({manifest.data_id for manifest in found.values()}) == 3
+    older = [replace(shard, order="") for shard in found["a"].shards]  # a folder of an earlier version
+    assert replace(found["a"], shards=tuple(older)).data_id not in {manifest.data_id for manifest in found.values()}

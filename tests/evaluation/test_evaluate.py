@@ -19,7 +19,8 @@ from paramcrop.evaluation.job import Job
 from paramcrop.evaluation.videos import open_split
 from paramcrop.report.pictures import draw_results
 from paramcrop.storage.results import write_result
-from tests.labelled import BROKEN, TEST, TRAIN, make_job
+from tests.labelled import BROKEN, RUN, TEST, TRAIN, make_job
+from tests.memory import tiny_config
 
 CPU = torch.device("cpu")
 FORWARD = Forward(Normalise(0.45, 0.225), CPU, torch.float32)
@@ -126,6 +127,22 @@ def test_a_videos_features_do_not_depend_on_its_neighbours(tiny_run: Path, label
 def test_few_shot_uses_and_records_the_labelled_share(tiny_run: Path, labelled: str) -> None:
     result = run(make_job(tiny_run, labelled, "paper-fewshot-30", "epochs=1", "batch=8"))
     assert result["facts"]["labelled videos"] == 8 * math.ceil(0.3 * TRAIN / 8) == 16  # of each of 8 classes
+
+
+def test_an_evaluations_id_has_what_its_result_depends_on(tiny_run: Path, labelled: str) -> None:
+    job = make_job(tiny_run, labelled, "knn")
+
+    def with_settings(*overrides: str, of: Job = job) -> Job:
+        return replace(of, config=tiny_config(*RUN, *overrides).model_dump(mode="json"))
+
+    low = with_settings("train.precision=bfloat16")
+    assert len({j.eval_id for j in (job, low, replace(job, data_id="another order"))}) == 3
+    assert len({j.features for j in (job, low, replace(job, data_id="another order"))}) == 3
+    assert with_settings("train.device=cpu").eval_id == with_settings("train.precision=float32").eval_id
+    untrained = replace(job, subject="random-init")
+    s3d = [with_settings("backbone.name=s3d", f"backbone.depth={depth}", of=untrained) for depth in (10, 18)]
+    r2d3d = [with_settings(f"backbone.depth={depth}", of=untrained) for depth in (10, 18)]
+    assert s3d[0].eval_id == s3d[1].eval_id and r2d3d[0].eval_id != r2d3d[1].eval_id
 
 
 def test_foreign_weights_are_evaluated_in_the_runs_architecture(tiny_run: Path, labelled: str, tmp_path: Path) -> None:

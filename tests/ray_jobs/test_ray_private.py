@@ -96,6 +96,15 @@ def test_without_the_filter_of_log_lines_they_are_shown(
     assert len(notes(capsys)) == 1
 
 
+def test_without_the_clusters_address_every_command_connects(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    assert not ray_private.joins_cluster()
+    drop(monkeypatch, ray_private.ADDRESS)
+    assert ray_private.joins_cluster() and ray_private.joins_cluster() and len(notes(capsys)) == 1
+
+
 def test_without_a_search_path_workers_get_a_runtime_env(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -140,7 +140,10 @@ def test_the_classifiers_of_a_demo_are_pretrained_on_what_stands_in_for_their_da
     assert paper is not None
     sweep = open_sweep(tmp_path / "a", with_stand_in(space_at(paper_space(paper, "table6")), "synthetic"), {})
     sweep.check()
-    assert sweep.content_id == sweep.contents["synthetic"] and sweep.config.data.split == "train"
+    assert (
+        sweep.videos.content_id == read_manifest(sweep.data["synthetic"]).content_id
+        and sweep.config.data.split == "train"
+    )
 
 
 def test_clips_that_enlarge_the_videos_are_warned_of(tmp_path: Path, shards: str) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from paramcrop.settings.config import Config
-from paramcrop.settings.identity import identity, run_id, where_fields
+from paramcrop.settings.identity import identity, older_id, run_id, where_fields
 from paramcrop.settings.presets import load_config
 
 
@@ -17,20 +17,45 @@ def test_defaults_are_the_papers_settings() -> None:
     assert c.chance_loss() == pytest.approx(7.624, abs=1e-3)
 
 
+def on(device: str, *overrides: str) -> Config:
+    return load_config(None, None, [f"train.device={device}", *overrides])
+
+
 def test_run_ids_are_these() -> None:
     """Golden: a change here means that finished runs are no longer recognised; then raise METHOD_VERSION."""
-    assert run_id(Config(), "data") == "a226e0aca710"
-    assert run_id(load_config("demo"), "data") == "3d3317b2aa61"
+    assert run_id(on("cuda"), "data") == "1ce846b8aa34"
+    assert run_id(load_config("demo").on("cpu"), "data") == "1ce846b8aa34"
+
+
+def test_runs_of_version_1_are_found_by_the_ids_they_had() -> None:
+    assert older_id(Config(), "data") == "a226e0aca710"
+    assert older_id(load_config("demo").on("cpu"), "data") == "3d3317b2aa61"
 
 
 def test_identity_ignores_where_and_how_fast_a_run_computes() -> None:
-    moved = load_config(
-        None, None, ["train.workers=4", "run.storage=/elsewhere", "data.shards=s3://b/x", "run.log_every=1"]
-    )
-    assert run_id(moved, "data") == run_id(Config(), "data")
-    for change in ("seed=1", "cropper.lower=0.1", "backbone.norm=group", "train.precision=float32"):
-        assert run_id(load_config(None, None, [change]), "data") != run_id(Config(), "data"), change
-    assert run_id(Config(), "other data") != run_id(Config(), "data")
+    moved = on("cpu", "train.threads=4", "run.storage=/elsewhere", "data.shards=s3://b/x", "run.log_every=1")
+    assert run_id(moved, "data") == run_id(on("cpu"), "data")
+    for change in ("seed=1", "cropper.lower=0.1", "backbone.norm=group", "train.precision=bfloat16"):
+        assert run_id(on("cpu", change), "data") != run_id(on("cpu"), "data"), change
+    assert run_id(on("cpu"), "other data") != run_id(on("cpu"), "data")
+
+
+def test_the_precision_that_a_device_gives_is_part_of_the_identity() -> None:
+    assert run_id(on("cpu"), "data") != run_id(on("cuda"), "data")
+    for device, precision in (("cpu", "float32"), ("cuda", "bfloat16")):
+        assert on(device).precision == precision
+        assert run_id(on(device, f"train.precision={precision}"), "data") == run_id(on(device), "data")
+    assert run_id(on("cuda", "train.precision=float32"), "data") == run_id(on("cpu"), "data")
+
+
+def test_workers_are_part_of_the_identity_where_batch_norm_is_local() -> None:
+    """1 and 2 CPU workers had losses of 3.3295 and 3.3683 at step 1 under one id."""
+    assert run_id(on("cpu", "train.workers=2"), "data") != run_id(on("cpu"), "data")
+    assert run_id(on("cuda", "train.workers=2"), "data") == run_id(on("cuda"), "data")
+    without = ("backbone.norm=group", "projector.batch_norm=false")
+    assert run_id(on("cpu", "train.workers=2", *without), "data") == run_id(on("cpu", *without), "data")
+    local = on("cpu", "train.workers=2", *without[:1], "projector.batch_norm=true")
+    assert local.norm_workers == 2
 
 
 def test_identity_holds_only_what_differs_from_the_defaults() -> None:

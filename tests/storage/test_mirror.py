@@ -115,7 +115,7 @@ def test_a_run_keeps_its_folder_in_a_bucket_when_its_name_changes(uri: str) -> N
     place = run_place(config, "data")
     write(place, "status.json", "{}")
     place.send("status.json")
-    again = load_config("demo", None, [f"run.storage={storage}/", "run.name=other", "train.workers=2"])
+    again = load_config("demo", None, [f"run.storage={storage}/", "run.name=other", "train.threads=2"])
     assert run_place(again, "data", "other").uri == place.uri
     assert folders_in(storage) == [place.uri.rpartition("/")[2]]
     assert run_place(config, "other data").uri != place.uri

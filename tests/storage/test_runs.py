@@ -27,7 +27,7 @@ def test_a_run_keeps_its_folder_when_its_name_changes(tmp_path: Path) -> None:
     config = load_config("demo", None, [f"run.storage={tmp_path}"])
     folder = run_folder(config, "data")
     assert folder.name == f"demo-{run_id(config, 'data')}"
-    again = load_config("demo", None, [f"run.storage={tmp_path}", "run.name=other", "train.workers=2"])
+    again = load_config("demo", None, [f"run.storage={tmp_path}", "run.name=other", "train.threads=2"])
     assert run_folder(again, "data") == folder
     other = load_config("demo", None, [f"run.storage={tmp_path}", "seed=1"])
     assert run_folder(other, "data") != folder
