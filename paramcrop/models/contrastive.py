@@ -17,10 +17,15 @@ from paramcrop.models.mlp import mlp
 
 
 def projector(
-    features: int, hidden: int = 1024, size: int = 128, layers: int = 2, batch_norm: bool = False
+    features: int,
+    hidden: int = 1024,
+    size: int = 128,
+    layers: int = 2,
+    batch_norm: bool = False,
+    final_batch_norm: bool = False,
 ) -> nn.Sequential:
     """MLP head: (B, features) -> (B, size), ``layers`` linear layers; see ``mlp``."""
-    return mlp([features, *[hidden] * (layers - 1), size], batch_norm)
+    return mlp([features, *[hidden] * (layers - 1), size], batch_norm, final_batch_norm)
 
 
 class SimCLR(nn.Module):

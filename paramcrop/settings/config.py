@@ -134,8 +134,8 @@ class Config(BaseModel):
         """A batch norm that would see one sample a worker; empty: none. SimCLR's network sees both views at once."""
         if self.policy == "paramcrop" and self.cropper.batch_norm and self.cropper.layers > 1:
             return "cropper.batch_norm=true"
-        if self.method == "moco" and self.projector.batch_norm and self.projector.layers > 1:
-            return "projector.batch_norm=true"
+        if self.method == "moco" and self._projector_norms():
+            return "projector.batch_norm=true" if self.projector.batch_norm else "projector.final_batch_norm=true"
         return "backbone.norm=batch" if self.method != "simclr" and self.backbone.norm == "batch" else ""
 
     def on(self, device: str) -> Config:
@@ -156,13 +156,17 @@ class Config(BaseModel):
 
     def _has_batch_norm(self) -> bool:
         """Whether some layer is a batch norm; a backbone or policy of the user's own may have one."""
-        projector, cropper = self.projector, self.cropper
+        cropper = self.cropper
         return (
             (is_custom(self.backbone.name) or self.backbone.norm == "batch")
-            or (self.method != "mean_teacher" and projector.batch_norm and projector.layers > 1)
+            or (self.method != "mean_teacher" and self._projector_norms())
             or (self.policy == "paramcrop" and cropper.batch_norm and cropper.layers > 1)
             or is_custom(self.policy)
         )
+
+    def _projector_norms(self) -> bool:
+        p = self.projector
+        return p.final_batch_norm or (p.batch_norm and p.layers > 1)
 
     @property
     def batch_per_worker(self) -> int:
@@ -176,8 +180,9 @@ class Config(BaseModel):
     @property
     def effective_lr(self) -> float:
         """The network's peak learning rate: ``optim.lr``, scaled as asked."""
-        scale = 2 * self.train.global_batch / 256 if self.optim.lr_scale == "views/256" else 1.0
-        return self.optim.lr * scale
+        views = 2 * self.train.global_batch
+        scales = {"sqrt": math.sqrt(views / 32), "views/256": views / 256, "none": 1.0}
+        return self.optim.lr * scales[self.optim.lr_scale]
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Steps of the whole run."""

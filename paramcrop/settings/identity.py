@@ -13,8 +13,16 @@ from paramcrop.settings.unread import is_read
 MAPPINGS = ("backbone.kwargs", "policy_kwargs")  # settings whose value is a mapping: one value, not a section
 METHOD_VERSION = 2  # raise this when equal settings no longer mean the same computation
 # Settings whose default is another since version 1; for a setting that version 1 did not have, what it did then.
-DEFAULTS_1: dict[str, Any] = {"policies.simple": 0.1, "policies.manual": [0.1, 0.6]}
-NEW_SINCE_1: frozenset[str] = frozenset()  # of these, those that version 1 did not have
+DEFAULTS_1: dict[str, Any] = {
+    "policies.simple": 0.1,
+    "policies.manual": [0.1, 0.6],
+    "projector.batch_norm": False,
+    "projector.final_batch_norm": False,
+    "optim.lr_scale": "views/256",
+    "cropper.clip_norm": None,
+}
+# Of these, what version 1 did not have.
+NEW_SINCE_1 = frozenset({"projector.final_batch_norm", "cropper.clip_norm"})
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -126,6 +126,9 @@ class Cropper(BaseModel):
     lr: float = option(0.004, "learning rate of the croppers, not scaled by the batch (not in the paper)", ge=0)
     momentum: float = option(0.9, "of the croppers (not in the paper)", ge=0, lt=1)
     weight_decay: float = option(0.0, "of the croppers (not in the paper)", ge=0)
+    clip_norm: float | None = option(
+        1.0, "clip the norm of both croppers' gradient at this; none: no clipping (not in the paper)", gt=0
+    )
     schedule: Literal["cosine", "constant"] = option("cosine", "of the croppers' learning rate (not in the paper)")
 
     @model_validator(mode="after")
@@ -179,7 +182,10 @@ class Projector(BaseModel):
     layers: int = option(2, "linear layers (from Table 7's parameter count)", ge=1, le=8)
     hidden: int = option(1024, "width", ge=1)
     size: int = option(128, "embedding size", ge=2)
-    batch_norm: bool = option(False, "batch normalisation in it (not in the paper)")
+    batch_norm: bool = option(True, "batch normalisation between its layers (not in the paper)")
+    final_batch_norm: bool = option(
+        True, "batch normalisation without weights after it: without, embeddings collapse (not in the paper)"
+    )
 
 
 class SimCLR(BaseModel):
@@ -235,8 +241,8 @@ class Optim(BaseModel):
 
     name: Literal["lars", "sgd"] = option("lars", "LARS leaves biases and norms unscaled")
     lr: float = option(0.3, "learning rate, before scaling", ge=0)
-    lr_scale: Literal["views/256", "none"] = option(
-        "views/256", "times views in the global batch / 256 (not in the paper)"
+    lr_scale: Literal["sqrt", "views/256", "none"] = option(
+        "sqrt", "times sqrt(views in the global batch / 32), or views / 256; equal at 2048 views (not in the paper)"
     )
     momentum: float = option(0.9, "(not in the paper)", ge=0, lt=1)
     weight_decay: float = option(1e-6, "of tensors with two dimensions or more", ge=0)

@@ -52,7 +52,11 @@ READ_BY: Mapping[str, Reads] = {
     **dict.fromkeys(("cropper.hidden", "cropper.batch_norm"), lambda c: _croppers(c) and c.cropper.layers > 1),
     **dict.fromkeys(("cropper.lower", "cropper.upper"), lambda c: _croppers(c) and c.cropper.early_stopping),
     **dict.fromkeys(
-        ("cropper.optimizer", "cropper.lr", "cropper.momentum", "cropper.weight_decay", "cropper.schedule"), _learns
+        (
+            *("cropper.optimizer", "cropper.lr", "cropper.momentum"),
+            *("cropper.weight_decay", "cropper.clip_norm", "cropper.schedule"),
+        ),
+        _learns,
     ),
     **dict.fromkeys(("backbone.depth", "backbone.final_relu"), lambda c: c.backbone.name == "r2d3d"),
     **dict.fromkeys(("backbone.width", "backbone.norm"), lambda c: not is_custom(c.backbone.name)),

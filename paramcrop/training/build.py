@@ -129,7 +129,7 @@ def build_method(
     p, m, backbone = config.projector, config.moco, build_backbone(config)
     if config.method == "mean_teacher":
         return build_mean_teacher(config, backbone, classes, dtype, epochs or config.train.epochs)
-    head = projector(features_of(backbone), p.hidden, p.size, p.layers, p.batch_norm)
+    head = projector(features_of(backbone), p.hidden, p.size, p.layers, p.batch_norm, p.final_batch_norm)
     if config.method == "simclr":
         return SimCLR(backbone, head, temperature=config.simclr.temperature, dtype=dtype)
     return MoCo(
@@ -164,8 +164,9 @@ def build_mean_teacher(
 
 def build_optimizer(config: Config, policy: Policy, method: Method) -> Optimizer:
     o, c = config.optim, config.cropper
-    groups = network_groups([method], config.effective_lr, o.momentum, o.weight_decay)
-    groups += cropper_group(policy, c.lr, c.momentum, c.weight_decay, c.schedule, c.optimizer == "lars")
+    groups = network_groups([method], config.effective_lr, o.momentum, o.weight_decay, o.clip_norm)
+    adapt = c.optimizer == "lars"
+    groups += cropper_group(policy, c.lr, c.momentum, c.weight_decay, c.schedule, adapt, c.clip_norm)
     return make_optimizer(groups, o.name, o.trust)
 
 

@@ -22,13 +22,25 @@ class HasParameters(typing.Protocol):
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...
 
 
-def network_groups(modules: Iterable[HasParameters], lr: float, momentum: float, weight_decay: float) -> list[Group]:
+def network_groups(
+    modules: Iterable[HasParameters], lr: float, momentum: float, weight_decay: float, clip_norm: float | None = None
+) -> list[Group]:
     """Two groups: tensors of two or more dimensions, and the rest (biases, norms), without LARS scaling or decay.
+
+    Args:
+        clip_norm: largest norm of the gradient of both together; None: any. A ``Stepper`` clips it.
 
     The step of LARS is proportional to |w|, so a scaled tensor that starts at zero, such as a bias, would never move.
     """
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-    shared = {"peak_lr": lr, "lr": lr, "momentum": momentum, "schedule": "cosine", "network": True}
+    shared = {
+        "peak_lr": lr,
+        "lr": lr,
+        "momentum": momentum,
+        "schedule": "cosine",
+        "network": True,
+        "clip_norm": clip_norm,
+    }
     return [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay, "adapt": True, **shared},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "adapt": False, **shared},
@@ -36,12 +48,19 @@ def network_groups(modules: Iterable[HasParameters], lr: float, momentum: float,
 
 
 def cropper_group(
-    module: HasParameters, lr: float, momentum: float, weight_decay: float, schedule: str, adapt: bool
+    module: HasParameters,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    schedule: str,
+    adapt: bool,
+    clip_norm: float | None = None,
 ) -> list[Group]:
     """The group of the croppers; empty for a policy without parameters."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     group = {"params": parameters, "peak_lr": lr, "lr": lr, "momentum": momentum, "weight_decay": weight_decay}
-    return [group | {"schedule": schedule, "adapt": adapt, "network": False}] if parameters else []
+    group |= {"schedule": schedule, "adapt": adapt, "network": False, "clip_norm": clip_norm}
+    return [group] if parameters else []
 
 
 def make_optimizer(groups: list[Group], name: str, trust: float = 0.001) -> Optimizer:

@@ -33,7 +33,7 @@ Report = Callable[[dict[str, float]], None]
 
 
 def train_step(
-    model: nn.Module, batch: Batch, optimizer: Optimizer, progress: float, clip_norm: float | None = None
+    model: nn.Module, batch: Batch, optimizer: Optimizer, progress: float
 ) -> tuple[float, dict[str, Tensor]]:
     """One update by a ``Stepper``, whose loss is waited for.
 
@@ -43,7 +43,7 @@ def train_step(
     Raises:
         NonFiniteLossError: the loss of a rank is not finite; raised on every rank, and nothing is updated.
     """
-    stepper = Stepper(model, optimizer, clip_norm)
+    stepper = Stepper(model, optimizer)
     loss, scalars = stepper.take(batch, progress, 0)
     stepper.check()
     return loss.item(), scalars
@@ -91,7 +91,7 @@ def pretrain(
     meter = Meter(2 * config.train.global_batch)
     epoch, step, rng_state = load_state(resume, model, optimizer, meter) if resume else (0, 0, None)
     recorded = device.type == "cuda" and dist.world_size() == 1 and model.recordable
-    stepper = Stepper(distribute(model, device), optimizer, config.optim.clip_norm, recorded)
+    stepper = Stepper(distribute(model, device), optimizer, recorded)
     telemetry, plateau = Telemetry(model.method, optimizer), build_plateau(config, len(classes))
     watch = Watch(telemetry, plateau, probe, config.probe.every, step)
     state = TrainingState(config, steps_per_epoch, recorder, model, stepper, optimizer, meter, watch, epoch, step)

@@ -32,14 +32,12 @@ class Stepper:
 
     Args:
         model: (batch, progress) -> loss of this rank and scalars to log; in DDP if there are several ranks.
-        clip_norm: largest norm of the network's gradient; None: any.
+        optimizer: its groups have ``network`` and ``clip_norm``, see ``network_groups``.
         recorded: on a GPU, replay the forward and backward pass as a CUDA graph; ``Recorded`` says what this requires.
     """
 
-    def __init__(
-        self, model: nn.Module, optimizer: Optimizer, clip_norm: float | None = None, recorded: bool = False
-    ) -> None:
-        self.model, self.optimizer, self.clip_norm = model, optimizer, clip_norm
+    def __init__(self, model: nn.Module, optimizer: Optimizer, recorded: bool = False) -> None:
+        self.model, self.optimizer = model, optimizer
         self.graph = Recorded(self._differentiate) if recorded else None
         self.late: Late | None = None
 
@@ -89,10 +87,18 @@ class Stepper:
         return loss.detach(), scalars
 
     def _update(self, scalars: dict[str, Tensor]) -> None:
-        if self.clip_norm is not None:
-            network = [p for g in self.optimizer.param_groups if g["network"] for p in g["params"]]
-            scalars["grad_norm"] = nn.utils.clip_grad_norm_(network, self.clip_norm)
+        scalars |= clip_gradients(self.optimizer)
         self.optimizer.step()
+
+
+def clip_gradients(optimizer: Optimizer) -> dict[str, Tensor]:
+    """Clip the gradients of the network and of the croppers where they have a ``clip_norm`` -> their norms before."""
+    norms = dict[str, Tensor]()
+    for network, name in ((True, "grad_norm"), (False, "grad_norm_cropper")):
+        groups = [group for group in optimizer.param_groups if group["network"] == network]
+        if groups and (most := groups[0].get("clip_norm")) is not None:
+            norms[name] = nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], most)
+    return norms
 
 
 def check_finite(losses: Tensor, step: int) -> None:

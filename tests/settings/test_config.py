@@ -7,6 +7,9 @@ from paramcrop.settings.identity import identity, older_id, run_id, where_fields
 from paramcrop.settings.presets import load_config
 
 
+SCALES = ("sqrt", "views/256", "none")
+
+
 def test_defaults_are_the_papers_settings() -> None:
     c = Config()
     assert (c.data.clip_frames, c.data.clip_size, c.cropper.frames, c.cropper.size) == (64, 128, 16, 112)
@@ -14,6 +17,8 @@ def test_defaults_are_the_papers_settings() -> None:
     assert (c.cropper.spatial_scale, c.cropper.temporal_scale, c.cropper.rotation) == ((0.5, 1), (0.5, 1), 0)
     assert (c.cropper.lower, c.cropper.upper, c.cropper.layers) == (0.2, 0.8, 2)
     assert c.effective_lr == pytest.approx(2.4)
+    small = {scale: load_config(None, None, ["train.global_batch=64", f"optim.lr_scale={scale}"]) for scale in SCALES}
+    assert [round(small[scale].effective_lr, 6) for scale in SCALES] == [0.6, 0.15, 0.3]
     assert c.chance_loss() == pytest.approx(7.624, abs=1e-3)
 
 
