@@ -77,7 +77,9 @@ def test_every_room_is_small_enough_to_look_round_in() -> None:
 
 
 def test_config_stops_at_the_builders() -> None:
-    allowed = {"__init__", "storage/runs"} | {f"settings/{n}" for n in ("config", "sections", "identity", "presets")}
+    allowed = {"__init__", "storage/runs"} | {
+        f"settings/{n}" for n in ("config", "sections", "identity", "unread", "presets")
+    }
     allowed |= {f"training/{name}" for name in ("build", "two_views", "pretrain", "model_size")}
     allowed |= {f"evaluation/{name}" for name in ("checks", "job", "tasks", "weights")}  # which run it is of
     allowed |= {"sweeps/trials"}  # a trial is a config

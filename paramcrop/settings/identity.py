@@ -54,6 +54,9 @@ def identity(config: Config, data: str) -> dict[str, Any]:
         data: ``Manifest.data_id``.
     """
     default, where = flatten(Config().model_dump(mode="json")), where_fields() | {"train.precision"}
+    if not config.cropper.early_stopping:  # is the same as bounds that cut nothing
+        bounds = {"early_stopping": True, "lower": 0.0, "upper": 1.0}
+        config = config.model_copy(update={"cropper": config.cropper.model_copy(update=bounds)})
     chosen = flatten(config.model_dump(mode="json"))
     changed = {k: v for k, v in chosen.items() if k not in where and v != default[k] and is_read(config, k)}
     facts = {"method_version": METHOD_VERSION, "data": data, "settings": changed, "precision": config.precision}
@@ -72,8 +75,8 @@ def older_id(config: Config, content_id: str) -> str | None:
     """
     default = flatten(Config().model_dump(mode="json"))
     chosen = flatten(config.model_dump(mode="json"))
-    # Where a default has changed, a run that never reads the setting had the old one.
-    chosen |= {k: v for k, v in DEFAULTS_1.items() if chosen[k] == default[k] and not is_read(config, k)}
+    # The same command had the defaults of its time.
+    chosen |= {k: v for k, v in DEFAULTS_1.items() if chosen[k] == default[k]}
     default |= DEFAULTS_1
     changed = {k: v for k, v in chosen.items() if k not in where_fields() and v != default[k]}
     if any(key in NEW_SINCE_1 for key in changed):

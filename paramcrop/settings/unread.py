@@ -20,7 +20,7 @@ def _learns(config: Config) -> bool:
 
 def _draws(config: Config) -> bool:
     """Whether a built-in policy chooses crops within the scale ranges."""
-    return config.policy != "none" and not is_custom(config.policy)
+    return config.policy not in ("none", "autoaugment") and not is_custom(config.policy)
 
 
 def _projects(config: Config) -> bool:
@@ -46,8 +46,7 @@ READ_BY: Mapping[str, Reads] = {
     "cropper.spatial_scale": lambda c: _draws(c) and c.cropper.axes != "temporal",
     "cropper.temporal_scale": lambda c: _draws(c) and c.cropper.axes != "spatial",
     "cropper.rotation": _draws,
-    "cropper.noise": lambda c: c.policy != "none",
-    "cropper.noise_size": lambda c: c.policy != "none",
+    **dict.fromkeys(("cropper.noise", "cropper.noise_size"), lambda c: _draws(c) or is_custom(c.policy)),
     **dict.fromkeys(("cropper.reversal", "cropper.early_stopping", "cropper.layers"), _croppers),
     **dict.fromkeys(("cropper.hidden", "cropper.batch_norm"), lambda c: _croppers(c) and c.cropper.layers > 1),
     **dict.fromkeys(("cropper.lower", "cropper.upper"), lambda c: _croppers(c) and c.cropper.early_stopping),

@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> None:
     config = parse_config(arguments)
     if arguments.dry_run:
         with uncollected():
-            dry_run(config.on(find_device(config, arguments.cluster)), console)
+            dry_run(config.on(find_device(config, arguments.cluster)) if arguments.cluster else config, console)
             if arguments.cluster:
                 plan_cluster(arguments.cluster, config, console)
         return
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> None:
         console.print(f"already finished: {place} ({steps} steps); --fresh starts it afresh", highlight=False)
         return
     if read_status(folder)["state"] == "new" and (older := older_run(config, manifest.content_id)):
-        text = f"note: {older} has the same settings, but is of an older version of the method; it stays as it is"
+        text = f"note: an older version of the method made {older} from these settings; it stays as it is"
         console.print(f"{text}, `paramcrop evaluate --run` reads it, and this run starts afresh", highlight=False)
     console.print(describe(config, manifest.videos, steps, manifest.classes), highlight=False)
     for line in all_warnings(config, manifest):
@@ -99,7 +99,7 @@ def dry_run(config: Config, console: Console) -> None:
     if config.data.shards is not None:
         manifest = find_videos(config)[1]
         videos, classes, warnings = manifest.videos, manifest.classes, size_warnings(config, manifest)
-        console.print(f"run id {run_id(config, manifest.data_id)}", highlight=False)
+        console.print(run_ids(config, manifest.data_id), highlight=False)
     elif config.train.global_batch <= MADE_UP_VIDEOS:
         videos, classes = MADE_UP_VIDEOS, CLASSES
         console.print(f"data: a synthetic set of {videos} videos", highlight=False)
@@ -112,6 +112,15 @@ def dry_run(config: Config, console: Console) -> None:
     console.print(describe(config, videos, steps, classes), highlight=False)
     for line in warnings:
         console.print(line, highlight=False)
+
+
+def run_ids(config: Config, data_id: str) -> str:
+    """The run's id, or that on each kind of device if the device is not known yet."""
+    devices = {"CPUs": "cpu", "GPUs": "cuda"}
+    ids = {name: run_id(config.on(device), data_id) for name, device in devices.items()}
+    if config.train.device != "auto" or len(set(ids.values())) == 1:
+        return f"run id {run_id(config, data_id)}"
+    return "run id " + ", ".join(f"{found} on {name}" for name, found in ids.items())
 
 
 def plan_cluster(path: str, config: Config, console: Console) -> None:

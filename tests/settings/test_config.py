@@ -6,7 +6,6 @@ from paramcrop.settings.config import Config
 from paramcrop.settings.identity import identity, older_id, run_id, where_fields
 from paramcrop.settings.presets import load_config
 
-
 SCALES = ("sqrt", "views/256", "none")
 
 
@@ -29,7 +28,7 @@ def on(device: str, *overrides: str) -> Config:
 def test_run_ids_are_these() -> None:
     """Golden: a change here means that finished runs are no longer recognised; then raise METHOD_VERSION."""
     assert run_id(on("cuda"), "data") == "1ce846b8aa34"
-    assert run_id(load_config("demo").on("cpu"), "data") == "1ce846b8aa34"
+    assert run_id(load_config("demo").on("cpu"), "data") == "d2946e8c1a9f"
 
 
 def test_runs_of_version_1_are_found_by_the_ids_they_had() -> None:
@@ -45,6 +44,11 @@ def test_identity_ignores_where_and_how_fast_a_run_computes() -> None:
     assert run_id(on("cpu"), "other data") != run_id(on("cpu"), "data")
 
 
+def test_no_early_stopping_and_bounds_that_cut_nothing_are_one_run() -> None:
+    off, wide = on("cpu", "cropper.early_stopping=false"), on("cpu", "cropper.lower=0", "cropper.upper=1")
+    assert run_id(off, "data") == run_id(wide, "data") != run_id(on("cpu"), "data")
+
+
 def test_the_precision_that_a_device_gives_is_part_of_the_identity() -> None:
     assert run_id(on("cpu"), "data") != run_id(on("cuda"), "data")
     for device, precision in (("cpu", "float32"), ("cuda", "bfloat16")):
@@ -57,9 +61,9 @@ def test_workers_are_part_of_the_identity_where_batch_norm_is_local() -> None:
     """1 and 2 CPU workers had losses of 3.3295 and 3.3683 at step 1 under one id."""
     assert run_id(on("cpu", "train.workers=2"), "data") != run_id(on("cpu"), "data")
     assert run_id(on("cuda", "train.workers=2"), "data") == run_id(on("cuda"), "data")
-    without = ("backbone.norm=group", "projector.batch_norm=false")
+    without = ("backbone.norm=group", "projector.batch_norm=false", "projector.final_batch_norm=false")
     assert run_id(on("cpu", "train.workers=2", *without), "data") == run_id(on("cpu", *without), "data")
-    local = on("cpu", "train.workers=2", *without[:1], "projector.batch_norm=true")
+    local = on("cpu", "train.workers=2", *without[:2], "projector.final_batch_norm=true")
     assert local.norm_workers == 2
 
 

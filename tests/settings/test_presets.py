@@ -94,7 +94,7 @@ def test_a_dumped_config_loads_again(tmp_path: Path) -> None:
         ),
         (
             "method=moco moco.queue=4 train.global_batch=2 train.workers=2",
-            "train.global_batch must be at least 2 x train.workers for backbone.norm=batch",
+            "train.global_batch must be at least 2 x train.workers for projector.batch_norm=true",
         ),
     ],
 )

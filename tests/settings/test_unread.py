@@ -103,7 +103,13 @@ def test_every_line_of_the_table_names_settings_and_has_a_case() -> None:
         covered = [key for key in keys if key == name or (name.endswith(".") and key.startswith(name))]
         assert covered and not set(covered) & where_fields(), name
     tried = {change.partition("=")[0] for _, change in PAIRS}
-    alike = {"cropper.early_stopping", "cropper.optimizer", "cropper.momentum", "cropper.weight_decay"}
+    alike = {
+        "cropper.early_stopping",
+        "cropper.optimizer",
+        "cropper.momentum",
+        "cropper.weight_decay",
+        "cropper.clip_norm",
+    }
     alike |= {"augment.contrast", "augment.saturation", "backbone.width", "backbone.norm", "policies.simple"}
     missing = [name for name in READ_BY if not name.endswith(".") and name not in tried | alike]
     assert not missing
