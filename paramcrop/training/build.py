@@ -173,8 +173,9 @@ def build_optimizer(config: Config, policy: Policy, method: Method) -> Optimizer
 def build_plateau(config: Config, classes: int) -> Plateau:
     """How a run is judged that does not learn, and what it can try: see ``docs/numbers/learning.md``."""
     jitter, tries = 0.4, [f"optim.lr={4 * config.optim.lr:g}"]
-    if config.method != "mean_teacher" and not config.projector.batch_norm:
-        tries.insert(0, "projector.batch_norm=true")
+    if config.method != "mean_teacher":
+        norms = {"batch_norm": config.projector.batch_norm, "final_batch_norm": config.projector.final_batch_norm}
+        tries = [*(f"projector.{name}=true" for name, there in norms.items() if not there), *tries]
     if config.augment.jitter > jitter:
         tries.append(f"augment.jitter={jitter:g}")
     loss = {"simclr": "loss", "mean_teacher": "supervised"}.get(config.method)
