@@ -22,6 +22,9 @@ def test_it_warns_once_after_ten_lines_in_a_row() -> None:
     assert warnings(Plateau(4.84), [ON] * 60, every=1) == [50]
 
 
+NORMS = ("projector.batch_norm=true", "projector.final_batch_norm=true")
+
+
 @pytest.mark.parametrize("line", [OFF, {"loss": 4.8, "similarity_gap": 0.1}, {"loss": 4.5, "similarity_gap": 0.0}, {}])
 def test_it_needs_both_the_loss_and_the_cosines(line: dict[str, float]) -> None:
     assert warnings(Plateau(4.84), [line] * 30) == []
@@ -34,7 +37,7 @@ def test_moco_is_judged_by_its_batch_once_the_queue_is_full() -> None:
 
 
 def test_the_advice_names_only_what_has_not_been_done() -> None:
-    config = load_config("demo", None, ["projector.batch_norm=true", "optim.lr=0.1", "augment.jitter=0.8"])
+    config = load_config("demo", None, [*NORMS, "optim.lr=0.1", "augment.jitter=0.8"])
     assert build_plateau(config, 0).advice == "optim.lr=0.4, augment.jitter=0.4"
     assert (
         "projector.batch_norm=true"
@@ -57,5 +60,8 @@ def test_a_run_that_sits_on_the_plateau_is_told_from_one_that_learns(monkeypatch
     monkeypatch.setattr(plateau, "STEPS", 5)
     sits = ("backbone.name=s3dg", "augment.jitter=0.8", "optim.name=lars", "optim.lr=0.3", "projector.batch_norm=false")
     (text,) = run(*sits)
-    assert "has not learned for 5 steps" in text and "try projector.batch_norm=true, optim.lr=1.2" in text
+    assert (
+        "has not learned for 5 steps" in text
+        and "try projector.batch_norm=true, projector.final_batch_norm=true, optim.lr=1.2" in text
+    )
     assert run() == []
