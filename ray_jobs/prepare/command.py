@@ -13,7 +13,7 @@ from rich.console import Console
 
 from paramcrop.data.killable import may_pass
 from paramcrop.data.manifest import MANIFEST, Manifest, read_manifest
-from paramcrop.data.prepare.attempt import clean, finish, finished, leftovers, read_parts, working
+from paramcrop.data.prepare.attempt import clean, finish, finished, leftovers, read_parts, strangers, working
 from paramcrop.data.prepare.datasets import find_dataset
 from paramcrop.data.prepare.plan import Part, Plan, make_plan
 from paramcrop.data.prepare.transcode import probe
@@ -54,6 +54,9 @@ def prepare(arguments: argparse.Namespace, console: Console) -> None:
     if is_finished(a, lambda manifest: manifest.plan == plan.id, console):
         return
     console.print(describe_plan(plan, dataset.unlisted), highlight=False, markup=False)
+    if others := strangers(a.out):
+        text = f"warning: --out={a.out} also has {len(others)} other file(s) or folder(s), such as {others[0]}"
+        console.print(f"{text}; they are left alone", highlight=False, markup=False)
     if a.dry_run:
         print_estimate(a, plan, {} if a.fresh else read_parts(a.out, plan), console)
         return

@@ -21,6 +21,9 @@ def describe_plan(plan: Plan, unlisted: int) -> str:
     lines.append("splits: " + (", ".join(f"{name} {count}" for name, count in plan.splits.items()) or "none"))
     if plan.missing:
         lines.append(f"{len(plan.missing)} listed videos are missing; the first: {plan.missing[0].path}")
+    unlabelled = sum(label < 0 for piece in plan.pieces for label in piece.labels)
+    if plan.classes and unlabelled:
+        lines.append(f"warning: {unlabelled} videos have no class: they can be pretrained on, but not evaluated on")
     if unlisted:
         lines.append(f"{unlisted} video files are not in any list and are left out")
     return "\n".join(lines)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from paramcrop.cli import dispatch, run_command
-from paramcrop.errors import ConfigError, DataError, ParamCropError
+from paramcrop.data.synthetic import videos
+from paramcrop.errors import ConfigError, ParamCropError
 from paramcrop.settings.presets import load_config
 from paramcrop.settings.yaml_text import read_yaml
 from paramcrop.sweeps.space import MOST_CELLS, Space
@@ -172,9 +173,30 @@ def test_a_table_without_lines_and_an_out_that_is_a_file(home: Path) -> None:
     message = refused(*line, "--annotations", "table.csv", "--out", "out")
     assert message.endswith("table.csv must list videos, but has no line besides the header")
     (home / "file").touch()
-    assert refused(*line, "--out", "file") == f"--out must be a folder, but {home}/file is a file; choose another"
-    with pytest.raises(DataError, match=f"cannot write to --out={home}/file"):
-        dispatch([*line, "--out", "file", "--fresh"])
+    for more in ((), ("--fresh",)):
+        message = f"--out must be a folder, but {home}/file is a file; choose another"
+        assert refused(*line, "--out", "file", *more) == message
+
+
+def test_what_prepare_warns_of_and_refuses_in_its_folders(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "videos" / "below").mkdir(parents=True)
+    for video in videos(3, 8, 16, 16):
+        (home / "videos" / f"{video.id}.mp4").write_bytes(video.video)
+    names = sorted(file.name for file in (home / "videos").glob("*.mp4"))
+    (home / "table.csv").write_text(f"file,class\n{names[0]},up\n{names[1]},\n{names[2]},\n")
+    (home / "out").mkdir()
+    (home / "out" / "thesis.txt").touch()
+    line = ("prepare", "--dataset", "folder", "--videos", "videos", "--annotations", "table.csv", "--out", "out")
+    dispatch([*line, "--dry-run"])
+    warnings = [text for text in capsys.readouterr().out.splitlines() if text.startswith("warning")]
+    assert warnings == [
+        "warning: 2 videos have no class: they can be pretrained on, but not evaluated on",
+        f"warning: --out={home}/out also has 1 other file(s) or folder(s), such as thesis.txt; they are left alone",
+    ]
+    (home / "videos" / "below" / "again").symlink_to(home / "videos", target_is_directory=True)
+    (home / "videos" / "elsewhere").symlink_to(home / "out", target_is_directory=True)  # no loop
+    expected = f"a link to a folder around it, but {home}/videos/below/again is one; remove it"
+    assert refused(*line, "--dry-run").endswith(expected)
 
 
 def test_a_home_that_is_a_file(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

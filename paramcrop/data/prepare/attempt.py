@@ -37,9 +37,7 @@ def finished(out: str, same: Callable[[Manifest], bool]) -> Manifest | None:
     Raises:
         DataError: ``out`` is a file, or holds another dataset or shards of unknown origin.
     """
-    fs, root = open_folder(out)
-    if fs.get_file_info(root).type == pa.fs.FileType.File:
-        raise DataError(f"--out must be a folder, but {out} is a file; choose another")
+    fs, root = _open(out)
     hint = "use --fresh to replace it, or another --out"
     if _exists(fs, f"{root}/{MANIFEST}"):
         try:
@@ -152,6 +150,17 @@ def clean(out: str, manifest: Manifest) -> None:
     _clear(fs, root, {shard.file for shard in manifest.shards})
 
 
+def strangers(out: str) -> list[str]:
+    """Names in ``out`` that no preparation has made, which it leaves alone.
+
+    Raises:
+        DataError: ``out`` is a file.
+    """
+    fs, root = _open(out)
+    ours = (MANIFEST, PARTS, "lease")
+    return [name for name in _names(fs, root) if not name.startswith((".", *ours)) and not OURS.fullmatch(name)]
+
+
 def leftovers(out: str) -> list[str]:
     """The temporary files that are still in a finished folder, one line each."""
     fs, root = open_folder(out)
@@ -161,6 +170,13 @@ def leftovers(out: str) -> list[str]:
         f"{name}: left over from an earlier attempt; `paramcrop prepare` with the same options removes it"
         for name in names
     ]
+
+
+def _open(out: str) -> tuple[pa.fs.FileSystem, str]:
+    fs, root = open_folder(out)
+    if fs.get_file_info(root).type == pa.fs.FileType.File:
+        raise DataError(f"--out must be a folder, but {out} is a file; choose another")
+    return fs, root
 
 
 def _clear(fs: pa.fs.FileSystem, root: str, keep: set[str]) -> None:

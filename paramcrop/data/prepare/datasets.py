@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 import pyarrow.fs
@@ -100,9 +101,11 @@ def list_videos(folder: str) -> dict[str, int]:
     """Relative path -> size of every video file below ``folder``, sorted, without hidden files and folders.
 
     Raises:
-        DataError: the folder is missing or cannot be listed.
+        DataError: the folder is missing, cannot be listed, or has a link to a folder around it.
     """
     fs, root = open_folder(folder)
+    if isinstance(fs, pa.fs.LocalFileSystem):
+        check_links(root)
     try:
         infos = fs.get_file_info(pa.fs.FileSelector(root, recursive=True))
     except (OSError, pa.ArrowException) as error:
@@ -113,6 +116,16 @@ def list_videos(folder: str) -> dict[str, int]:
     except UnicodeDecodeError as error:
         raise DataError(f"file names in --videos must be UTF-8, but one is {error.object!r}; rename it") from error
     return {path: files[path] for path in sorted(files) if is_video(path)}
+
+
+def check_links(root: str) -> None:
+    """Raises:
+    DataError: a link leads to a folder around it, so that every video would be found again and again.
+    """
+    for folder, names, _ in os.walk(root):
+        for link in (path for name in names if os.path.islink(path := os.path.join(folder, name))):
+            if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(link)):
+                raise DataError(f"--videos must not have a link to a folder around it, but {link} is one; remove it")
 
 
 def is_video(path: str) -> bool:
