@@ -33,7 +33,7 @@ from paramcrop.evaluation.metrics import (
 )
 from paramcrop.evaluation.videos import LabelledSet, Map, by_shard, check_counts, open_pair, training_batches
 from paramcrop.evaluation.weights import trained_classifier
-from paramcrop.storage.runs import commit
+from paramcrop.storage.versions import commit
 from paramcrop.training.build import network_dtype
 
 JITTER = (0.5, 0.5, 0.5, 0.25)  # brightness, contrast, saturation, hue

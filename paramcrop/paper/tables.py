@@ -9,7 +9,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from paramcrop.sweeps.space import FOLDER, Cell
+from paramcrop.sweeps.layout import Cell
+from paramcrop.sweeps.space import FOLDER
 
 FILE = FOLDER / "paper.yaml"
 STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -20,7 +20,8 @@ from paramcrop.report.table import Row, Table, task_of
 from paramcrop.report.text import ERRORS, show_mean
 from paramcrop.settings.identity import flatten, identity
 from paramcrop.settings.presets import make_config
-from paramcrop.sweeps.space import Cell, Layout, Space
+from paramcrop.sweeps.layout import Cell, Layout
+from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import config_of, grid, make_trial
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from importlib import metadata
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -24,8 +22,7 @@ from paramcrop.storage.files import atomic_write
 from paramcrop.storage.jsonl import append_line, read_lines
 from paramcrop.storage.lease import Lease, is_newest
 from paramcrop.storage.mirror import Mirror, check_writable, folders_in
-
-PACKAGES = ("paramcrop", "torch", "torchvision", "ray", "numpy", "pyarrow", "decord", "av", "pydantic")
+from paramcrop.storage.versions import commit, versions
 
 
 def home() -> Path:
@@ -230,27 +227,6 @@ def _settings_and_data(folder: Path) -> dict[str, Any]:
 def _defaults() -> dict[str, Any]:
     """Of every setting, for a run that began before there was a setting."""
     return flatten(Config().model_dump(mode="json"))
-
-
-def versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def commit() -> str:
-    """The commit of the running code, with "+changes" if the working tree differs; "unknown" outside a checkout."""
-    try:
-        git = ["git", "-C", str(Path(__file__).parent)]
-        sha = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
-        dirty = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return sha.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

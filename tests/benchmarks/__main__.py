@@ -16,7 +16,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from paramcrop.storage.runs import commit, home
+from paramcrop.storage.runs import home
+from paramcrop.storage.versions import commit
 from tests.benchmarks.timing import Report
 
 SHORT = ("startup", "crop", "augment", "retrieval", "backbones", "decode", "step", "idle", "scale")

@@ -12,7 +12,6 @@ from paramcrop.settings.presets import load_config
 from paramcrop.storage.jsonl import read_lines
 from paramcrop.storage.runs import (
     changes,
-    commit,
     home,
     is_finished,
     read_status,
@@ -21,6 +20,7 @@ from paramcrop.storage.runs import (
     write_provenance,
     write_status,
 )
+from paramcrop.storage.versions import commit
 
 
 def test_a_run_keeps_its_folder_when_its_name_changes(tmp_path: Path) -> None:
