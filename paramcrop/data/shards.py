@@ -258,7 +258,9 @@ def check_files(folder: str, manifest: Manifest, fix: str = "") -> None:
         first, more = wrong[0], f" ({len(wrong)} of {len(manifest.shards)} shards are wrong)" if len(wrong) > 1 else ""
         found = f"it has {sizes[first.file]}" if first.file in sizes else "it is missing"
         fix = fix or f"`paramcrop prepare … --out {folder} --fresh`, with the options that made it, makes it again"
-        raise ShardError(f"{folder}: {first.file} must have {first.bytes} bytes, but {found}{more}; {fix}")
+        raise ShardError(
+            f"{folder}: {first.file} must have {first.bytes} bytes as its manifest says, but {found}{more}; {fix}"
+        )
 
 
 def stored_row_groups(fs: pa.fs.FileSystem, path: str) -> tuple[int, ...]:

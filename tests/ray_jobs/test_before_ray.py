@@ -60,7 +60,7 @@ def test_a_shard_that_is_missing_or_truncated_is_named_with_the_mend(copy: str, 
     damage, found = DAMAGE[how]
     size = read_manifest(copy).shards[0].bytes
     damage(Path(copy) / "shard-00000.parquet")
-    start = f"{copy}: shard-00000.parquet must have {size} bytes, but {found}; "
+    start = f"{copy}: shard-00000.parquet must have {size} bytes as its manifest says, but {found}; "
     expected = f"{start}`paramcrop prepare … --out {copy} --fresh`, with the options that made it, makes it again"
     for line in (("pretrain",), ("pretrain", "--dry-run"), ("sweep", "--dry-run")):
         assert refused(*line, f"data.shards={copy}") == expected
@@ -77,7 +77,7 @@ def test_prepare_does_not_call_a_damaged_set_finished(tmp_path: Path) -> None:
     line = ("prepare", "--dataset", "synthetic", "--count", "2", "--short-side", "16", "--out", str(tmp_path / "set"))
     dispatch(line)
     (tmp_path / "set" / "shard-00000.parquet").write_bytes(b"")
-    assert refused(*line).endswith("bytes, but it has 0; --fresh makes it again")
+    assert refused(*line).endswith("bytes as its manifest says, but it has 0; --fresh makes it again")
     dispatch([*line, "--fresh"])
     check_files(str(tmp_path / "set"), read_manifest(str(tmp_path / "set")))
 
