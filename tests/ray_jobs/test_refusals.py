@@ -50,7 +50,7 @@ def test_numbers_that_no_run_can_use(setting: str, message: str) -> None:
 
 def test_the_scaled_rate_counts_and_the_largest_seed_works() -> None:
     with pytest.raises(ConfigError, match=r"optim\.lr scaled by views/256 must be at most"):
-        load_config(None, None, ["optim.lr=1e38"])
+        load_config(None, None, ["optim.lr=1e38", "optim.lr_scale=views/256"])
     torch.manual_seed(load_config(None, None, ["seed=9223372036854775807"]).seed)
 
 
