@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from paramcrop.errors import ConfigError
 from paramcrop.settings.config import Config
 
 if TYPE_CHECKING:
@@ -17,14 +18,20 @@ def find_device(config: Config, cluster: str | None = None) -> str:
         cluster: a launch file or list of nodes to plan for; None: where this command trains.
 
     Raises:
-        ConfigError, ResourceError: the launch file is invalid, or the running cluster does not answer.
+        ConfigError, ResourceError: the launch file is invalid, the running cluster does not answer, or the device
+            cannot train in ``train.precision``.
     """
-    t = config.train
-    if t.device != "auto":
-        return t.device
     from ray_jobs.engine.plan import device_of
 
-    return device_of(_nodes(config, cluster), t.workers)
+    t = config.train
+    device = t.device if t.device != "auto" else device_of(_nodes(config, cluster), t.workers)
+    if device == "cpu" and t.precision == "bfloat16":
+        # Torch 2.14 with two threads: the gradient of a 3 x 3 x 3 convolution of 32 channels is infinite now and then.
+        raise ConfigError(
+            "train.precision=bfloat16 needs GPUs, because gradients of convolutions in it are not reliable on CPUs, "
+            "but there are none for train.workers; leave it out"
+        )
+    return device
 
 
 def _nodes(config: Config, cluster: str | None) -> list[Node]:

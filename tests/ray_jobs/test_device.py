@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from paramcrop.errors import ConfigError
 from paramcrop.settings.identity import run_id
 from paramcrop.settings.presets import load_config
 from paramcrop.storage.runs import find_run, older_run, write_provenance
@@ -32,6 +33,14 @@ def test_a_running_cluster_is_asked_and_without_one_this_machine(monkeypatch: py
     monkeypatch.setattr(ray_private, "joins_cluster", lambda: True)
     assert find_device(config) == "cpu" and connected
     assert find_device(config.on("cuda")) == "cuda" and len(connected) == 1
+
+
+def test_cpus_do_not_train_in_bfloat16() -> None:
+    """A run with two threads had a loss of nan at its second step."""
+    config = load_config("demo", None, ["train.precision=bfloat16"])
+    assert find_device(config.on("cuda")) == "cuda"
+    with pytest.raises(ConfigError, match=r"train\.precision=bfloat16 needs GPUs"):
+        find_device(config.on("cpu"))
 
 
 def test_the_nodes_of_a_launch_file_count_in_a_dry_run(tmp_path: Path) -> None:
