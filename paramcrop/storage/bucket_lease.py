@@ -25,6 +25,7 @@ from paramcrop.storage.files import open_folder
 from paramcrop.storage.lease import HEARTBEAT, STALE, has_ended, held_by, this_process, waiting_for
 from paramcrop.storage.mirror import retry
 
+LONGEST = 60.0  # seconds that a beat to a store that does not answer may take
 SETTLE = 1.5  # seconds after which files that were written at the same moment are all visible
 
 
@@ -42,6 +43,7 @@ class BucketLease:
         self.uri, self.say, self.token = uri, say, uuid.uuid4().hex
         self.path = ""
         self._ended = Event()
+        self._beating = Thread(target=self._keep_beating, daemon=True)
 
     def __enter__(self) -> BucketLease:
         while not self._write_in_time(self._dead_holder()):
@@ -53,7 +55,7 @@ class BucketLease:
             self._release()
             raise LeaseError(held_by(self.uri, _read(self.uri, now)))
         self._remove_others()
-        Thread(target=self._keep_beating, daemon=True).start()
+        self._beating.start()
         return self
 
     def _dead_holder(self) -> str:
@@ -81,6 +83,8 @@ class BucketLease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
+        # A last beat would write the file again, and a process that exits while a thread uses S3 may crash.
+        self._beating.join(LONGEST)
         self._release()
 
     def _is_dead(self, holder: str) -> bool:
@@ -103,7 +107,6 @@ class BucketLease:
                 self._beat()
             except (OSError, DataError):  # the store is briefly unreachable
                 continue
-        self._release()  # the last beat may have rewritten the file after __exit__ deleted it
 
     def _release(self) -> None:
         try:

@@ -208,6 +208,8 @@ class Recorder:
         with self._writing() as where:
             if where is not None:
                 self._board.close()
+                if self._sending.is_alive():  # a process that exits while a thread uses S3 may crash
+                    self._sending.join()
                 for lines in self._lines.values():
                     lines.close()
                 self._mirror.send(*RECORDED)
