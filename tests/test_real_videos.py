@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from paramcrop.data.batch import to_batch
+from paramcrop.data.prepare.source import transcode
 from paramcrop.data.samples import epoch_batches
 from paramcrop.data.shards import Video, write_shards
-from paramcrop.data.video import transcode
 from paramcrop.settings.presets import load_config
 from paramcrop.training.build import build_clip_spec, build_optimizer
 from paramcrop.training.optim import set_lr

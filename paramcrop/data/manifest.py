@@ -46,8 +46,11 @@ class Manifest:
         content_id: a hash of the sorted (video id, source sha256) and of the settings of the preparation. Equal ids
             mean equal data, whatever the location of the folder and its division into files.
         rejected: videos left out, as {"id", "path", "splits" (separated by commas), "reason"}.
-        warnings: incomplete videos that were kept, as {"id", "path", "text"}.
+        warnings: incomplete or damaged videos that were kept, as {"id", "path", "text"}.
         plan: a hash of what was to be prepared; empty: unknown.
+        treatments: what was done to sources besides scaling and what they are like, as {"id", "path"} and of these:
+            "turned" (degrees clockwise, "mirrored"), "squeezed" (width:height of a pixel), "range" ("full"), "matrix",
+            "stream" ("2 of 3"), "lost" (see warnings), "rate" ("varies"). Ordinary sources are left out.
     """
 
     content_id: str
@@ -57,6 +60,7 @@ class Manifest:
     rejected: tuple[dict[str, str], ...] = ()
     warnings: tuple[dict[str, str], ...] = ()
     plan: str = ""
+    treatments: tuple[dict[str, str], ...] = ()
 
     @property
     def videos(self) -> int:
@@ -166,9 +170,9 @@ def read_manifest(folder: str) -> Manifest:
         raise DataError(f"the format of {folder}/{MANIFEST} must be {FORMAT!r}, but is {found!r}; prepare it again")
     shards = tuple(shard_from_json(shard) for shard in fields["shards"])
     settings, rejected, warnings = fields["settings"], tuple(fields["rejected"]), tuple(fields["warnings"])
-    return Manifest(
-        fields["content_id"], tuple(fields["classes"]), shards, settings, rejected, warnings, fields["plan"]
-    )
+    treatments = tuple(fields.get("treatments", ()))  # folders of earlier versions have none
+    classes, plan = tuple(fields["classes"]), fields["plan"]
+    return Manifest(fields["content_id"], classes, shards, settings, rejected, warnings, plan, treatments)
 
 
 def shard_from_json(fields: dict[str, Any]) -> Shard:

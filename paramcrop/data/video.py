@@ -1,4 +1,4 @@
-"""Encoded bytes <-> frames. This is the only file that uses a decoder or an encoder.
+"""Encoded bytes <-> frames, of the videos in shards. What a source file holds, only prepare/source.py knows.
 
 decord reads where it has wheels, because its random access is fast and it bundles FFmpeg; elsewhere PyAV reads.
 Everything that writes uses PyAV.
@@ -9,10 +9,9 @@ from __future__ import annotations
 import io
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import groupby
-from pathlib import Path
 
 import av
 import numpy as np
@@ -35,6 +34,8 @@ class Encoded:
 
     Attributes:
         announced: number of frames according to the container of the source; 0: unknown.
+        damage: what of the source did not decode, such as "1 packet is damaged"; empty: nothing.
+        treatment: what was done to the source, such as {"turned": "90"}; see ``Manifest.treatments``.
     """
 
     data: bytes
@@ -43,6 +44,8 @@ class Encoded:
     height: int
     width: int
     announced: int = 0
+    damage: str = ""
+    treatment: dict[str, str] = field(default_factory=dict)
 
 
 class VideoReader:
@@ -59,7 +62,7 @@ class VideoReader:
         try:
             self._frames = PyAVFrames(data) if decord is None else DecordFrames(data)
         except Exception as error:  # decord raises RuntimeError, DECORDError and ValueError
-            raise VideoError(f"{self._decoder} cannot open the video: {_first_line(error)}") from error
+            raise VideoError(f"{self._decoder} cannot open the video: {first_line(error)}") from error
         self.frames = self._frames.count  # according to the container; the last frames may be repeated
         if self.frames == 0:
             raise VideoError("the video has no frames")
@@ -75,7 +78,7 @@ class VideoReader:
             frames = self._frames.read(unique.tolist())
         except Exception as error:
             span = f"{unique[0]}..{unique[-1]}"
-            raise VideoError(f"{self._decoder} cannot decode frames {span}: {_first_line(error)}") from error
+            raise VideoError(f"{self._decoder} cannot decode frames {span}: {first_line(error)}") from error
         ordered: np.ndarray = frames if np.array_equal(place, np.arange(len(place))) else frames[place]
         return ordered
 
@@ -139,48 +142,24 @@ def _decoded(frames: Iterator[av.VideoFrame], times: list[int]) -> dict[int, np.
 def encode(frames: np.ndarray, fps: float, crf: int = 20) -> Encoded:
     """uint8 (n, H, W, 3) RGB with even H and W -> H.264 in MP4 with a keyframe every 16 frames."""
     n, height, width, _ = frames.shape
-    return _encode((av.VideoFrame.from_ndarray(frame, format="rgb24") for frame in frames), n, height, width, fps, crf)
+    pictures = (av.VideoFrame.from_ndarray(frame, format="rgb24") for frame in frames)
+    return encode_frames(pictures, height, width, fps, crf, expected=n)
 
 
-def transcode(path: str | Path, short_side: int = 128, crf: int = 20) -> Encoded:
-    """Re-encode a video file at the same aspect ratio with a short side of ``short_side`` pixels.
-
-    Keyframes, rounding: see ``KEYFRAME_INTERVAL`` and ``scaled_size``. Rotation tags and variable frame rates are
-    ignored: frames come as they are stored.
-
-    Raises:
-        VideoError: the file is missing, has no video stream, or none of its frames can be decoded.
-    """
-    try:
-        with av.open(str(path), metadata_errors="ignore") as container:
-            if not container.streams.video:
-                raise VideoError(f"{path}: the file has no video stream")
-            stream = container.streams.video[0]
-            stream.codec_context.thread_count = 1  # one core per file, which is as fast in total as FFmpeg's threads
-            fps = float(stream.average_rate or 25)
-            height, width = scaled_size(stream.height, stream.width, short_side)
-            frames = (frame.reformat(width, height, format="yuv420p") for frame in container.decode(stream))
-            encoded = _encode(frames, None, height, width, fps, crf)
-            return replace(encoded, announced=_announced(container, stream))
-    except (av.FFmpegError, OSError) as error:
-        raise VideoError(f"{path}: PyAV cannot decode the video: {_first_line(error)}") from error
-
-
-def _announced(container: av.container.InputContainer, stream: av.VideoStream) -> int:
-    if stream.frames or container.duration is None:
-        return stream.frames
-    return round(container.duration / av.time_base * float(stream.average_rate or 0))
-
-
-def scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+def scaled_size(height: float, width: float, short_side: int) -> tuple[int, int]:
     """(height, width) scaled to a short side of ``short_side``, both rounded to even numbers."""
     scale = short_side / min(height, width)
     return 2 * round(height * scale / 2), 2 * round(width * scale / 2)
 
 
-def _encode(
-    frames: Iterator[av.VideoFrame], expected: int | None, height: int, width: int, fps: float, crf: int
+def encode_frames(
+    frames: Iterator[av.VideoFrame], height: int, width: int, fps: float, crf: int, expected: int | None = None
 ) -> Encoded:
+    """4:2:0 frames of even ``height`` x ``width`` -> H.264 in MP4; ``expected``: their number, None: unknown.
+
+    Raises:
+        VideoError: there are none, or fewer or more than expected.
+    """
     buffer, count = io.BytesIO(), 0
     rate = Fraction(fps).limit_denominator(1001)
     with av.open(buffer, "w", format="mp4") as container:
@@ -198,7 +177,8 @@ def _encode(
     return Encoded(buffer.getvalue(), float(rate), count, height, width)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, without its further lines."""
     text = error.strerror if isinstance(error, (OSError, av.FFmpegError)) and error.strerror else str(error)
     lines = text.strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__

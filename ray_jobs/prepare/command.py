@@ -21,7 +21,7 @@ from paramcrop.data.shards import check_files, check_shards
 from paramcrop.errors import DataError
 from ray_jobs.prepare.options import parse_arguments
 from ray_jobs.prepare.progress import Videos
-from ray_jobs.prepare.report import describe_estimate, describe_plan, print_summary
+from ray_jobs.prepare.report import describe_estimate, describe_plan, print_summary, treated
 from ray_jobs.progress import Progress
 
 PROBE_TIMEOUT = 10.0  # seconds per video, for the few videos of the estimate
@@ -149,3 +149,5 @@ def check(out: str, console: Console) -> None:
     manifest = read_manifest(out)
     content = f"{manifest.videos} videos in {len(manifest.shards)} shards, content id {manifest.content_id}"
     console.print(f"ok: {content}", highlight=False, markup=False)
+    for what, count in treated(manifest).items():
+        console.print(f"  {what}: {count}", highlight=False, markup=False)

@@ -13,6 +13,16 @@ from paramcrop.data.prepare.plan import Plan
 from paramcrop.data.prepare.transcode import Estimate
 from ray_jobs.progress import clock
 
+# What a manifest says of sources, in words
+TREATMENTS = {
+    "turned": "turned upright",
+    "squeezed": "pixels made square",
+    "range": "full range made limited",
+    "matrix": "colours of another matrix",
+    "stream": "best stream of several",
+    "lost": "frames lost or damaged",
+    "rate": "frame rate varies",
+}
 SHOWN = 5  # rejected files to print; the manifest has all of them
 
 
@@ -52,6 +62,8 @@ def print_summary(manifest: Manifest, out: str, seconds: float, made: int, conso
     for reason, count in Counter(row["reason"].partition("\n")[0] for row in manifest.rejected).most_common():
         table.add_row("rejected", f"{count}: {reason}")
     table.add_row("warnings", str(len(manifest.warnings)))
+    for what, count in treated(manifest).items():
+        table.add_row(what, str(count))
     table.add_row("size", size(sum(shard.bytes for shard in manifest.shards)))
     table.add_row("time", f"{seconds:.1f} s, {made / max(seconds, 1e-9):.3g} videos/s")
     table.add_row("content id", manifest.content_id)
@@ -61,6 +73,11 @@ def print_summary(manifest: Manifest, out: str, seconds: float, made: int, conso
     split = next((f" data.split={name}" for name in manifest.splits if name.startswith("train")), "")
     command = f"paramcrop pretrain data.shards={out}{split if len(manifest.splits) > 1 else ''}"
     console.print(f"pretrain with it: {command}", highlight=False, markup=False)
+
+
+def treated(manifest: Manifest) -> dict[str, int]:
+    """What was done to sources, in words -> the number of them."""
+    return {text: count for what, text in TREATMENTS.items() if (count := sum(what in t for t in manifest.treatments))}
 
 
 def print_first(title: str, lines: list[str], console: Console) -> None:

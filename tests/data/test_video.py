@@ -10,10 +10,11 @@ import pytest
 
 from paramcrop.data.clips import ClipSpec
 from paramcrop.data.manifest import Manifest
+from paramcrop.data.prepare.source import transcode
 from paramcrop.data.samples import epoch_batches
 from paramcrop.data.shards import read_videos
 from paramcrop.data.synthetic import render
-from paramcrop.data.video import DecordFrames, PyAVFrames, VideoReader, encode, scaled_size, transcode
+from paramcrop.data.video import DecordFrames, PyAVFrames, VideoReader, encode, scaled_size
 from paramcrop.errors import VideoError
 
 

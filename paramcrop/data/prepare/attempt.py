@@ -17,7 +17,7 @@ import pyarrow.fs
 
 from paramcrop.data.killable import may_pass
 from paramcrop.data.manifest import MANIFEST, Manifest, content_id, read_manifest, shard_from_json, write_manifest
-from paramcrop.data.prepare.plan import PARTS, Part, Piece, Plan, part_path, rejection
+from paramcrop.data.prepare.plan import PARTS, VERSION, Part, Piece, Plan, part_path, rejection
 from paramcrop.errors import DataError
 from paramcrop.storage.files import open_folder
 from paramcrop.storage.lease import Lease
@@ -45,7 +45,9 @@ def finished(out: str, same: Callable[[Manifest], bool]) -> Manifest | None:
         except DataError as error:
             raise DataError(f"{error}; {hint}") from error
         if not same(manifest):
-            raise DataError(f"--out={out} holds another dataset; {hint}")
+            version = manifest.settings.get("version", VERSION)
+            earlier = f", or one that version {version} of the preparation made; this is version {VERSION}"
+            raise DataError(f"--out={out} holds another dataset{earlier if version != VERSION else ''}; {hint}")
         return manifest
     if not _exists(fs, f"{root}/{PARTS}") and any(OURS.fullmatch(name) for name in _names(fs, root)):
         raise DataError(f"--out={out} holds shards without a {MANIFEST}; {hint}")
@@ -114,7 +116,7 @@ def _read_part(fs: pa.fs.FileSystem, root: str, piece: Piece) -> Part | None:
         if shard is not None and fs.get_file_info(f"{root}/{shard.file}").size != shard.bytes:
             return None
         sources = [(video, sha256) for video, sha256 in fields["sources"]]
-        return Part(piece.id, shard, sources, fields["rejected"], fields["warnings"])
+        return Part(piece.id, shard, sources, fields["rejected"], fields["warnings"], fields["treatments"])
     except (OSError, ValueError, KeyError, TypeError):  # missing or damaged, so the piece is prepared again
         return None
 
@@ -138,7 +140,8 @@ def finish(out: str, plan: Plan, parts: dict[int, Part]) -> Manifest:
             raise DataError(f"{shard.file} is missing or incomplete in --out={out}, which all nodes must share")
     content = content_id((source for part in ordered for source in part.sources), plan.settings)
     warnings = tuple(row for part in ordered for row in part.warnings)
-    manifest = Manifest(content, plan.classes, shards, plan.settings, tuple(rejected), warnings, plan.id)
+    treatments = tuple(row for part in ordered for row in part.treatments)
+    manifest = Manifest(content, plan.classes, shards, plan.settings, tuple(rejected), warnings, plan.id, treatments)
     write_manifest(manifest, out)
     clean(out, manifest)
     return manifest

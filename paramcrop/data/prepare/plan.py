@@ -14,7 +14,7 @@ from paramcrop.data.shards import shard_name
 from paramcrop.settings.digest import short_hash
 
 PARTS = "parts"
-VERSION = 1  # increase it when the same settings no longer give the same videos
+VERSION = 2  # increase it when the same settings no longer give the same videos
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Part:
         piece: id of the piece.
         shard: None: none of its videos could be used.
         sources: (id, sha256) of each video in the shard.
-        rejected, warnings: see ``Manifest``.
+        rejected, warnings, treatments: see ``Manifest``.
     """
 
     piece: str
@@ -83,6 +83,7 @@ class Part:
     sources: list[tuple[str, str]] = field(default_factory=list)
     rejected: list[dict[str, str]] = field(default_factory=list)
     warnings: list[dict[str, str]] = field(default_factory=list)
+    treatments: list[dict[str, str]] = field(default_factory=list)
 
     @property
     def done(self) -> int:

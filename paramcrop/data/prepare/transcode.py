@@ -19,9 +19,11 @@ import pyarrow.fs
 
 from paramcrop.data.killable import NOT_NOW, Killable
 from paramcrop.data.manifest import Shard
+from paramcrop.data.prepare.datasets import Source
 from paramcrop.data.prepare.plan import Part, Piece, Plan, part_path, rejection
+from paramcrop.data.prepare.source import transcode
 from paramcrop.data.shards import SCHEMA, HashedParquet, Video, close_shard, row_groups
-from paramcrop.data.video import Encoded, transcode
+from paramcrop.data.video import Encoded
 from paramcrop.errors import DataError, VideoError
 from paramcrop.storage.files import atomic_write_on, digest, open_folder
 
@@ -99,13 +101,24 @@ def _videos(
             part.rejected.append(rejection(source, str(error)))
         else:
             part.sources.append((source.id, sha256))
-            if encoded.frames < COMPLETE * encoded.announced:
-                text = f"decoded {encoded.frames} of {encoded.announced} frames"
-                part.warnings.append({"id": source.id, "path": source.path, "text": text})
+            record(part, source, encoded)
             e = encoded
             kept = e.data, e.fps, e.frames, e.height, e.width
             yield Video(source.id, *kept, label, piece.splits, sha256, source.group)
         report(part.done, len(part.rejected))
+
+
+def record(part: Part, source: Source, encoded: Encoded) -> None:
+    """Enter into ``part`` what was lost of a video and what was done to it."""
+    name, lost, e = {"id": source.id, "path": source.path}, list[str](), encoded
+    if e.frames < COMPLETE * e.announced or (e.damage and e.frames < e.announced):
+        lost.append(f"decoded {e.frames} of {e.announced} frames")
+    if e.damage:
+        lost.append(e.damage)
+    if lost:
+        part.warnings.append(name | {"text": ", ".join(lost)})
+    if treatment := e.treatment | ({"lost": ", ".join(lost)} if lost else {}):
+        part.treatments.append(name | treatment)
 
 
 def _write_shard(fs: pa.fs.FileSystem, root: str, piece: Piece, videos: Iterator[Video]) -> Shard | None:

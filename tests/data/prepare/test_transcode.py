@@ -17,11 +17,14 @@ from paramcrop.data.manifest import Manifest, read_manifest
 from paramcrop.data.prepare.attempt import begin, clean, finish, finished, leftovers, read_parts
 from paramcrop.data.prepare.datasets import Dataset, Source, find_dataset
 from paramcrop.data.prepare.plan import Part, Plan, make_plan
+from paramcrop.data.prepare.source import transcode
 from paramcrop.data.prepare.transcode import make_shard, probe, read_source
 from paramcrop.data.shards import Video, check_shards, read_videos
 from paramcrop.data.synthetic import render
-from paramcrop.data.video import VideoReader, encode, transcode
+from paramcrop.data.video import VideoReader, encode
 from paramcrop.errors import DataError, VideoError
+from ray_jobs.prepare.report import treated
+from tests.data.prepare.test_source import display_matrix, packets, remux, stripes, write
 
 
 @pytest.fixture(scope="module")
@@ -254,6 +257,38 @@ def test_fewer_frames_than_announced_is_a_warning(tmp_path: Path) -> None:
     frames = {video.id: video.frames for video in read_videos(out)}
     assert warning == {"id": "cut.mkv", "path": "cut.mkv", "text": f"decoded {frames['cut.mkv']} of 64 frames"}
     assert 16 < frames["cut.mkv"] < 57 and frames["whole.mp4"] == 64
+
+
+def test_the_manifest_says_what_was_done_to_sources(tmp_path: Path) -> None:
+    (tmp_path / "v").mkdir()
+    picture = stripes((30, 220))
+    display_matrix(write(tmp_path / "v" / "turned.mp4", picture), 0, 1 << 16, -(1 << 16), 0)
+    write(tmp_path / "v" / "full.mp4", picture, full=True, form="yuvj420p")
+    write(tmp_path / "v" / "plain.mp4", picture)
+    source, data = packets(30)
+    data[12] = bytes(len(data[12]))
+    remux(tmp_path / "v" / "bad.mp4", source, data)
+    plan, out = plan_of(str(tmp_path / "v")), str(tmp_path / "out")
+    manifest = finish(out, plan, prepare(plan, str(tmp_path / "v"), out))
+    lost = "decoded 29 of 30 frames, 1 packet is damaged"
+    done = {"turned": {"turned": "90"}, "full": {"range": "full"}, "bad": {"lost": lost}}
+    expected = [{"id": f"{name}.mp4", "path": f"{name}.mp4"} | what for name, what in done.items()]
+    assert sorted(manifest.treatments, key=str) == sorted(expected, key=str)
+    assert manifest.warnings == ({"id": "bad.mp4", "path": "bad.mp4", "text": lost},)
+    assert read_manifest(out) == manifest
+    assert treated(manifest) == {"turned upright": 1, "full range made limited": 1, "frames lost or damaged": 1}
+
+
+def test_a_folder_of_an_earlier_version_is_read_and_named(videos: str, tmp_path: Path) -> None:
+    plan, out = plan_of(videos), str(tmp_path)
+    finish(out, plan, prepare(plan, videos, out))
+    fields = json.loads((tmp_path / "manifest.json").read_text())
+    del fields["treatments"]
+    fields["settings"]["version"], fields["plan"] = 1, "other"
+    (tmp_path / "manifest.json").write_text(json.dumps(fields))
+    assert read_manifest(out).treatments == ()
+    with pytest.raises(DataError, match="holds another dataset, or one that version 1 of the preparation made"):
+        finished(out, same(plan))
 
 
 def test_errors_name_folders_that_a_node_cannot_access(videos: str, tmp_path: Path) -> None:

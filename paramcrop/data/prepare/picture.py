@@ -1,0 +1,129 @@
+"""What a source's picture means -> the upright picture of square pixels, in the colours that shards have.
+
+Shards are untagged 4:2:0, which every decoder reads as limited range with the matrix of BT.601. A source may differ in
+all of that: its container or stream says so, and here it is carried out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+import numpy as np
+
+# AVColorSpace of FFmpeg (Rec. ITU-T H.273, table 4) -> name. 5 and 6 are both BT.601; 2 is "unspecified".
+MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
+SCALER = {"bt709": 1, "fcc": 4, "bt601": 5, "smpte240m": 7, "bt2020": 9}  # SWS_CS_* of libswscale
+LIMITED, FULL = 1, 2  # AVColorRange
+# Bilinear, with accurate rounding and all chroma samples. Without, greys of RGB come out pink, by 3 of 255.
+EXACT = 0x2 | 0x40000 | 0x2000 | 0x4000
+WIDEST_PIXEL = 8  # a pixel is at most so many times as wide as high, or the ratio is taken for a mistake
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One of the eight ways to lay down a picture: transpose it first, then mirror it."""
+
+    transpose: bool = False
+    left_right: bool = False
+    up_down: bool = False
+
+    def __str__(self) -> str:
+        """Degrees, clockwise, and whether it is mirrored left to right after that; empty: nothing is done."""
+        mirrored = (self.transpose + self.left_right + self.up_down) % 2 == 1
+        degrees = (90 if self.left_right != mirrored else 270) if self.transpose else 180 * self.up_down
+        return " ".join([str(degrees)] * bool(degrees) + ["mirrored"] * mirrored)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """How to show the frames of a source.
+
+    Attributes:
+        turn: what makes them upright.
+        pixel: width by height of a pixel.
+        matrix: name of the matrix in ``MATRICES``, or "rgb".
+        full: whether black is 0 and white 255 (of 8 bits) instead of 16 and 235.
+    """
+
+    turn: Turn
+    pixel: Fraction
+    matrix: str
+    full: bool
+
+    def size(self, height: int, width: int) -> tuple[float, float]:
+        """(height, width) of a stored picture -> those of the upright one, in square pixels."""
+        across = float(width * self.pixel)
+        return (across, height) if self.turn.transpose else (height, across)
+
+    @property
+    def treatment(self) -> dict[str, str]:
+        """What is done to the frames beyond scaling; empty: nothing."""
+        squeezed = f"{self.pixel.numerator}:{self.pixel.denominator}" if self.pixel != 1 else ""
+        matrix = self.matrix if self.matrix != "bt601" else ""
+        facts = {"turned": str(self.turn), "squeezed": squeezed, "range": "full" if self.full else "", "matrix": matrix}
+        return {name: value for name, value in facts.items() if value}
+
+
+def picture_of(frame: av.VideoFrame, pixel: Fraction | None) -> Picture:
+    """What a decoded frame and its stream's pixel ratio (None or 0: unknown, so square) say of a source."""
+    if not pixel or not Fraction(1, WIDEST_PIXEL) <= pixel <= WIDEST_PIXEL:
+        pixel = Fraction(1)
+    form = frame.format
+    if form.is_rgb or form.has_palette:
+        return Picture(turn_of(frame), pixel, "rgb", False)  # RGB has but one range
+    grey = form.name.startswith(("gray", "ya", "mono"))
+    full = (
+        form.name.startswith("yuvj") or int(frame.color_range) == FULL or (grey and int(frame.color_range) != LIMITED)
+    )
+    matrix = "bt601" if grey else MATRICES.get(int(frame.colorspace), "bt601")
+    return Picture(turn_of(frame), pixel, matrix, full)
+
+
+def turn_of(frame: av.VideoFrame) -> Turn:
+    """The quarter turn, perhaps mirrored, of a frame's display matrix; a matrix between two counts as the nearer."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return Turn()
+    a, b, _, c, d = np.frombuffer(data, np.int32)[:5].astype(float)  # type: ignore[call-overload]
+    # A point (x, y) is shown at (a x + c y, b x + d y), with y downwards.
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return Turn(True, bool(c < 0), bool(b < 0))
+    return Turn(False, bool(a < 0), bool(d < 0))
+
+
+def shown(frame: av.VideoFrame, picture: Picture, height: int, width: int) -> av.VideoFrame:
+    """A decoded frame -> its upright picture of ``height`` x ``width``, both even, 4:2:0, limited range, BT.601."""
+    turn = picture.turn
+    h, w = (width, height) if turn.transpose else (height, width)
+    if picture.matrix == "bt601" and not picture.full:
+        scaled = frame.reformat(w, h, format="yuv420p")
+    else:
+        scaled = frame.reformat(
+            w,
+            h,
+            format="yuv420p",
+            src_colorspace=SCALER.get(picture.matrix, SCALER["bt601"]),
+            dst_colorspace=SCALER["bt601"],
+            src_color_range=FULL if picture.full or picture.matrix == "rgb" else LIMITED,
+            dst_color_range=LIMITED,
+            interpolation=EXACT,
+        )
+    return scaled if turn == Turn() else turned(scaled, turn)
+
+
+def turned(frame: av.VideoFrame, turn: Turn) -> av.VideoFrame:
+    """A 4:2:0 frame, laid down in another way."""
+    h, w = frame.height, frame.width
+    y, u, v = np.split(frame.to_ndarray().reshape(-1), [h * w, h * w * 5 // 4])
+    laid = [laid_down(y.reshape(h, w), turn), *(laid_down(c.reshape(h // 2, w // 2), turn) for c in (u, v))]
+    height, width = laid[0].shape
+    flat = np.concatenate([plane.reshape(-1) for plane in laid])
+    return av.VideoFrame.from_ndarray(flat.reshape(height * 3 // 2, width), format="yuv420p")
+
+
+def laid_down(plane: np.ndarray, turn: Turn) -> np.ndarray:
+    """(h, w) -> (h, w), or (w, h) if it is transposed."""
+    plane = plane.T if turn.transpose else plane
+    return plane[:: -1 if turn.up_down else 1, :: -1 if turn.left_right else 1]
