@@ -92,7 +92,7 @@ def _transcode(path: str | Path, short_side: int, crf: int, flags: int = 0) -> E
 
 def videos_in(container: InputContainer) -> list[av.VideoStream]:
     """The streams that are videos; covers and thumbnails are none."""
-    return [s for s in container.streams.video if s.codec_context is not None and not int(s.disposition) & ATTACHED]
+    return [s for s in container.streams.video if s.codec_context is not None and not s.disposition.value & ATTACHED]
 
 
 def best_stream(container: InputContainer, path: str | Path) -> av.VideoStream:
@@ -107,7 +107,7 @@ def best_stream(container: InputContainer, path: str | Path) -> av.VideoStream:
     if not streams:
         picture = ", only an attached picture" if container.streams.video else ""
         raise VideoError(f"{path}: the file has no video stream{picture}")
-    asked = [s for s in streams if int(s.disposition) & DEFAULT] if not int(streams[0].disposition) & DEFAULT else []
+    asked = [s for s in streams if s.disposition.value & DEFAULT] if not streams[0].disposition.value & DEFAULT else []
     return max(asked or streams, key=lambda s: (s.frames != 1, s.width * s.height))
 
 

@@ -106,6 +106,7 @@ def remux(path: Path, source: Any, data: list[bytes], times: list[int] | None = 
         for i, (payload, time) in enumerate(zip(data, times or range(len(data)), strict=True)):
             packet = av.Packet(payload)
             packet.stream, packet.time_base, packet.pts, packet.dts = stream, Fraction(1, 10), time, time
+            packet.duration = 1
             packet.is_keyframe = i == 0
             container.mux(packet)
     return path
