@@ -53,7 +53,7 @@ def prepare(arguments: argparse.Namespace, console: Console) -> None:
         )
     if is_finished(a, lambda manifest: manifest.plan == plan.id, console):
         return
-    console.print(describe_plan(plan, dataset.unlisted), highlight=False, markup=False)
+    console.print(describe_plan(plan, dataset), highlight=False, markup=False)
     if others := strangers(a.out):
         text = f"warning: --out={a.out} also has {len(others)} other file(s) or folder(s), such as {others[0]}"
         console.print(f"{text}; they are left alone", highlight=False, markup=False)

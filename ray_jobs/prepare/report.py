@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from paramcrop.data.manifest import Manifest
+from paramcrop.data.prepare.datasets import Dataset
 from paramcrop.data.prepare.plan import Plan
 from paramcrop.data.prepare.transcode import Estimate
 from ray_jobs.progress import clock
@@ -26,7 +27,8 @@ TREATMENTS = {
 SHOWN = 5  # rejected files to print; the manifest has all of them
 
 
-def describe_plan(plan: Plan, unlisted: int) -> str:
+def describe_plan(plan: Plan, dataset: Dataset) -> str:
+    unlisted = dataset.unlisted
     lines = [f"{len(plan.sources)} videos ({size(plan.bytes)}), {len(plan.classes)} classes, {len(plan.pieces)} shards"]
     lines.append("splits: " + (", ".join(f"{name} {count}" for name, count in plan.splits.items()) or "none"))
     if plan.missing:
@@ -36,6 +38,9 @@ def describe_plan(plan: Plan, unlisted: int) -> str:
         lines.append(f"warning: {unlabelled} videos have no class: they can be pretrained on, but not evaluated on")
     if unlisted:
         lines.append(f"{unlisted} video files are not in any list and are left out")
+    if plan.unreadable:
+        lines.append(f"warning: {len(plan.unreadable)} rows cannot be read and are left out; {plan.unreadable[0]}")
+    lines += [f"warning: {text}" for text in dataset.warnings]
     return "\n".join(lines)
 
 
@@ -68,7 +73,8 @@ def print_summary(manifest: Manifest, out: str, seconds: float, made: int, conso
     table.add_row("time", f"{seconds:.1f} s, {made / max(seconds, 1e-9):.3g} videos/s")
     table.add_row("content id", manifest.content_id)
     console.print(table)
-    print_first("rejected", [f"{row['path']}: {row['reason']}" for row in manifest.rejected], console)
+    rejected = [f"{row['path']}: {row['reason']}".replace("\n", ": ") for row in manifest.rejected]
+    print_first("rejected", rejected, console)
     print_first("warning", [f"{row['path']}: {row['text']}" for row in manifest.warnings], console)
     split = next((f" data.split={name}" for name in manifest.splits if name.startswith("train")), "")
     command = f"paramcrop pretrain data.shards={out}{split if len(manifest.splits) > 1 else ''}"

@@ -1,21 +1,24 @@
 """Parsers of the official lists of datasets: text -> entries. No file is read here.
 
-Every function takes the name and the text of a list; errors name the place as ``name:line``.
+Every function takes the name and the text of a list; errors name the place as ``name:line``. Where a function takes
+``bad``, the errors of single rows are added to it and the other rows are read; without, the first one is raised.
 """
 
 from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
+from typing import TypeVar
 
 from paramcrop.errors import DataError
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validate": "val", "validation": "val", "test": "test"}
 HMDB_SPLITS = {"0": None, "1": "train", "2": "test"}
 ROLE = re.compile(r"(train|val|test)(\d*)")
+Row = TypeVar("Row")
 KINETICS_COLUMNS = ("youtube_id", "time_start", "time_end", "split")
 
 
@@ -49,14 +52,16 @@ def parse_classes(name: str, text: str) -> dict[int, str]:
     return classes
 
 
-def parse_ucf_list(name: str, text: str, classes: Mapping[int, str], split: str) -> list[Entry]:
+def parse_ucf_list(
+    name: str, text: str, classes: Mapping[int, str], split: str, bad: list[str] | None = None
+) -> list[Entry]:
     """UCF101's trainlist (``Class/v_X_gNN_cNN.avi 1``) or testlist (without the number).
 
     The directory is the class, in upper or lower case; a number must agree with it.
     """
     numbers = {label.casefold(): number for number, label in classes.items()}
-    entries = []
-    for where, line in _lines(name, text):
+
+    def entry(where: str, line: str) -> Entry:
         path, *number = line.split()
         directory, inside, _ = _safe(where, path).partition("/")
         own = numbers.get(directory.casefold())
@@ -65,30 +70,32 @@ def parse_ucf_list(name: str, text: str, classes: Mapping[int, str], split: str)
         if number and number != [str(own)]:
             label = " ".join(number)
             raise DataError(f"{where}: the number of {classes[own]} must be {own} as in classInd.txt, but is {label}")
-        entries.append(Entry(path, classes[own], (split,), where))
-    return entries
+        return Entry(path, classes[own], (split,), where)
+
+    return _readable(name, _lines(name, text), entry, bad)
 
 
-def parse_hmdb_list(name: str, text: str) -> list[Entry]:
+def parse_hmdb_list(name: str, text: str, bad: list[str] | None = None) -> list[Entry]:
     """HMDB51's ``CLASS_test_splitK.txt`` with lines ``file.avi N``: N = 1 train, 2 test, 0 neither."""
     label, _, number = name.removesuffix(".txt").rpartition("_test_split")
     if not label or number not in ("1", "2", "3"):
         raise DataError(f"{name}: the name of an HMDB51 list must be CLASS_test_split1.txt (or 2, 3)")
-    entries = []
-    for where, line in _lines(name, text):
+
+    def entry(where: str, line: str) -> Entry:
         file, *role = line.rsplit(None, 1)
         if not role or role[0] not in HMDB_SPLITS:
             raise DataError(f"{where}: a line must have a file and 0, 1 or 2, but is {line!r}")
         split = HMDB_SPLITS[role[0]]
         path = f"{label}/{_safe(where, file)}"
-        entries.append(Entry(path, label, (f"{split}{number}",) if split else (), where))
-    return entries
+        return Entry(path, label, (f"{split}{number}",) if split else (), where)
+
+    return _readable(name, _lines(name, text), entry, bad)
 
 
-def parse_kinetics(name: str, text: str) -> list[Entry]:
+def parse_kinetics(name: str, text: str, bad: list[str] | None = None) -> list[Entry]:
     """A Kinetics CSV: ``[label,]youtube_id,time_start,time_end,split[,...]``, times in seconds."""
-    entries = []
-    for where, row in _table(name, text, KINETICS_COLUMNS):
+
+    def entry(where: str, row: dict[str, str]) -> Entry:
         try:
             start, end = int(float(row["time_start"])), int(float(row["time_end"]))
         except (ValueError, OverflowError):
@@ -99,17 +106,19 @@ def parse_kinetics(name: str, text: str) -> list[Entry]:
                 f"{where}: youtube_id must consist of letters, digits, - and _, but is {row['youtube_id']!r}"
             )
         key = f"{row['youtube_id']}_{start:06d}_{end:06d}"
-        entries.append(Entry(key, row.get("label") or None, (_split(where, row["split"]),), where))
-    return entries
+        return Entry(key, row.get("label") or None, (_split(where, row["split"]),), where)
+
+    return _readable(name, _table(name, text, KINETICS_COLUMNS, bad), entry, bad)
 
 
-def parse_table(name: str, text: str) -> list[Entry]:
+def parse_table(name: str, text: str, bad: list[str] | None = None) -> list[Entry]:
     """A user's table ``file,class[,split][,group]``; without a split: "train"; without a class: unlabelled."""
-    entries = []
-    for where, row in _table(name, text, ("file", "class")):
+
+    def entry(where: str, row: dict[str, str]) -> Entry:
         splits = (split_name(row.get("split") or "train"),)
-        entries.append(Entry(_safe(where, row["file"]), row["class"] or None, splits, where, row.get("group", "")))
-    return entries
+        return Entry(_safe(where, row["file"]), row["class"] or None, splits, where, row.get("group", ""))
+
+    return _readable(name, _table(name, text, ("file", "class"), bad), entry, bad)
 
 
 def split_name(text: str) -> str:
@@ -154,26 +163,60 @@ def _check_roles(entry: Entry, splits: tuple[str, ...]) -> None:
             )
 
 
+def _readable(
+    name: str, rows: Iterable[tuple[str, Row]], entry: Callable[[str, Row], Entry], bad: list[str] | None
+) -> list[Entry]:
+    """An entry of every row. Errors of rows are added to ``bad``, unless it is None or most rows have one."""
+    before, entries = len(bad or ()), list[Entry]()
+    for where, row in rows:
+        try:
+            entries.append(entry(where, row))
+        except DataError as error:
+            if bad is None:
+                raise
+            bad.append(str(error))
+    if bad is not None and len(bad) - before > len(entries):
+        raise DataError(f"{bad[before]} ({len(bad) - before} rows of {name} cannot be read, and {len(entries)} can)")
+    return entries
+
+
 def _lines(name: str, text: str) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             yield f"{name}:{number}", line.strip()
 
 
-def _table(name: str, text: str, columns: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
+def _table(
+    name: str, text: str, columns: Iterable[str], bad: list[str] | None = None
+) -> Iterator[tuple[str, dict[str, str]]]:
     """The rows of a CSV as column -> stripped value."""
     reader = csv.DictReader(text.splitlines(keepends=True), restval="", skipinitialspace=True, strict=True)
+    header = _header(name, reader, columns)
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            problem = f"{name}:{reader.reader.line_num}: not valid CSV: {error}"
+            if bad is None or "unexpected end" in str(error) or "field limit" in str(error):  # a quote swallows rows
+                raise DataError(problem) from error
+            bad.append(problem)
+            continue
+        if any(isinstance(value, str) and value.strip() for value in row.values()):
+            yield f"{name}:{reader.line_num}", {key: row[key].strip() for key in header}
+
+
+def _header(name: str, reader: csv.DictReader[str], columns: Iterable[str]) -> list[str]:
     try:
         header = [field.strip() for field in reader.fieldnames or ()]
-        missing = [column for column in columns if column not in header]
-        if missing:
-            raise DataError(f"{name}:1: the header must contain {', '.join(missing)}, but is {','.join(header)!r}")
-        reader.fieldnames = header
-        for row in reader:
-            if any(isinstance(value, str) and value.strip() for value in row.values()):
-                yield f"{name}:{reader.line_num}", {key: row[key].strip() for key in header}
     except csv.Error as error:
         raise DataError(f"{name}:{reader.reader.line_num}: not valid CSV: {error}") from error
+    missing = [column for column in columns if column not in header]
+    if missing:
+        raise DataError(f"{name}:1: the header must contain {', '.join(missing)}, but is {','.join(header)!r}")
+    reader.fieldnames = header
+    return header
 
 
 def _split(where: str, name: str) -> str:

@@ -17,7 +17,7 @@ import pyarrow.fs
 
 from paramcrop.data.killable import may_pass
 from paramcrop.data.manifest import MANIFEST, Manifest, content_id, read_manifest, shard_from_json, write_manifest
-from paramcrop.data.prepare.plan import PARTS, VERSION, Part, Piece, Plan, part_path, rejection
+from paramcrop.data.prepare.plan import PARTS, VERSION, Part, Piece, Plan, part_path, rejection, unread
 from paramcrop.errors import DataError
 from paramcrop.storage.files import open_folder
 from paramcrop.storage.lease import Lease
@@ -130,6 +130,7 @@ def finish(out: str, plan: Plan, parts: dict[int, Part]) -> Manifest:
     fs, root = open_folder(out)
     ordered = [parts[piece.number] for piece in plan.pieces]
     rejected = [rejection(source, MISSING) for source in plan.missing]
+    rejected += map(unread, plan.unreadable)
     rejected += [row for part in ordered for row in part.rejected]
     shards = tuple(part.shard for part in ordered if part.shard is not None)
     if not shards:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import pyarrow as pa
 import pyarrow.fs
@@ -23,15 +21,14 @@ from paramcrop.data.prepare.annotations import (
     parse_table,
     parse_ucf_list,
 )
+from paramcrop.data.prepare.files import EXTENSIONS, Files, is_video, list_files
+from paramcrop.data.prepare.matching import Rule, matched, path_rules
 from paramcrop.errors import DataError
 from paramcrop.storage.files import open_folder
 
-EXTENSIONS = (".avi", ".mp4", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".3gp", ".ts")
 UT_CLASSES = ("hand shake", "hug", "kick", "point", "punch", "push")
 UT_SEQUENCES = range(1, 11)
 UT_NAME = re.compile(r"\d+_(\d+)_(\d)")
-
-Files = Mapping[str, int]  # relative posix path -> bytes
 
 
 @dataclass(frozen=True)
@@ -61,11 +58,15 @@ class Dataset:
         classes: class names; a label's number is its index.
         sources: the videos.
         unlisted: number of video files that no list contains; they are left out.
+        warnings: what a user should know of the folders.
+        unreadable: rows of the lists that cannot be read, as "list:line: reason"; they are left out.
     """
 
     classes: tuple[str, ...]
     sources: tuple[Source, ...]
     unlisted: int = 0
+    warnings: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
 
 
 def find_dataset(name: str, videos: str, annotations: str | None) -> Dataset:
@@ -79,7 +80,9 @@ def find_dataset(name: str, videos: str, annotations: str | None) -> Dataset:
         raise DataError(f"--dataset {name} needs --annotations, the folder of its official lists")
     if name == "ut-interaction" and annotations is not None:
         raise DataError("--dataset ut-interaction takes no --annotations: the file names contain the classes")
-    files = list_videos(videos)
+    files = list_files(videos)
+    if annotations is None:
+        files = {path: size for path, size in files.items() if is_video(path)}
     if not files:
         raise DataError(f"--videos={videos} contains no video files ({', '.join(EXTENSIONS)})")
     return FINDERS[name](files, annotations)
@@ -95,42 +98,6 @@ def check_name(name: str | None, names: Iterable[str]) -> None:
     if name not in known:
         near = difflib.get_close_matches(name, known, 1, 0)[0]
         raise DataError(f"--dataset must be one of {', '.join(known)}, but is {name!r}; the nearest is {near}")
-
-
-def list_videos(folder: str) -> dict[str, int]:
-    """Relative path -> size of every video file below ``folder``, sorted, without hidden files and folders.
-
-    Raises:
-        DataError: the folder is missing, cannot be listed, or has a link to a folder around it.
-    """
-    fs, root = open_folder(folder)
-    if isinstance(fs, pa.fs.LocalFileSystem):
-        check_links(root)
-    try:
-        infos = fs.get_file_info(pa.fs.FileSelector(root, recursive=True))
-    except (OSError, pa.ArrowException) as error:
-        reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be listed: {error}"
-        raise DataError(f"--videos={folder} {reason}") from error
-    try:
-        files = {info.path[len(root) :].lstrip("/"): info.size for info in infos if info.type == pa.fs.FileType.File}
-    except UnicodeDecodeError as error:
-        raise DataError(f"file names in --videos must be UTF-8, but one is {error.object!r}; rename it") from error
-    return {path: files[path] for path in sorted(files) if is_video(path)}
-
-
-def check_links(root: str) -> None:
-    """Raises:
-    DataError: a link leads to a folder around it, so that every video would be found again and again.
-    """
-    for folder, names, _ in os.walk(root):
-        for link in (path for name in names if os.path.islink(path := os.path.join(folder, name))):
-            if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(link)):
-                raise DataError(f"--videos must not have a link to a folder around it, but {link} is one; remove it")
-
-
-def is_video(path: str) -> bool:
-    parts = PurePosixPath(path)
-    return parts.suffix.lower() in EXTENSIONS and not any(part.startswith(".") for part in parts.parts)
 
 
 def read_lists(location: str, pattern: str, needed: str) -> dict[str, str]:
@@ -168,27 +135,30 @@ def find_ucf101(files: Files, annotations: str | None) -> Dataset:
     if "classind.txt" not in names or not lists:
         raise DataError(f"--annotations must contain classInd.txt, trainlist01.txt, …, but contains {list(texts)}")
     classes = parse_classes("classInd.txt", texts[names["classind.txt"]])
-    entries = [
-        entry
-        for name in lists
-        for entry in parse_ucf_list(names[name], texts[names[name]], classes, f"{name[: name.index('list')]}{name[-5]}")
-    ]
-    return paired(merge(entries), files, [classes[number] for number in sorted(classes)])
+    bad, entries = list[str](), list[Entry]()
+    for name in lists:
+        split = f"{name[: name.index('list')]}{name[-5]}"
+        entries += parse_ucf_list(names[name], texts[names[name]], classes, split, bad)
+    labels = [classes[number] for number in sorted(classes)]
+    return paired(merge(entries), files, labels, by_name=True, unreadable=bad)
 
 
 def find_hmdb51(files: Files, annotations: str | None) -> Dataset:
     texts = read_lists(annotations or "", r".+_test_split[123]\.txt", "the lists CLASS_test_split1.txt, …")
-    entries = merge(entry for name, text in texts.items() for entry in parse_hmdb_list(name, text))
-    return paired(entries, files)
+    bad = list[str]()
+    entries = merge(entry for name, text in texts.items() for entry in parse_hmdb_list(name, text, bad))
+    return paired(entries, files, by_name=True, unreadable=bad)
 
 
 def find_kinetics(files: Files, annotations: str | None) -> Dataset:
     texts = read_lists(annotations or "", r".+\.csv", "CSV lists")
-    entries = merge(entry for name, text in texts.items() for entry in parse_kinetics(name, text))
+    bad = list[str]()
+    entries = merge(entry for name, text in texts.items() for entry in parse_kinetics(name, text, bad))
     stems: dict[str, str] = {}
-    for path in files:
+    for path in filter(is_video, files):
         stems.setdefault(PurePosixPath(path).stem, path)
-    return paired(entries, files, rules=[lambda entry: stems.get(entry.key), lambda entry: stems.get(entry.key[:-14])])
+    rules: list[Rule] = [lambda entry: stems.get(entry.key), lambda entry: stems.get(entry.key[:-14])]
+    return paired(entries, files, rules=rules, unreadable=bad)
 
 
 def find_ut_interaction(files: Files, annotations: str | None) -> Dataset:
@@ -207,15 +177,40 @@ def find_folder(files: Files, annotations: str | None) -> Dataset:
     """The classes come from the table ``file,class[,split][,group]`` if there is one, else from the folders."""
     if annotations is not None:
         texts = read_lists(annotations, r".+\.csv", "a CSV table")
-        return paired(merge(entry for name, text in texts.items() for entry in parse_table(name, text)), files)
-    parts = {path: PurePosixPath(path).parts[:-1] for path in files}
-    by_split = all(folders and folders[0] in SPLITS for folders in parts.values())
+        bad = list[str]()
+        entries = merge(entry for name, text in texts.items() for entry in parse_table(name, text, bad))
+        return paired(entries, files, unreadable=bad)
+    splits, warnings = split_folders(files)
     sources = []
-    for path, folders in parts.items():
-        label = "/".join(folders[1:] if by_split else folders)
-        split = SPLITS[folders[0]] if by_split else "train"
-        sources.append(Source(path, path, label or None, (split,), files[path]))
-    return Dataset(tuple(sorted({source.label for source in sources if source.label})), tuple(sources))
+    for path, size in files.items():
+        folders = PurePosixPath(path).parts[:-1]
+        if splits and not (folders and folders[0] in splits):
+            continue
+        label = "/".join(folders[1:] if splits else folders)
+        split = splits[folders[0]] if splits else "train"
+        sources.append(Source(path, path, label or None, (split,), size))
+    classes = tuple(sorted({source.label for source in sources if source.label}))
+    return Dataset(classes, tuple(sources), warnings=tuple(warnings))
+
+
+def split_folders(files: Files) -> tuple[dict[str, str], list[str]]:
+    """(outermost folder -> its split, warnings); empty: the outermost folders are classes.
+
+    They are splits if all have the name of one, or if besides others there are a train and a val or test. A set of
+    vehicles has a class "train", too.
+    """
+    tops = {PurePosixPath(path).parts[0] if "/" in path else "": path for path in files}
+    splits = {top: SPLITS[top.casefold()] for top in tops if top.casefold() in SPLITS}
+    others = {top: path for top, path in tops.items() if top not in splits}
+    names = ", ".join(sorted(splits))
+    if not splits or not others:
+        return splits, []
+    if set(others) != {""} and not ("train" in splits.values() and len(set(splits.values())) > 1):
+        other = next(top for top in others if top)
+        return {}, [f"the folder {names} is taken for a class and not for a split, because {other} is none"]
+    left = [path for path in files if PurePosixPath(path).parts[0] not in splits]
+    text = f"{len(left)} of the videos are in none of the folders of splits ({names}) and are left out"
+    return splits, [f"{text}, such as {left[0]}"]
 
 
 FINDERS: dict[str, Callable[[Files, str | None], Dataset]] = {
@@ -227,44 +222,22 @@ FINDERS: dict[str, Callable[[Files, str | None], Dataset]] = {
 }
 DATASETS = tuple(FINDERS)
 
-Rule = Callable[[Entry], str | None]
-
 
 def paired(
-    entries: list[Entry], files: Files, classes: Iterable[str] | None = None, rules: list[Rule] | None = None
+    entries: list[Entry],
+    files: Files,
+    classes: Iterable[str] | None = None,
+    rules: list[Rule] | None = None,
+    by_name: bool = False,
+    unreadable: Iterable[str] = (),
 ) -> Dataset:
-    """Match every entry with a file, by the first of ``rules`` that finds one.
-
-    A file belongs to at most one entry. If a rule finds the same file for two entries, neither gets it, so that no
-    video gets the class of another.
-    """
-    found: dict[str, str] = {}
-    for rule in path_rules(files) if rules is None else rules:
-        taken = set(found.values())
-        candidates = {entry.key: rule(entry) for entry in entries if entry.key not in found}
-        count = Counter(candidates.values())
-        found |= {key: path for key, path in candidates.items() if path and path not in taken and count[path] == 1}
+    """Match every entry with a file, see ``matched``; ``rules``: other than those of ``path_rules``."""
+    found = matched(entries, path_rules(entries, files, by_name) if rules is None else rules)
     sources = []
     for entry in entries:
         path = found.get(entry.key)
         size = files[path] if path is not None else None
         sources.append(Source(entry.key, path or entry.key, entry.label, entry.splits, size, entry.group))
     labels = sorted({entry.label for entry in entries if entry.label}) if classes is None else classes
-    return Dataset(tuple(labels), tuple(sources), len(files) - len(found))
-
-
-def path_rules(files: Files) -> list[Rule]:
-    """The listed path, then the same in another case, then the only file of that name anywhere below the folder."""
-    folded = _unique((path.casefold(), path) for path in files)
-    names = _unique((PurePosixPath(path).name.casefold(), path) for path in files)
-    return [
-        lambda entry: entry.key if entry.key in files else None,
-        lambda entry: folded.get(entry.key.casefold()),
-        lambda entry: names.get(PurePosixPath(entry.key).name.casefold()),
-    ]
-
-
-def _unique(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    listed = list(pairs)
-    count = Counter(key for key, _ in listed)
-    return {key: value for key, value in listed if count[key] == 1}
+    unlisted = len({path for path in files if is_video(path)} - set(found.values()))
+    return Dataset(tuple(labels), tuple(sources), unlisted, unreadable=tuple(unreadable))

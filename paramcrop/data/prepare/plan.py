@@ -44,13 +44,19 @@ class Piece:
 
 @dataclass(frozen=True)
 class Plan:
-    """All pieces of a dataset; ``id`` is a hash of everything that determines the shards."""
+    """All pieces of a dataset.
+
+    Attributes:
+        id: a hash of everything that determines the shards.
+        unreadable: see ``Dataset``.
+    """
 
     classes: tuple[str, ...]
     pieces: tuple[Piece, ...]
     missing: tuple[Source, ...]
     settings: dict[str, Any]
     id: str
+    unreadable: tuple[str, ...] = ()
 
     @property
     def sources(self) -> list[Source]:
@@ -95,6 +101,12 @@ def rejection(source: Source, reason: str) -> dict[str, str]:
     return {"id": source.id, "path": source.path, "splits": ",".join(source.splits), "reason": reason}
 
 
+def unread(row: str) -> dict[str, str]:
+    """The entry in the manifest of a row of a list, "list:line: reason", that cannot be read."""
+    where, _, reason = row.partition(": ")
+    return {"id": where, "path": where, "splits": "", "reason": f"the row of the list cannot be read\n{reason}"}
+
+
 def part_path(root: str, piece: Piece) -> str:
     return f"{root}/{PARTS}/{PurePosixPath(piece.file).stem}.json"
 
@@ -123,4 +135,4 @@ def make_plan(dataset: Dataset, name: str, short_side: int, crf: int, shard_vide
             labels = tuple(-1 if source.label is None else number[source.label] for source in chosen)
             pieces.append(Piece(len(pieces), splits, chosen, labels, settings))
     made_from = [[piece.id for piece in pieces], [source.id for source in missing], dataset.classes, settings]
-    return Plan(dataset.classes, tuple(pieces), missing, settings, short_hash(made_from, 16))
+    return Plan(dataset.classes, tuple(pieces), missing, settings, short_hash(made_from, 16), dataset.unreadable)

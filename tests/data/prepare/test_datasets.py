@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from paramcrop.data.prepare.datasets import FINDERS, Dataset, find_dataset, list_videos
+from paramcrop.data.prepare.datasets import FINDERS, Dataset, find_dataset
+from paramcrop.data.prepare.files import list_videos
 from paramcrop.errors import DataError
 
 
