@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -88,7 +89,7 @@ def _rows(folder: str, manifest: Manifest, columns: Sequence[str]) -> Iterator[d
         except (OSError, pa.ArrowException) as error:
             raise ShardError(
                 f"cannot read {folder}/{shard.file}: {' '.join(str(error).split())}; "
-                f"`paramcrop prepare … --out {folder} --fresh` makes it again"
+                f"`paramcrop prepare … --out {shlex.quote(folder)} --fresh` makes it again"
             ) from None
         yield from table.to_pylist()
 

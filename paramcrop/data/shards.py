@@ -7,6 +7,7 @@ manifest is written last, so a folder that has one is complete.
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -200,7 +201,7 @@ def read_row_group(fs: pa.fs.FileSystem, path: str, row_group: int) -> pa.Table:
     except (OSError, pa.ArrowException, IndexError) as error:
         raise (ShardError if _damaged(fs, error) else DataError)(
             f"cannot read row group {row_group} of {path}: {' '.join(str(error).split())}; "
-            f"`paramcrop prepare --check --out {path.rpartition('/')[0]}` names every damaged file"
+            f"`paramcrop prepare --check --out {shlex.quote(path.rpartition('/')[0])}` names every damaged file"
         ) from error
 
 
@@ -257,9 +258,11 @@ def check_files(folder: str, manifest: Manifest, fix: str = "") -> None:
     if wrong:
         first, more = wrong[0], f" ({len(wrong)} of {len(manifest.shards)} shards are wrong)" if len(wrong) > 1 else ""
         found = f"it has {sizes[first.file]}" if first.file in sizes else "it is missing"
-        fix = fix or f"`paramcrop prepare … --out {folder} --fresh`, with the options that made it, makes it again"
+        again = (
+            f"`paramcrop prepare … --out {shlex.quote(folder)} --fresh`, with the options that made it, makes it again"
+        )
         raise ShardError(
-            f"{folder}: {first.file} must have {first.bytes} bytes as its manifest says, but {found}{more}; {fix}"
+            f"{folder}: {first.file} must have {first.bytes} bytes as its manifest says, but {found}{more}; {fix or again}"
         )
 
 

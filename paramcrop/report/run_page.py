@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shlex
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -195,7 +196,7 @@ def provenance(origin: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) 
         "commit": origin.get("commit"),
         "python": origin.get("python"),
         **origin.get("versions", {}),
-        "command": " ".join(origin.get("command", [])),
+        "command": shlex.join(origin.get("command", [])),
     }
     return {name: str(value) for name, value in known.items() if value is not None}
 

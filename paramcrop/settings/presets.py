@@ -146,7 +146,9 @@ def parse_override(text: str, known: Iterable[str]) -> tuple[str, Any]:
     if not equals:
         raise ConfigError(f"an override must be key=value, but is {text!r}{nearest(key, known)}")
     try:
-        return key, read_yaml(value) if value else ""
+        read = read_yaml(value) if value else ""
+        comment = "#" in value and value[0] not in "\"'" and (read is None or isinstance(read, str))
+        return key, value if comment else read  # on a command line, # is a character of a path
     except ConfigError as error:
         raise ConfigError(f"{key}: every key must be given once, but {error}") from None
     except yaml.YAMLError:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.fs
@@ -59,13 +61,24 @@ def digest(source: BinaryIO, copy: BinaryIO | None = None) -> tuple[int, str]:
 def open_folder(folder: str) -> tuple[pa.fs.FileSystem, str]:
     """Local path or URI -> (filesystem, path on it).
 
+    In a URI, ``%20`` and the like are decoded; ``#``, blanks and other ``%`` are characters of the path.
+
     Raises:
         DataError: the URI's scheme is unknown or its store cannot be reached.
     """
     try:
-        return pa.fs.FileSystem.from_uri(folder) if "://" in folder else _local(folder)
+        if folder.startswith("file://"):
+            return _local(unquote(folder.removeprefix("file://").removeprefix("localhost")))
+        return pa.fs.FileSystem.from_uri(_quoted(folder)) if "://" in folder else _local(folder)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{folder}: a folder must be a local path or a URI that pyarrow can open: {error}") from error
+
+
+def _quoted(uri: str) -> str:
+    """The URI with what its parser would take for the end of the path quoted; its options follow a question mark."""
+    path, mark, options = uri.partition("?")
+    path = re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", path)
+    return path.replace("#", "%23").replace(" ", "%20") + mark + options
 
 
 def _local(folder: str) -> tuple[pa.fs.FileSystem, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections import Counter
 
 from rich.console import Console
@@ -39,7 +40,10 @@ def describe_plan(plan: Plan, dataset: Dataset) -> str:
     if unlisted:
         lines.append(f"{unlisted} video files are not in any list and are left out")
     if plan.unreadable:
-        lines.append(f"warning: {len(plan.unreadable)} rows cannot be read and are left out; {plan.unreadable[0]}")
+        count = len(plan.unreadable)
+        lines.append(
+            f"warning: rows of the lists that cannot be read are left out: {count}, such as {plan.unreadable[0]}"
+        )
     lines += [f"warning: {text}" for text in dataset.warnings]
     return "\n".join(lines)
 
@@ -76,8 +80,9 @@ def print_summary(manifest: Manifest, out: str, seconds: float, made: int, conso
     rejected = [f"{row['path']}: {row['reason']}".replace("\n", ": ") for row in manifest.rejected]
     print_first("rejected", rejected, console)
     print_first("warning", [f"{row['path']}: {row['text']}" for row in manifest.warnings], console)
-    split = next((f" data.split={name}" for name in manifest.splits if name.startswith("train")), "")
-    command = f"paramcrop pretrain data.shards={out}{split if len(manifest.splits) > 1 else ''}"
+    split = next((f" {shlex.quote(f'data.split={name}')}" for name in manifest.splits if name.startswith("train")), "")
+    shards = shlex.quote(f"data.shards={out}")
+    command = f"paramcrop pretrain {shards}{split if len(manifest.splits) > 1 else ''}"
     console.print(f"pretrain with it: {command}", highlight=False, markup=False)
 
 

@@ -95,3 +95,8 @@ def test_where_fields() -> None:
 def test_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Config().seed = 1
+
+
+@pytest.mark.parametrize("folder", ["/data/a #b", "#x", "/data/50% #1", "/data/a#b"])
+def test_a_folder_on_the_command_line_may_have_a_hash(folder: str) -> None:
+    assert load_config("demo", None, [f"data.shards={folder}"]).data.shards == folder

@@ -6,11 +6,12 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 import pyarrow.fs
 import pytest
 
-from paramcrop.storage.files import atomic_write, atomic_write_on
+from paramcrop.storage.files import atomic_write, atomic_write_on, open_folder
 from paramcrop.storage.runs import read_status, write_status
 from paramcrop.sweeps.space import Space, Swept
 from ray_jobs.sweep.plan import write_space
@@ -81,3 +82,17 @@ def test_the_temporary_file_is_hidden_and_has_the_same_suffix(tmp_path: Path) ->
         part.touch()
         other.touch()
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("name", ["a b", "a#b", "50%", "100%25", "%zz", "a?b", "ü #1 %", "plain"])
+def test_a_file_uri_leads_to_the_folder_of_that_name(tmp_path: Path, name: str) -> None:
+    decoded = "100%" if name == "100%25" else name
+    assert open_folder(f"file://{tmp_path}/{name}") == (pyarrow.fs.LocalFileSystem(), f"{tmp_path}/{decoded}")
+    assert open_folder(f"file://{tmp_path}/{quote(name)}")[1] == f"{tmp_path}/{name}"
+    assert open_folder(f"{tmp_path}/{name}")[1] == f"{tmp_path}/{name}"
+
+
+@pytest.mark.parametrize("name", ["a b", "a#b", "50%", "a%20b", "%zz"])
+def test_a_uri_of_a_store_keeps_its_path(name: str) -> None:
+    store, path = open_folder(f"s3://bucket/{name}?region=eu-north-1")
+    assert (store.region, path) == ("eu-north-1", f"bucket/{name.replace('%20', ' ')}")

@@ -209,3 +209,108 @@ def test_an_error_names_a_folder_without_videos(tmp_path: Path) -> None:
     touch(tmp_path, "notes.txt")
     with pytest.raises(DataError, match=r"--videos=.* contains no video files"):
         find_dataset("folder", str(tmp_path), None)
+
+
+def table(root: Path, *rows: str) -> str:
+    return write(root / "l", labels__csv="\n".join(["file,class,split", *rows])) + "/labels.csv"
+
+
+def test_a_listed_file_in_a_folder_is_never_one_of_the_same_name_in_another(tmp_path: Path) -> None:
+    videos = touch(tmp_path / "v", "walk/2.avi", "run/1.avi")
+    dataset = find_dataset("folder", videos, table(tmp_path, "walk/1.avi,walk,train", "walk/2.avi,walk,train"))
+    assert files(dataset) == {"walk/1.avi": None, "walk/2.avi": "walk/2.avi"}
+    assert dataset.unlisted == 1
+
+
+@pytest.mark.parametrize("listed", [("1.avi", "1.avi"), ("walk/1.avi", "run/1.avi")])
+def test_a_bare_name_counts_only_where_it_is_unique(tmp_path: Path, listed: tuple[str, str]) -> None:
+    videos = touch(tmp_path / "v", "deep/2.avi", "1.avi", "other/3.avi", "another/3.avi")
+    rows = [f"{listed[1]},run,train", "2.avi,walk,train", "3.avi,walk,train"]
+    rows = rows if listed[0] == listed[1] else [f"{listed[0]},walk,train", *rows]
+    found = files(find_dataset("folder", videos, table(tmp_path, *rows)))
+    assert (found.pop("2.avi"), found.pop("3.avi")) == ("deep/2.avi", None)
+    assert found == ({"1.avi": "1.avi"} if listed[0] == listed[1] else {"walk/1.avi": None, "run/1.avi": None})
+
+
+def test_folders_around_those_of_the_list_and_missing_ones_are_bridged(tmp_path: Path) -> None:
+    below = touch(tmp_path / "v", "data/Walk/1.avi", "data/run/1.avi")
+    listed = table(tmp_path, "walk/1.avi,walk,train", "run/1.avi,run,train", "hop/9.avi,hop,train")
+    found = {"walk/1.avi": "data/Walk/1.avi", "run/1.avi": "data/run/1.avi", "hop/9.avi": None}
+    assert files(find_dataset("folder", below, listed)) == found
+    flat = touch(tmp_path / "flat", "9.avi")
+    assert files(find_dataset("folder", flat, listed))["hop/9.avi"] == "9.avi"
+
+
+def test_a_listed_file_may_have_any_extension_or_another_than_listed(tmp_path: Path) -> None:
+    videos = touch(tmp_path / "v", "walk/1.mp4", "run/1.avi.mkv", "run/2.bin", "run/3.avi", "run/3.mp4", "notes.txt")
+    rows = ["walk/1.avi,walk,train", "run/2.bin,run,train", "run/3.webm,run,train", "run/4.avi,run,train"]
+    dataset = find_dataset("folder", videos, table(tmp_path, *rows))
+    assert files(dataset) == {
+        "walk/1.avi": "walk/1.mp4",
+        "run/2.bin": "run/2.bin",
+        "run/3.webm": None,  # two files may be it
+        "run/4.avi": None,
+    }
+    assert dataset.unlisted == 3  # of the videos
+
+
+@pytest.mark.parametrize(("train", "other", "split"), [("Train", "Test", "test"), ("TRAIN", "valid", "val")])
+def test_splits_may_be_spelt_in_any_case(tmp_path: Path, train: str, other: str, split: str) -> None:
+    dataset = find_dataset("folder", touch(tmp_path, f"{train}/walk/x.avi", f"{other}/run/y.avi"), None)
+    assert sorted((s.label, s.splits) for s in dataset.sources) == [("run", (split,)), ("walk", ("train",))]
+    assert dataset.warnings == ()
+
+
+def test_a_stray_file_beside_splits_is_left_out_and_named(tmp_path: Path) -> None:
+    stored = ["train/fight/x.avi", "test/fight/y.avi", "intro.avi", "extra/z.avi"]
+    dataset = find_dataset("folder", touch(tmp_path, *stored), None)
+    assert [(s.id, s.label, s.splits) for s in dataset.sources] == [
+        ("test/fight/y.avi", "fight", ("test",)),
+        ("train/fight/x.avi", "fight", ("train",)),
+    ]
+    assert dataset.warnings == (
+        "2 of the videos are in none of the folders of splits (test, train) and are left out, such as extra/z.avi",
+    )
+
+
+def test_a_class_with_the_name_of_a_split_is_a_class_and_that_is_said(tmp_path: Path) -> None:
+    dataset = find_dataset("folder", touch(tmp_path, "train/x.avi", "bus/y.avi"), None)
+    assert dataset.classes == ("bus", "train")
+    assert dataset.warnings == ("the folder train is taken for a class and not for a split, because bus is none",)
+
+
+def test_links_that_lead_in_a_circle_through_another_folder_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path / "v", "x.avi")
+    touch(tmp_path / "w", "y.avi")
+    (tmp_path / "v" / "w").symlink_to(tmp_path / "w", target_is_directory=True)
+    assert list(list_videos(str(tmp_path / "v"))) == ["w/y.avi", "x.avi"]
+    (tmp_path / "w" / "v").symlink_to(tmp_path / "v", target_is_directory=True)
+    with pytest.raises(DataError, match=r"a link to a folder around it, but .*/v/w/v is one"):
+        list_videos(str(tmp_path / "v"))
+
+
+KINETICS = "label,youtube_id,time_start,time_end,split\n"
+
+
+def test_unreadable_rows_are_named_and_the_others_read(tmp_path: Path) -> None:
+    videos = touch(tmp_path / "v", "ab_000001_000011.mp4", "walk/a.avi")
+    rows = 'hop,ab,1,11,train\nhop,#NAME?,1,11,train\nhop,cd,1,11,train\nhop,ef,x,11,train\nhop,gh,1,11,train\n"a"b,i\n'
+    dataset = find_dataset("kinetics", videos, write(tmp_path / "k", a__csv=KINETICS + rows) + "/a.csv")
+    assert list(files(dataset)) == ["ab_000001_000011", "cd_000001_000011", "gh_000001_000011"]
+    assert [row.partition(": ")[0] for row in dataset.unreadable] == ["a.csv:3", "a.csv:5", "a.csv:7"]
+    assert "'#NAME?'" in dataset.unreadable[0] and "not valid CSV" in dataset.unreadable[2]
+    dataset = find_dataset("folder", videos, table(tmp_path, "walk/a.avi,walk,train", "../b.avi,walk,train"))
+    assert files(dataset) == {"walk/a.avi": "walk/a.avi"} and dataset.unreadable[0].startswith("labels.csv:3: a path")
+    hmdb = write(tmp_path / "h", walk_test_split1__txt="a.avi 1\nb.avi\nc.avi 2\n")
+    dataset = find_dataset("hmdb51", videos, hmdb)
+    assert len(dataset.sources) == 2 and dataset.unreadable[0].startswith("walk_test_split1.txt:2: ")
+
+
+def test_a_list_of_which_most_rows_are_unreadable_is_refused(tmp_path: Path) -> None:
+    videos = touch(tmp_path / "v", "ab_000001_000011.mp4")
+    rows = KINETICS + "hop,ab,1,11,train\n" + "hop,#NAME?,1,11,train\n" * 2
+    with pytest.raises(DataError, match=r"a.csv:3: youtube_id must .* \(2 rows of a.csv cannot be read, and 1 can\)"):
+        find_dataset("kinetics", videos, write(tmp_path / "k", a__csv=rows) + "/a.csv")
+    swallowing = KINETICS + 'hop,ab,1,11,train\nhop,"cd,1,11,train\nhop,ef,1,11,train\n'
+    with pytest.raises(DataError, match="not valid CSV: unexpected end of data"):
+        find_dataset("kinetics", videos, write(tmp_path / "k", a__csv=swallowing) + "/a.csv")
