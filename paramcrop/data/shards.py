@@ -258,11 +258,10 @@ def check_files(folder: str, manifest: Manifest, fix: str = "") -> None:
     if wrong:
         first, more = wrong[0], f" ({len(wrong)} of {len(manifest.shards)} shards are wrong)" if len(wrong) > 1 else ""
         found = f"it has {sizes[first.file]}" if first.file in sizes else "it is missing"
-        again = (
-            f"`paramcrop prepare … --out {shlex.quote(folder)} --fresh`, with the options that made it, makes it again"
-        )
+        command = f"`paramcrop prepare … --out {shlex.quote(folder)} --fresh`"
+        fix = fix or f"{command}, with the options that made it, makes it again"
         raise ShardError(
-            f"{folder}: {first.file} must have {first.bytes} bytes as its manifest says, but {found}{more}; {fix or again}"
+            f"{folder}: {first.file} must have {first.bytes} bytes as its manifest says, but {found}{more}; {fix}"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -33,7 +34,7 @@ COUNTS = {
 }
 
 
-def manifest(**changes: tuple[dict[str, str], ...]) -> Manifest:
+def manifest(**changes: Any) -> Manifest:
     shards = tuple(Shard(f"{name}.parquet", 1, "", (2,), (name,)) for name in ("train", "test"))
     return Manifest("0123", ("a",), shards, **changes)
 
