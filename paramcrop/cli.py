@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from io import TextIOWrapper
@@ -22,6 +24,9 @@ COMMANDS = {  # name -> module with its main(argv), description
     "report": ("ray_jobs.report", "write tables, HTML page and figures of sweeps"),
     "figures": ("ray_jobs.figures", "draw figures that compare runs"),
 }
+
+
+_terminated: list[int] = []  # signals besides Ctrl-C that have ended this command
 
 
 def main() -> None:
@@ -63,11 +68,26 @@ def find(name: str) -> Callable[[Sequence[str]], None]:
     return main_of
 
 
+def interrupt_on_sigterm() -> None:
+    """End this command on SIGTERM as on Ctrl-C, with exit code 143; only the main thread can set this.
+
+    ``ray.init`` sets a handler of its own, so call this after it as well.
+    """
+
+    def interrupt(number: int, frame: object) -> None:
+        _terminated.append(number)
+        os.kill(os.getpid(), signal.SIGINT)  # whoever handles Ctrl-C now handles this
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, interrupt)
+
+
 def run_command(main: Callable[[Sequence[str]], None]) -> None:
     """Run the main of a command; a user error becomes one line on stderr and its exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a terminal may know ASCII only
             stream.reconfigure(errors="replace")
+    interrupt_on_sigterm()
     try:
         main(sys.argv[1:])
     except ParamCropError as error:
@@ -75,7 +95,7 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("interrupted; finished work is kept, and the same command continues from there", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(143 if _terminated else 130)
     except OSError as error:
         fixes = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space")
         if error.filename:  # otherwise it may come from anywhere

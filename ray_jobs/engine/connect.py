@@ -15,6 +15,7 @@ import ray
 from ray.autoscaler.sdk import request_resources
 
 import paramcrop
+from paramcrop.cli import interrupt_on_sigterm
 from paramcrop.errors import ResourceError
 from paramcrop.settings.config import Config
 from ray_jobs.engine.plan import Node
@@ -59,6 +60,7 @@ def connect(ray_logs: bool, trains: bool = False) -> None:
             f"the Ray cluster of RAY_ADDRESS or an earlier `ray start` does not answer: {reason}; "
             "start it, clear it with `ray stop`, or set RAY_ADDRESS=local"
         ) from None
+    interrupt_on_sigterm()  # Ray's own handler ends the process at once
     for name in ("ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(level)
     if trains:

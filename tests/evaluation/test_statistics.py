@@ -218,10 +218,10 @@ def test_at_most_six_percent_of_nulls_are_resolved(seeds: int, deviation: float)
 
 @pytest.mark.slow
 def test_a_difference_that_is_there_is_resolved() -> None:
-    """Four points, three seeds of one point, 900 videos: mostly seen."""
+    """5.4 points (6 before clipping), three seeds that deviate by one point, 900 videos: 79 of 100 times."""
     rng, resolved = np.random.default_rng(0), 0
     for _ in range(100):
         chance = rng.beta(0.8, 0.6, 900)
-        found = difference(drawn(rng, chance + 0.04, 3, 0.01), drawn(rng, chance, 3, 0.01), "knn")
+        found = difference(drawn(rng, chance + 0.06, 3, 0.01), drawn(rng, chance, 3, 0.01), "knn")
         resolved += found is not None and found.resolved
-    assert resolved >= 50
+    assert resolved >= 70

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -88,3 +89,17 @@ def test_rows_per_block_divide_the_batch_and_fit_in_a_block() -> None:
     assert rows_per_block(128, paper) == 8
     assert rows_per_block(64, ClipSpec(frames=8, size=32)) == 32
     assert rows_per_block(64, ClipSpec(frames=8, size=32), most=10) == 8
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_a_command_in_one_line(number: int, code: int) -> None:
+    wait = "import time; print('ready', flush=True); time.sleep(30)"
+    script = f"from paramcrop.cli import run_command\ndef main(argv): {wait}\nrun_command(main)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    _, text = process.communicate(timeout=20)
+    assert process.returncode == code
+    assert text == "interrupted; finished work is kept, and the same command continues from there\n"

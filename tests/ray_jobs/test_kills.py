@@ -98,7 +98,7 @@ def test_fresh_starts_over_and_keeps_the_old_run(undisturbed: Path, expected: di
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["worker", "decoder", "driver", "ctrl-c", "everything", "torn", "stop"])
+@pytest.mark.parametrize("what", ["worker", "decoder", "driver", "ctrl-c", "sigterm", "everything", "torn", "stop"])
 def test_kills(tmp_path: Path, expected: Any, what: str) -> None:
     """Each case prints a line of the kill table, with `-s`."""
     command, folder = start(tmp_path)
@@ -118,6 +118,10 @@ def test_kills(tmp_path: Path, expected: Any, what: str) -> None:
         command.process.send_signal(signal.SIGINT)
         assert command.wait(30) == 130
         assert "interrupted; finished work is kept" in command.text
+    elif what == "sigterm":  # as Slurm, `ray job stop` and the end of a pod send it
+        command.process.send_signal(signal.SIGTERM)
+        assert command.wait(30) == 143
+        assert "interrupted; finished work is kept" in command.text and "***" not in command.text
     elif what == "everything":
         command.kill_all()
     else:
