@@ -11,6 +11,7 @@ from paramcrop.data.shards import Video, write_shards
 from paramcrop.data.synthetic import CLASSES, videos
 from paramcrop.evaluation.job import Job
 from paramcrop.evaluation.protocols import Protocol, find_protocol
+from paramcrop.settings.identity import run_id
 from paramcrop.storage.runs import write_provenance
 from paramcrop.training.build import build_clip_spec
 from paramcrop.training.pretrain import pretrain
@@ -66,7 +67,7 @@ def make_job(run: Path, folder: str, protocol: str, *overrides: str, subject: st
         run=str(run),
         subject=subject,
         config=tiny_config(*RUN).model_dump(mode="json"),
-        run_id=run.name,
+        run_id=run_id(tiny_config(*RUN), DATA),
         run_data=DATA,
         checkpoint=str(run / "checkpoints" / "epoch=0002"),
         epoch=2,
