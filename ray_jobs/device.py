@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paramcrop.errors import ConfigError
@@ -9,6 +11,8 @@ from paramcrop.settings.config import Config
 
 if TYPE_CHECKING:
     from ray_jobs.engine.plan import Node
+
+DRIVERS = ("nvidia[0-9]*", "dxg")  # devices of NVIDIA's driver, and of Windows' for Linux
 
 
 def find_device(config: Config, cluster: str | None = None) -> str:
@@ -46,6 +50,13 @@ def _nodes(config: Config, cluster: str | None) -> list[Node]:
     if joins_cluster():
         connect(config.run.ray_logs, trains=True)
         return cluster_nodes()
+    return [Node(0, _own_gpus())]
+
+
+def _own_gpus() -> int:
+    """GPUs that this process sees. Importing torch takes 2 s, so Linux is first asked whether there are any."""
+    if sys.platform == "linux" and not [file for name in DRIVERS for file in Path("/dev").glob(name)]:
+        return 0
     import torch
 
-    return [Node(0, torch.cuda.device_count())]
+    return torch.cuda.device_count()

@@ -11,6 +11,7 @@ from paramcrop.errors import ConfigError
 from paramcrop.settings.identity import run_id
 from paramcrop.settings.presets import load_config
 from paramcrop.storage.runs import find_run, older_run, write_provenance
+from ray_jobs import device
 from ray_jobs.device import find_device
 from ray_jobs.engine import connect, ray_private
 from ray_jobs.engine.plan import Node, device_of
@@ -26,10 +27,13 @@ def test_gpus_are_used_if_there_is_one_for_each_worker() -> None:
 def test_a_running_cluster_is_asked_and_without_one_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     config, connected = load_config("demo"), list[bool]()
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr(device, "DRIVERS", ("null",))
     monkeypatch.setattr(connect, "connect", lambda *arguments, **named: connected.append(True))
     monkeypatch.setattr(connect, "cluster_nodes", lambda: [Node(4)])
     monkeypatch.setattr(ray_private, "joins_cluster", lambda: False)
     assert find_device(config) == "cuda" and not connected
+    monkeypatch.setattr(device, "DRIVERS", ("no-such-device",))
+    assert find_device(config) == "cpu" and not connected
     monkeypatch.setattr(ray_private, "joins_cluster", lambda: True)
     assert find_device(config) == "cpu" and connected
     assert find_device(config.on("cuda")) == "cuda" and len(connected) == 1
