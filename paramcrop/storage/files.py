@@ -67,8 +67,8 @@ def open_folder(folder: str) -> tuple[pa.fs.FileSystem, str]:
         DataError: the URI's scheme is unknown or its store cannot be reached.
     """
     try:
-        if folder.startswith("file://"):
-            return _local(unquote(folder.removeprefix("file://").removeprefix("localhost")))
+        if local := re.fullmatch(r"file://(?:localhost)?(/.*)", folder, re.DOTALL):
+            return _local(unquote(local[1]))
         return pa.fs.FileSystem.from_uri(_quoted(folder)) if "://" in folder else _local(folder)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{folder}: a folder must be a local path or a URI that pyarrow can open: {error}") from error

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pyarrow.fs
 import pytest
 
+from paramcrop.errors import DataError
 from paramcrop.storage.files import atomic_write, atomic_write_on, open_folder
 from paramcrop.storage.runs import read_status, write_status
 from paramcrop.sweeps.space import Space, Swept
@@ -90,6 +91,11 @@ def test_a_file_uri_leads_to_the_folder_of_that_name(tmp_path: Path, name: str) 
     assert open_folder(f"file://{tmp_path}/{name}") == (pyarrow.fs.LocalFileSystem(), f"{tmp_path}/{decoded}")
     assert open_folder(f"file://{tmp_path}/{quote(name)}")[1] == f"{tmp_path}/{name}"
     assert open_folder(f"{tmp_path}/{name}")[1] == f"{tmp_path}/{name}"
+
+
+def test_a_file_uri_of_another_machine_is_refused() -> None:
+    with pytest.raises(DataError, match="file://elsewhere/data: a folder must be a local path or a URI"):
+        open_folder("file://elsewhere/data")
 
 
 @pytest.mark.parametrize("name", ["a b", "a#b", "50%", "a%20b", "%zz"])

@@ -105,8 +105,9 @@ def best_stream(container: InputContainer, path: str | Path) -> av.VideoStream:
     """
     streams = videos_in(container)
     if not streams:
-        picture = ", only an attached picture" if container.streams.video else ""
-        raise VideoError(f"{path}: the file has no video stream{picture}")
+        attached = any(s.disposition.value & ATTACHED for s in container.streams.video)
+        without = ", only an attached picture" if attached else " that PyAV can decode" * bool(container.streams.video)
+        raise VideoError(f"{path}: the file has no video stream{without}")
     asked = [s for s in streams if s.disposition.value & DEFAULT] if not streams[0].disposition.value & DEFAULT else []
     return max(asked or streams, key=lambda s: (s.frames != 1, s.width * s.height))
 
