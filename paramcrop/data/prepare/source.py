@@ -157,7 +157,8 @@ def announced_frames(container: InputContainer, stream: av.VideoStream, end: flo
     """
     seconds, rate = _seconds(stream), float(stream.average_rate or 0)
     if stream.frames:
-        return min(stream.frames, round(seconds * rate)) if seconds and rate else stream.frames
+        edited = "mp4" in container.format.name and seconds and rate  # the duration of others may be guessed by size
+        return min(stream.frames, round(seconds * rate)) if edited else stream.frames
     if seconds is None and container.duration is not None:
         seconds = container.duration / av.time_base
         if len(container.streams) > 1 and end >= WHOLE * seconds:

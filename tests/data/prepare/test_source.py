@@ -335,6 +335,20 @@ def test_what_is_left_of_a_cut_file_is_kept(tmp_path: Path) -> None:
     assert encoded.damage
 
 
+def test_a_cut_avi_is_measured_by_its_header(tmp_path: Path) -> None:
+    path = tmp_path / "cut.avi"
+    with av.open(str(path), "w") as container:
+        stream = add(container, moving(1)[0], "mpeg4")
+        for i, pixels in enumerate(moving(60)):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = i, Fraction(1, 10)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 4 // 5])
+    encoded = transcode(path, 32)
+    assert 15 < encoded.frames < 50 and encoded.announced == 60
+
+
 def test_frames_outside_an_edit_list_are_not_missing(tmp_path: Path) -> None:
     source, data = packets(60)
     encoded = transcode(remux(tmp_path / "edited.mp4", source, data, list(range(-50, 10))), 32)
