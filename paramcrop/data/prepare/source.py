@@ -157,8 +157,9 @@ def announced_frames(container: InputContainer, stream: av.VideoStream, end: flo
     """
     seconds, rate = _seconds(stream), float(stream.average_rate or 0)
     if stream.frames:
-        edited = "mp4" in container.format.name and seconds and rate  # the duration of others may be guessed by size
-        return min(stream.frames, round(seconds * rate)) if edited else stream.frames
+        # Edit lists are in MP4 and MOV. Elsewhere, the duration may be guessed from the size of the file.
+        played = round((seconds or 0) * rate) if "mp4" in container.format.name else 0
+        return min(stream.frames, played or stream.frames)
     if seconds is None and container.duration is not None:
         seconds = container.duration / av.time_base
         if len(container.streams) > 1 and end >= WHOLE * seconds:
