@@ -191,8 +191,10 @@ def streams_taken(container: InputContainer, stream: av.VideoStream) -> dict[str
 
 def rate_kept(times: list[float], lost: int = 0) -> dict[str, str]:
     """{"rate": "varies"} if the frames shown at ``times``, seconds, are not evenly spaced but for ``lost`` frames."""
-    steps = np.sort(np.diff(times))
-    steps = steps[steps > 0][: len(steps) - lost]  # a file of joined parts may start again at 0
+    # An AVI may give B-frames each other's times, and a file of joined parts may start again.
+    steps = np.diff(np.sort(times))
+    steps = np.sort(steps[steps > 0])
+    steps = steps[: len(steps) - lost]
     if len(steps) < 2:
         return {}
     usual = np.median(steps)

@@ -365,4 +365,5 @@ def test_a_rate_that_varies_is_kept_and_said(tmp_path: Path) -> None:
 def test_a_dropped_frame_or_rounded_times_are_no_varying_rate() -> None:
     steady = np.round(np.arange(120) / 29.97, 3)
     assert rate_kept(steady.tolist()) == rate_kept(np.delete(steady, 50).tolist()) == rate_kept([0.0]) == {}
+    assert rate_kept([0, 1, 3, 2, 5, 4, 7, 6]) == rate_kept([*range(20), *range(20)]) == {}
     assert rate_kept([*range(10), 50, *range(51, 60)]) == {"rate": "varies"}

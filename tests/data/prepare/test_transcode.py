@@ -330,11 +330,13 @@ def test_real_broken_files_are_listed_and_the_others_kept(real_videos: Path, tmp
     plan = plan_of(folder, short_side=64)
     manifest = finish(out, plan, prepare(plan, folder, out))
     reasons = {row["path"]: row["reason"] for row in manifest.rejected}
-    bad = {"corrupted.mp4", "invalid-bitstream.webm", "no_timescale.mp4", "random_bytes.mp4", "text.avi"}
+    bad = {"invalid-bitstream.webm", "random_bytes.mp4", "text.avi"}
+    lossy = {"corrupted.mp4", "no_timescale.mp4", "truncated_kinetics.mkv", "truncated_ucf101.avi"}
     assert set(reasons) == {*bad, "sample_opus.mp4"}
     assert all("Invalid data found" in reasons[path] for path in bad) and "no" in reasons["sample_opus.mp4"]
     assert manifest.videos + len(reasons) == len(plan.sources)
-    assert {row["path"] for row in manifest.warnings} == {"truncated_kinetics.mkv", "truncated_ucf101.avi"}
+    assert {row["path"] for row in manifest.warnings} == lossy
+    assert {row["path"] for row in manifest.treatments if "lost" in row} == lossy
     for video in read_videos(out):
         VideoReader(video.video).read(np.array([0]))
 
