@@ -22,6 +22,8 @@ if TYPE_CHECKING:
         simple_crops,
     )
     from paramcrop.crops.resample import crop_cube
+    from paramcrop.export.encoder import Encoder
+    from paramcrop.export.load import load
     from paramcrop.models.contrastive import MoCo, SimCLR
     from paramcrop.models.interfaces import Backbone, Method
     from paramcrop.models.losses import info_nce, nt_xent
@@ -46,6 +48,8 @@ _ROOMS = {
         "simple_crops",
     ),
     "paramcrop.crops.resample": ("crop_cube",),
+    "paramcrop.export.encoder": ("Encoder",),
+    "paramcrop.export.load": ("load",),
     "paramcrop.models.contrastive": ("MoCo", "SimCLR"),
     "paramcrop.models.interfaces": ("Backbone", "Method"),
     "paramcrop.models.losses": ("info_nce", "nt_xent"),
@@ -64,6 +68,7 @@ __all__ = [
     "Config",
     "CropParams",
     "DistanceCrops",
+    "Encoder",
     "Method",
     "MoCo",
     "ParamCrop",
@@ -75,6 +80,7 @@ __all__ = [
     "crop_cube",
     "hard_crops",
     "info_nce",
+    "load",
     "load_config",
     "manual_crops",
     "nt_xent",

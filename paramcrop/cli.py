@@ -20,6 +20,7 @@ COMMANDS = {  # name -> module with its main(argv), description
     "pretrain": ("ray_jobs.pretrain.command", "pretrain with ParamCrop"),
     "prepare": ("ray_jobs.prepare.command", "convert videos and their annotations to Parquet shards"),
     "evaluate": ("ray_jobs.evaluate.command", "evaluate pretrained runs: fine-tuning, linear probe, retrieval"),
+    "export": ("ray_jobs.export", "export a run's encoder: safetensors, config, model card; to a folder or the Hub"),
     "sweep": ("ray_jobs.sweep.command", "run a sweep: pretraining and evaluation of many settings"),
     "report": ("ray_jobs.report", "write tables, HTML page and figures of sweeps"),
     "figures": ("ray_jobs.figures", "draw figures that compare runs"),

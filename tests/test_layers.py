@@ -26,6 +26,7 @@ ROOMS = (
     "sweeps",
     "paper",
     "report",
+    "export",
     "cli",
 )
 

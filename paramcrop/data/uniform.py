@@ -55,10 +55,19 @@ def cut_uniform(row: Mapping[str, Any], spec: UniformSpec) -> np.ndarray:
         VideoError: the video cannot be decoded.
     """
     reader = VideoReader(row["video"])
+    return cut_windows(reader.read, reader.frames, spec)
+
+
+def cut_windows(read: Callable[[np.ndarray], np.ndarray], count: int, spec: UniformSpec) -> np.ndarray:
+    """Cut the clips of a video of ``count`` frames -> uint8 (K, frames, size, size, 3). Short videos loop.
+
+    Args:
+        read: frame numbers (n,), sorted and unique -> uint8 (n, H, W, 3).
+    """
     steps = np.arange(spec.frames) * spec.stride
-    indices = (uniform_starts(spec, reader.frames)[:, None] + steps) % reader.frames  # (K, frames)
+    indices = (uniform_starts(spec, count)[:, None] + steps) % count  # (K, frames)
     union, place = np.unique(indices, return_inverse=True)
-    frames = reader.read(union)
+    frames = read(union)
     height, width = frames.shape[1:3]
     side = max(1, round(spec.box * min(height, width)))
     top, left = (height - side) // 2, (width - side) // 2

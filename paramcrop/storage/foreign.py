@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from paramcrop.errors import CheckpointError
@@ -78,6 +80,8 @@ def fitting_prefix(state: Mapping[str, Any], names: Sequence[str]) -> str:
 
 def _load(file: Path) -> Any:
     try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
         return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if objects := _objects(file, str(error)):
@@ -86,7 +90,7 @@ def _load(file: Path) -> Any:
                 "read it with torch.load(FILE, weights_only=False) and torch.save its tensors alone"
             ) from None
         raise _unreadable(file, error) from None
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, SafetensorError) as error:
         raise _unreadable(file, error) from None
 
 

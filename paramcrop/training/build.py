@@ -95,10 +95,24 @@ def build_backbone(config: Config) -> nn.Module:
     Raises:
         ConfigError: a class of the user's own does not fit.
     """
-    b, settings = config.backbone, backbone_settings(config)
-    if is_custom(b.name):
-        return custom_backbone(b.name, b.source, settings, view_size(config))
-    backbone: Any = BACKBONES[b.name](**settings)  # a protocol cannot say that it is an nn.Module as well
+    return make_backbone(config.backbone.name, backbone_settings(config), config.backbone.source, view_size(config))
+
+
+def make_backbone(
+    name: str, settings: Mapping[str, Any], source: str | None = None, size: tuple[int, int, int] = (16, 112, 112)
+) -> nn.Module:
+    """One of ``BACKBONES``, or a class of the user's own.
+
+    Args:
+        settings: keyword arguments of its class.
+        source, size: of a class of the user's own, see ``custom_backbone``.
+
+    Raises:
+        ConfigError: a class of the user's own does not fit.
+    """
+    if is_custom(name):
+        return custom_backbone(name, source, settings, size)
+    backbone: Any = BACKBONES[name](**settings)  # a protocol cannot say that it is an nn.Module as well
     network: nn.Module = backbone
     return network
 

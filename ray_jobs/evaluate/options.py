@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paramcrop.data.synthetic import cached_dataset
-from paramcrop.errors import ConfigError, DataError, ParamCropError
-from paramcrop.storage.mirror import Mirror
+from paramcrop.errors import ConfigError, DataError
+from paramcrop.storage.find import run_named
 from paramcrop.storage.runs import home, is_finished
 from ray_jobs.options import EXIT_CODES, Parser, check_once, check_positive, parse_sets, resolved, whole_numbers
 
@@ -33,7 +33,7 @@ def parse_arguments(argv: Sequence[str], summary: str) -> argparse.Namespace:
         nargs="+",
         action="extend",
         metavar="RUN",
-        help="folders or URIs of runs, or their names below runs/ (default: the newest demo run)",
+        help="folders or URIs of runs, or their names or ids below runs/ (default: the newest demo run)",
     )
     add(
         "--task",
@@ -60,7 +60,11 @@ def parse_arguments(argv: Sequence[str], summary: str) -> argparse.Namespace:
         metavar="NAME",
         help=f"baselines to evaluate as well: {', '.join(BASELINES)} (default: none; without --run: both)",
     )
-    add("--weights", metavar="FILE", help="a foreign checkpoint for the runs' backbone, to evaluate as well")
+    add(
+        "--weights",
+        metavar="FILE",
+        help="a foreign checkpoint or an exported model.safetensors\nfor the runs' backbone, to evaluate as well",
+    )
     add(
         "--prefix",
         nargs="+",
@@ -119,34 +123,9 @@ def find_runs(arguments: argparse.Namespace) -> list[Path]:
         if not finished:
             raise DataError(f"--run is needed, because {runs} has no finished demo; `paramcrop pretrain` makes one")
         return [max(finished, key=lambda folder: (folder / "status.json").stat().st_mtime)]
-    found = []
-    for name in arguments.run:
-        if "://" in name:
-            found.append(_fetched(name))
-            continue
-        places = [Path(name).expanduser().resolve(), runs / name]
-        place = next((p for p in places if (p / "config.yaml").exists()), None)
-        if place is None:
-            raise DataError(f"--run must be the folder of a run, but neither {places[0]} nor {places[1]} is one")
-        found.append(place)
+    found = [run_named(name) for name in arguments.run]
     check_once("--run", map(str, found))
     return found
-
-
-def _fetched(uri: str) -> Path:
-    """This command's copy of a run in a bucket.
-
-    Raises:
-        DataError: there is no such run.
-    """
-    place = Mirror.of(uri.rstrip("/"), "command")
-    try:
-        place.fetch(waits=())
-    except (OSError, ParamCropError) as error:
-        raise DataError(f"--run must be the URI of a run, but {uri}: {' '.join(str(error).split())[:200]}") from None
-    if not (place.folder / "config.yaml").exists():
-        raise DataError(f"--run must be the URI of a run, but {uri} has no config.yaml")
-    return place.folder
 
 
 def find_data(arguments: argparse.Namespace, config: Config) -> dict[str, str]:

@@ -1,0 +1,139 @@
+"""``load``: an encoder from an exported folder, a run, or the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from paramcrop.data.uniform import UniformSpec
+from paramcrop.errors import CheckpointError, ConfigError
+from paramcrop.evaluation.tasks import pace
+from paramcrop.evaluation.weights import load_backbone, load_strictly, pick_checkpoint, read_config
+from paramcrop.export.card import model_card
+from paramcrop.export.description import (
+    CARD,
+    CONFIG,
+    WEIGHTS,
+    Architecture,
+    Description,
+    Input,
+    Pretraining,
+    read_description,
+)
+from paramcrop.export.encoder import Encoder
+from paramcrop.export.hub import SCHEME, download
+from paramcrop.settings.custom import is_custom
+from paramcrop.storage.checkpoint import load_checkpoint
+from paramcrop.storage.files import digest
+from paramcrop.storage.find import run_named
+from paramcrop.storage.foreign import foreign_state
+from paramcrop.storage.runs import read_provenance
+from paramcrop.training.build import BACKBONES, backbone_settings, build_backbone, features_of, make_backbone
+
+
+def load(source: str | Path, pretrained: bool = True, trust: bool = False) -> Encoder:
+    """Load an encoder, in evaluation mode, on the CPU.
+
+    Args:
+        source: a folder that `paramcrop export` wrote; a run's folder, its name or id below runs/, or its URI; or
+            ``hf://owner/name``.
+        pretrained: False: the same architecture with random weights.
+        trust: whether to import a class outside this package that an exported folder names as its architecture.
+            A run's own class is imported as in all commands.
+
+    Raises:
+        CheckpointError: the files do not fit one another. DataError: there is no such encoder.
+        ConfigError: its class cannot be used; or hf:// without huggingface_hub.
+    """
+    text = str(source)
+    folder = download(text.removeprefix(SCHEME)) if text.startswith(SCHEME) else Path(text).expanduser()
+    if text.startswith(SCHEME) or (folder / CONFIG).exists():
+        return from_folder(folder, pretrained, trust)
+    return from_run(run_named(text, "load's source"), pretrained=pretrained)
+
+
+def from_folder(folder: Path, pretrained: bool = True, trust: bool = False) -> Encoder:
+    """The encoder that ``Encoder.save_pretrained`` wrote. Raises: see ``load``."""
+    described = read_description(folder)
+    backbone = _made(described, folder, trust)
+    if pretrained:
+        file = folder / WEIGHTS
+        state = foreign_state(file, {"": ""})
+        with file.open("rb") as opened:
+            found = digest(opened)[1]
+        if found != described.sha256:
+            raise CheckpointError(
+                f"{WEIGHTS} must have the sha256 of {CONFIG}, {described.sha256[:12]}…, but {file} has {found[:12]}…"
+            )
+        load_strictly(backbone, state, str(file))
+    card = folder / CARD
+    return _evaluating(backbone, described, card.read_text(encoding="utf-8") if card.exists() else "")
+
+
+def from_run(run: Path, epoch: int | None = None, pretrained: bool = True, licence: str = "unknown") -> Encoder:
+    """The encoder of a run's checkpoint, with its model card.
+
+    Args:
+        epoch: that of the checkpoint; None: the newest.
+        licence: of the weights, for the card.
+
+    Raises:
+        CheckpointError: the run has no such checkpoint. DataError: its provenance cannot be read.
+    """
+    config, (checkpoint, epoch), facts = read_config(run), pick_checkpoint(run, epoch), read_provenance(run)
+    backbone = load_backbone(config, checkpoint) if pretrained else build_backbone(config)
+    c, a = config.cropper, config.augment
+    classes = None
+    if config.method == "mean_teacher":
+        classes = load_checkpoint(checkpoint)[0]["model"]["method._extra_state"]["classes"]
+    described = Description(
+        architecture=Architecture(
+            name=config.backbone.name, settings=backbone_settings(config), source=config.backbone.source
+        ),
+        features=features_of(backbone),
+        input=Input(frames=c.frames, size=c.size, stride=pace(config), box=UniformSpec.box, mean=a.mean, std=a.std),
+        classes=classes,
+        pretraining=Pretraining(
+            run=config.run.name,
+            run_id=facts["run_id"],
+            epoch=epoch,
+            method=config.method,
+            policy=config.policy,
+            seed=config.seed,
+            precision=config.precision,
+        ),
+    )
+    return _evaluating(backbone, described, model_card(run, described, facts, config.model_dump(mode="json"), licence))
+
+
+def _made(described: Description, folder: Path, trust: bool) -> nn.Module:
+    """The backbone with random weights.
+
+    Raises:
+        ConfigError: it is a class outside this package that is not trusted, or that does not fit.
+        CheckpointError: there is no such architecture, or its settings or features are others.
+    """
+    what, shown = described.architecture, described.input
+    if is_custom(what.name):
+        if not trust:  # it would import and call whatever the file names
+            raise ConfigError(
+                f"an encoder of a class of one's own needs trust=True, which imports it: {folder} names {what.name}"
+            )
+        backbone = make_backbone(what.name, what.settings, what.source, (shown.frames, shown.size, shown.size))
+    elif what.name not in BACKBONES:
+        raise CheckpointError(f"architecture.name must be one of {', '.join(BACKBONES)}, but {folder} has {what.name}")
+    else:
+        try:
+            backbone = make_backbone(what.name, what.settings)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"architecture.settings must suit {what.name}, but in {folder}: {error}") from None
+    if (made := features_of(backbone)) != described.features:
+        raise CheckpointError(f"features must be the architecture's, {made}, but {folder} has {described.features}")
+    return backbone
+
+
+def _evaluating(backbone: nn.Module, described: Description, card: str) -> Encoder:
+    encoder = Encoder(backbone, described, card)
+    encoder.eval()
+    return encoder
