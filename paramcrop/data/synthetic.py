@@ -1,6 +1,7 @@
 """Labelled, encoded videos of moving shapes: a dataset that needs no download.
 
-Only the motion depends on the class. Background, shape, size, colour, texture, start and speed are independent of it.
+A class is a motion before a patterned background; two classes share each pattern, so that neither tells all of them
+apart. Shape, size, colours, start and speed, and the pattern's position, are independent of the class.
 A horizontal flip never changes the class, so it remains a valid augmentation.
 """
 
@@ -23,8 +24,9 @@ from paramcrop.data.shards import Video, write_shards
 from paramcrop.data.video import encode
 
 CLASSES = ("up", "down", "sideways", "circle", "grow", "shrink", "shake", "bounce")
+PATTERNS = ("columns", "rows", "checks", "dots")  # of the background; two classes share each
 SHAPES = ("disc", "square", "diamond", "ring")
-VERSION = 1  # increase it when the same settings no longer give the same pixels
+VERSION = 2  # increase it when the same settings no longer give the same pixels
 
 
 class Track(NamedTuple):
@@ -37,7 +39,7 @@ class Track(NamedTuple):
 
 def motion(name: str, t: np.ndarray, rng: np.random.Generator) -> Track:
     """The path of class ``name`` at times ``t`` (T,) in [0, 1]."""
-    x0, y0, r0 = rng.uniform(0.35, 0.65), rng.uniform(0.35, 0.65), rng.uniform(0.12, 0.2)
+    x0, y0, r0 = rng.uniform(0.35, 0.65), rng.uniform(0.35, 0.65), rng.uniform(0.14, 0.22)
     side, reach = rng.choice([-1.0, 1.0]), rng.uniform(0.25, 0.4)
     x, y, r = np.full_like(t, x0), np.full_like(t, y0), np.full_like(t, r0)
     if name == "up":
@@ -67,15 +69,34 @@ def render(name: str, frames: int, height: int, width: int, rng: np.random.Gener
     track = motion(name, np.linspace(0, 1, frames), rng)
     short = min(height, width)
     rows, columns = np.mgrid[:height, :width].astype(np.float32) / short
-    background = texture(height, width, rng)
-    paint = texture(height, width, rng) * 0.3 + rng.uniform(0, 255, 3) * 0.7
+    ground = pattern(PATTERNS[CLASSES.index(name) % len(PATTERNS)], columns, rows, rng)[..., None]
+    first, second, paint = colours(rng)
+    background = first + (second - first) * ground
     shape = SHAPES[rng.integers(len(SHAPES))]
     offset = (width / short - 1) / 2  # the path lies in the centre square
     video = np.empty((frames, height, width, 3), np.float32)
     for i in range(frames):
         cover = mask(shape, columns - track.x[i] - offset, rows - track.y[i], track.radius[i], 1 / short)[..., None]
         video[i] = background * (1 - cover) + paint * cover
+    video += rng.normal(0, 6, video.shape).astype(np.float32)
     return np.clip(np.rint(video), 0, 255).astype(np.uint8)
+
+
+def colours(rng: np.random.Generator) -> np.ndarray:
+    """Two near-grey colours of the background, and one of the shape: float (3, 3), RGB in [0, 255]."""
+    base = rng.uniform(100, 155)
+    tint = rng.choice([-1, 1]) * rng.uniform(60, 90)
+    levels = np.array([base - tint, base + tint, rng.choice([10, 245])])[:, None]
+    return np.clip(levels + rng.uniform(-8, 8, (3, 3)), 0, 255)
+
+
+def pattern(name: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A background's pattern at ``x`` and ``y``, in units of the short side -> values in [0, 1], of the same shape."""
+    period, (u, v) = rng.uniform(0.15, 0.18), rng.uniform(0, 2 * np.pi, 2)
+    across, along = np.sin(2 * np.pi * x / period + u), np.sin(2 * np.pi * y / period + v)
+    waves = {"columns": across, "rows": along, "checks": across * along, "dots": across + along - 1}
+    value: np.ndarray = np.clip(0.5 + 1.5 * waves[name], 0, 1)
+    return value
 
 
 def mask(shape: str, x: np.ndarray, y: np.ndarray, radius: float, edge: float) -> np.ndarray:
@@ -90,19 +111,6 @@ def mask(shape: str, x: np.ndarray, y: np.ndarray, radius: float, edge: float) -
         inside = radius - np.hypot(x, y)
     coverage: np.ndarray = np.clip(inside / edge + 0.5, 0, 1)
     return coverage
-
-
-def texture(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """A smooth random colour field with some noise -> float32 (height, width, 3) in [0, 255]."""
-    coarse = rng.uniform(30, 225, (5, 6, 3))
-    rows, columns = np.linspace(0, 3.999, height), np.linspace(0, 4.999, width)
-    r, c = rows.astype(int), columns.astype(int)
-    fr, fc = (rows - r)[:, None, None], (columns - c)[None, :, None]
-    top = coarse[r][:, c] * (1 - fc) + coarse[r][:, c + 1] * fc
-    bottom = coarse[r + 1][:, c] * (1 - fc) + coarse[r + 1][:, c + 1] * fc
-    field = top * (1 - fr) + bottom * fr + rng.normal(0, 6, (height, width, 1))
-    colours: np.ndarray = np.clip(field, 0, 255).astype(np.float32)
-    return colours
 
 
 def videos(
