@@ -11,7 +11,7 @@ import pytest
 
 from paramcrop.data.manifest import FORMAT, read_manifest
 from paramcrop.data.shards import check_shards
-from paramcrop.data.synthetic import CLASSES, cached_dataset, motion, render, videos
+from paramcrop.data.synthetic import CLASSES, PATTERNS, cached_dataset, motion, render, videos
 
 HASH = """
 import hashlib
@@ -32,7 +32,7 @@ def test_videos_are_equal_in_another_process() -> None:
     assert there == hashlib.sha256(b"".join(v.video for v in videos(16, 20, 32, 32))).hexdigest()
 
 
-def test_appearance_does_not_depend_on_the_class() -> None:
+def test_colour_does_not_depend_on_the_class() -> None:
     """A nearest-centroid classifier of the mean colour of a video stays near chance."""
     pixels = [
         (label, render(CLASSES[label], 6, 24, 24, np.random.default_rng([7, i, label])))
@@ -67,3 +67,12 @@ def test_cached_dataset_is_made_once(tmp_path: Path) -> None:
     assert f"-f{FORMAT.rpartition('/')[2]}-" in Path(folder).name  # a dataset of an older format is not reused
     assert check_shards(folder) == []
     assert [p.name for p in tmp_path.iterdir()] == [Path(folder).name]  # no temporary folder is left
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_class_has_a_motion_and_a_pattern(name: str) -> None:
+    """The pattern's lines: how much the mean of each column and of each row varies."""
+    frame = render(name, 40, 48, 48, np.random.default_rng(3)).mean((0, 3))
+    columns, rows = frame.mean(0).std(), frame.mean(1).std()
+    kind = PATTERNS[CLASSES.index(name) % len(PATTERNS)]
+    assert (columns > 2 * rows) == (kind == "columns") and (rows > 2 * columns) == (kind == "rows")

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from paramcrop.errors import ConfigError
-from paramcrop.settings.identity import run_id
+from paramcrop.settings.identity import older_id, run_id
 from paramcrop.settings.presets import load_config
 from paramcrop.storage.runs import find_run, older_run, write_provenance
 from ray_jobs import device
@@ -62,7 +62,7 @@ def test_a_cluster_is_joined_where_ray_init_would(monkeypatch: pytest.MonkeyPatc
 def test_a_run_of_version_1_is_found_and_said_to_be_one(tmp_path: Path) -> None:
     config = load_config("demo", None, [f"run.storage={tmp_path}"]).on("cpu")
     assert older_run(config, "data") is None
-    old = tmp_path / "demo-3d3317b2aa61"
+    old = tmp_path / f"demo-{older_id(config, 'data')}"
     old.mkdir()
     write_provenance(old, config, "data")
     assert age_note(old) == ""
