@@ -58,7 +58,11 @@ def run(*overrides: str) -> list[str]:
 def test_a_run_that_sits_on_the_plateau_is_told_from_one_that_learns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plateau, "LINES", 6)
     monkeypatch.setattr(plateau, "STEPS", 5)
-    sits = ("backbone.name=s3dg", "augment.jitter=0.8", "optim.name=lars", "optim.lr=0.3", "projector.batch_norm=false")
+    sits = (
+        *("backbone.name=s3dg", "optim.name=lars", "optim.lr=0.3"),
+        *("projector.batch_norm=false", "projector.final_batch_norm=false"),
+        *("augment.brightness=0.8", "augment.contrast=0.8", "augment.saturation=0.8", "augment.hue=0.2"),
+    )
     (text,) = run(*sits)
     assert (
         "has not learned for 5 steps" in text
