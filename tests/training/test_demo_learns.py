@@ -17,7 +17,7 @@ from paramcrop.training.build import build_clip_spec
 from paramcrop.training.pretrain import pretrain
 from tests.memory import MetricsInMemory, made_clips, memory_batches
 
-EPOCHS, TRAIN, TEST = 10, 160, 160  # of the demo's 30 epochs
+EPOCHS, TRAIN, TEST = 6, 160, 160  # of the demo's 30 epochs
 CONFIG = load_config("demo", None, [f"train.epochs={EPOCHS}"])
 FORWARD = Forward(Normalise(CONFIG.augment.mean, CONFIG.augment.std), torch.device("cpu"), torch.float32)
 
