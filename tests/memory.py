@@ -21,7 +21,9 @@ from paramcrop.training.recorder import Recorder
 
 TINY = (
     *("data.clip_frames=8", "data.clip_size=32", "cropper.frames=4", "cropper.size=24", "backbone.width=8"),
-    *("projector.hidden=16", "projector.size=8", "train.global_batch=8", "optim.lr=0.05"),
+    *("projector.hidden=16", "projector.size=8", "train.global_batch=8", "optim.lr=0.05", "augment.jitter=0"),
+    # Nothing that depends on the batch besides the backbone's norms, which a test can turn off.
+    *("projector.batch_norm=false", "projector.final_batch_norm=false", "cropper.clip_norm=null", "cropper.lr=0.002"),
 )
 
 

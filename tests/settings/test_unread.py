@@ -54,7 +54,7 @@ CASES = [  # settings of a run; a setting that it never reads, changed
     *(("cropper.layers=1",), "cropper.batch_norm=true"),
     *(("backbone.name=s3d",), "backbone.depth=18"),
     *(("backbone.name=s3d",), "backbone.final_relu=false"),
-    *(("augment.jitter=0",), "augment.hue=0.1"),
+    *(("augment.jitter=0",), "augment.hue=0.3"),
     *(("augment.jitter=0",), "augment.brightness=0.1"),
     *(("data.random_cube=false",), "data.random_box=[0.5, 0.6]"),
     *(("optim.name=sgd",), "optim.trust=0.01"),

@@ -26,7 +26,7 @@ def test_the_presets_have_the_published_sizes(preset: str, backbone: int, macs: 
 
 
 def size_of_head(features: int) -> int:
-    return (features + 1) * 1024 + (1024 + 1) * 128
+    return (features + 1) * 1024 + 2 * 1024 + (1024 + 1) * 128  # with a batch norm between
 
 
 @pytest.mark.parametrize("method", ["simclr", "moco"])
