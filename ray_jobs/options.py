@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import argparse
 import gc
+import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 from paramcrop.errors import ConfigError
 from paramcrop.settings.config import LARGEST_SEED, Config
+from paramcrop.settings.custom import is_custom
 from paramcrop.settings.presets import describe_options, load_config, preset_names
 
-EXIT_CODES = "exit codes: 0 done, 1 failed, 2 wrong setting or input, 3 not enough resources, 130 interrupted"
+EXIT_CODES = (
+    "exit codes: 0 done, 1 failed, 2 wrong setting or input, 3 not enough resources, 130 interrupted, 143 by SIGTERM"
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -125,3 +129,20 @@ def uncollected() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+def check_classes(configs: Sequence[Config]) -> None:
+    """Build each of the user's own backbones and policies once.
+
+    Raises:
+        ConfigError: one cannot be imported, built or used.
+    """
+    backbones = {c.backbone.model_dump_json(): c for c in configs if is_custom(c.backbone.name)}
+    policies = {json.dumps([c.policy, c.policy_kwargs]): c for c in configs if is_custom(c.policy)}
+    if backbones or policies:
+        from paramcrop.training.build import build_backbone, build_policy  # imports torch
+
+        for config in backbones.values():
+            build_backbone(config)
+        for config in policies.values():
+            build_policy(config)

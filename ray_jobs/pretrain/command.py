@@ -20,7 +20,7 @@ from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.runs import begin, ending, hold, is_finished, older_run, read_status, run_place, set_aside
 from ray_jobs.device import find_device
 from ray_jobs.engine.plan import Node, Plan, plan_pretraining
-from ray_jobs.options import check_cluster_option, config_parser, parse_config, probe_data, uncollected
+from ray_jobs.options import check_classes, check_cluster_option, config_parser, parse_config, probe_data, uncollected
 from ray_jobs.pretrain.progress import run_progress
 from ray_jobs.pretrain.report import describe, print_ending
 from ray_jobs.videos import MADE_UP_VIDEOS, all_warnings, find_videos, setting_warnings, size_warnings
@@ -43,6 +43,7 @@ def main(argv: Sequence[str]) -> None:
         return
     start = time.monotonic()
     data, manifest = find_videos(config, lambda text: console.print(text, highlight=False))
+    check_classes([config])
     config = config.on(find_device(config))
     steps = config.total_steps(steps_per_epoch(manifest.videos, config.train.global_batch, config.labelled_rows))
     place = run_place(config, manifest.data_id)

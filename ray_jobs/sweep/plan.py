@@ -17,7 +17,6 @@ from paramcrop.errors import ParamCropError, ShardError
 from paramcrop.evaluation.tasks import Request, as_pretrained, check_request, find_tasks, only
 from paramcrop.evaluation.tasks import size_warnings as task_warnings
 from paramcrop.settings.config import Config
-from paramcrop.settings.custom import is_custom
 from paramcrop.settings.explain import show
 from paramcrop.storage.files import atomic_write
 from paramcrop.storage.runs import home
@@ -27,6 +26,7 @@ from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import VARIANT, Trial, config_of, data_ids, grid, make_trial, wanted_of
 from ray_jobs.device import find_device
 from ray_jobs.evaluate.options import MADE_UP, MADE_UP_TEST, SYNTHETIC
+from ray_jobs.options import check_classes
 from ray_jobs.videos import all_warnings, check_batch, find_videos
 
 if TYPE_CHECKING:
@@ -181,23 +181,6 @@ def open_sweep(
     proxy = _request(space, config, data, [space.proxy.task], checked=False) if space.scheduler == "asha" else None
     _, videos = find_videos(config)
     return Sweep(folder, space, config, videos, data, data_ids(data), request, proxy)
-
-
-def check_classes(configs: Sequence[Config]) -> None:
-    """Build each of the user's own backbones and policies once.
-
-    Raises:
-        ConfigError: one cannot be imported, built or used.
-    """
-    backbones = {c.backbone.model_dump_json(): c for c in configs if is_custom(c.backbone.name)}
-    policies = {json.dumps([c.policy, c.policy_kwargs]): c for c in configs if is_custom(c.policy)}
-    if backbones or policies:
-        from paramcrop.training.build import build_backbone, build_policy  # imports torch
-
-        for config in backbones.values():
-            build_backbone(config)
-        for config in policies.values():
-            build_policy(config)
 
 
 def corners(space: Space) -> list[dict[str, Any]]:
