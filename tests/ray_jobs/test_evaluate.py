@@ -130,14 +130,14 @@ def test_an_evaluations_id_changes_exactly_when_the_evaluation_does(tiny_run: Pa
         make_job(tiny_run, labelled, "paper-finetune", "lr=0.1"),
         make_job(tiny_run, labelled, "paper-finetune", seed=1),
         make_job(tiny_run, labelled, "paper-finetune", subject="random-init"),
-        *(_with(job, **{name: value}) for name, value in (("epoch", 1), ("content_id", "x"), ("test", "val"))),
-        _with(job, config=tiny_config("seed=4").model_dump(mode="json")),
+        *(_with(job, **{name: value}) for name, value in (("epoch", 1), ("data_id", "x"), ("test", "val"))),
+        _with(job, run_id="another"),
     ]
     assert len({one.eval_id for one in (job, *changed)}) == 1 + len(changed)
     elsewhere = _with(job, run="/elsewhere", folder="/other", checkpoint="/c", dataset="another name")
     workers = _with(job, config=job.config | {"train": job.config["train"] | {"workers": 4}})
     assert job.eval_id == elsewhere.eval_id == workers.eval_id
-    assert job.eval_id == "76dbf75f0ff4"  # golden: it must never change by accident
+    assert job.eval_id == "5cdf76c7613d"  # golden: it must never change by accident
 
 
 def _with(job: Job, **fields: Any) -> Job:
