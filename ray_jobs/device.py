@@ -1,4 +1,4 @@
-"""The device that a run trains on, which its precision, and so its id, follow from."""
+"""The device that runs train on, or evaluators compute on: precision follows from it, and so do ids."""
 
 from __future__ import annotations
 
@@ -28,27 +28,43 @@ def find_device(config: Config, cluster: str | None = None) -> str:
     from ray_jobs.engine.plan import device_of
 
     t = config.train
-    device = t.device if t.device != "auto" else device_of(_nodes(config, cluster), t.workers)
+    device = t.device if t.device != "auto" else device_of(_planned(config, cluster), t.workers)
     if device == "cpu" and t.precision == "bfloat16":
         # Torch 2.14 with two threads: the gradient of a 3 x 3 x 3 convolution of 32 channels is infinite now and then.
         raise ConfigError(
-            "train.precision=bfloat16 needs GPUs, because gradients of convolutions in it are not reliable on CPUs, "
-            "but there are none for train.workers; leave it out"
+            "train.precision=bfloat16 needs GPUs, but this run trains on CPUs, on which gradients of convolutions in "
+            "bfloat16 are not reliable; leave it out"
         )
     return device
 
 
-def _nodes(config: Config, cluster: str | None) -> list[Node]:
-    if cluster is not None:
-        from ray_jobs.launch_files.check import check_cluster
+def evaluators_device(option: str) -> str:
+    """The device, "cpu" or "cuda", of evaluators with this ``--device``; connects to a running cluster for "auto".
 
-        return list(check_cluster(cluster, config).nodes)
+    Raises:
+        ResourceError: the running cluster does not answer.
+    """
+    from ray_jobs.engine.plan import device_of
+
+    return option if option != "auto" else device_of(_nodes(ray_logs=False), 1)
+
+
+def _planned(config: Config, cluster: str | None) -> list[Node]:
+    if cluster is None:
+        return _nodes(config.run.ray_logs)
+    from ray_jobs.launch_files.check import check_cluster
+
+    return list(check_cluster(cluster, config).nodes)
+
+
+def _nodes(ray_logs: bool) -> list[Node]:
+    """The nodes of the running cluster; without one, this machine, of which only the GPUs are counted."""
     from ray_jobs.engine.connect import cluster_nodes, connect
     from ray_jobs.engine.plan import Node
     from ray_jobs.engine.ray_private import joins_cluster
 
     if joins_cluster():
-        connect(config.run.ray_logs, trains=True)
+        connect(ray_logs, trains=True)
         return cluster_nodes()
     return [Node(0, _own_gpus())]
 

@@ -29,9 +29,22 @@ def check_jobs(jobs: Iterable[Job]) -> None:
         key = (job.folder, job.train, job.test, job.how, job.seed, job.run if job.subject == "run" else "")
         if key not in checked:
             checked.add(key)
+            check_precision(job)
             with suppress(ShardError):  # its own evaluation reports it, and the others run
                 _, test = open_pair(job.folder, (job.train, job.test), job.how, job.seed)
                 check_unseen(job, test.sources)
+
+
+def check_precision(job: Job) -> None:
+    """Raises:
+    ConfigError: the job trains a network in bfloat16 on a CPU, where torch's gradients in it are not reliable.
+    """
+    config = job.settings
+    if job.how.kind == "finetune" and config.train.device == "cpu" and config.precision == "bfloat16":
+        raise ConfigError(
+            f"{job.dataset}/{job.how.name}: a run with train.precision=bfloat16 must be fine-tuned on GPUs, "
+            "but --device is cpu"
+        )
 
 
 def key_of(job: Job) -> tuple[str, str, str]:

@@ -30,6 +30,8 @@ class Request:
         tasks: in order. data: name of a dataset -> folder or URI of its shards.
         splits: split numbers; empty: all. seeds: seeds of the evaluation.
         subjects: "run", and the subjects to compare with it.
+        device: "cpu" or "cuda", on which they compute, for the precision of runs whose ``train.precision`` is "auto";
+            empty: that of each run.
         weights, prefixes: those of the subject "weights".
     """
 
@@ -40,6 +42,7 @@ class Request:
     subjects: tuple[str, ...] = ("run",)
     weights: str = ""
     prefixes: tuple[tuple[str, str], ...] = ()
+    device: str = ""
 
 
 def find_tasks(
@@ -157,6 +160,7 @@ class Source:
 def _jobs(request: Request, manifests: Mapping[str, Manifest], config: Config, source: Source) -> Iterable[Job]:
     from paramcrop.evaluation.job import Job
 
+    config = config.on(request.device) if request.device else config
     for subject in request.subjects:
         for name, protocol in request.tasks:
             if protocol.kind == "classifier" and subject != "run":

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from paramcrop.errors import CheckpointError
 from paramcrop.settings.config import Config
-from paramcrop.settings.identity import flatten
+from paramcrop.settings.identity import recorded
 from paramcrop.settings.presets import make_config
 from paramcrop.storage.checkpoint import load_checkpoint, newest_checkpoint
 from paramcrop.storage.foreign import fitting_prefix, foreign_state, rename
-from paramcrop.storage.jsonl import read_lines
 from paramcrop.storage.mirror import mirror_at
 from paramcrop.training.build import build_backbone, features_of
 
@@ -40,20 +39,16 @@ class Pixels(nn.Module):
 
 
 def read_config(run: Path) -> Config:
-    """The settings that a run began with, and the device that it trained on, which gives its precision.
+    """The resolved settings a run began with.
 
     Raises:
         CheckpointError: the folder is not a run's.
     """
     try:
-        config = make_config(flatten(yaml.safe_load((run / "config.yaml").read_text())))
+        return make_config(recorded(yaml.safe_load((run / "config.yaml").read_text())))
     except (OSError, AttributeError, yaml.YAMLError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it does not contain settings"
         raise CheckpointError(f"a run's folder must have a config.yaml, but {run} does not: {reason}") from None
-    if config.train.device != "auto":
-        return config
-    starts = [line for line in read_lines(run / "history.jsonl") if line.get("device")]  # of a run by an older version
-    return config.on(starts[0]["device"]) if starts else config
 
 
 def pick_checkpoint(run: Path, epoch: int | None = None) -> tuple[Path, int]:

@@ -18,7 +18,7 @@ from paramcrop.paper.scale import CLASSES, SPLITS, enlarged_frames, missing_vide
 from paramcrop.report.facts import RunFacts
 from paramcrop.report.table import Row, Table, task_of
 from paramcrop.report.text import ERRORS, show_mean
-from paramcrop.settings.identity import flatten, identity
+from paramcrop.settings.identity import identity, recorded
 from paramcrop.settings.presets import make_config
 from paramcrop.sweeps.layout import Cell, Layout
 from paramcrop.sweeps.space import Space
@@ -159,7 +159,7 @@ def changed_settings(space: Space, layout: Layout, row: Row, run: RunFacts) -> l
     papers_own = space.model_copy(update={"preset": layout.preset, "set": {}})
     try:
         expected = identity(config_of(papers_own, make_trial(space, row.record.values), run.seed), "")["settings"]
-        found = identity(make_config(flatten(run.settings)), "")["settings"]
+        found = identity(make_config(recorded(run.settings)), "")["settings"]
     except ConfigError:
         return ["all"]
     both = expected.keys() | found.keys()

@@ -34,6 +34,11 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def recorded(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings in a run's config.yaml, flat. A run of version 1 did what it did without those that came later."""
+    return {key: DEFAULTS_1[key] for key in NEW_SINCE_1} | flatten(settings)
+
+
 def where_fields(model: type[BaseModel] = Config, prefix: str = "") -> set[str]:
     """Dotted keys of the fields that say where or how fast a run computes, never what it computes."""
     found: set[str] = set()

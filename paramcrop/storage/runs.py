@@ -15,7 +15,7 @@ import yaml
 
 from paramcrop.errors import ConfigError, DataError
 from paramcrop.settings.config import Config
-from paramcrop.settings.identity import flatten, identity, older_id, run_id, where_fields
+from paramcrop.settings.identity import flatten, identity, older_id, recorded, run_id, where_fields
 from paramcrop.storage import bucket_lease
 from paramcrop.storage.bucket_lease import BucketLease
 from paramcrop.storage.files import atomic_write
@@ -97,8 +97,12 @@ def older_run(config: Config, content_id: str) -> Path | None:
 
 
 def method_version(folder: Path) -> int:
-    """The ``METHOD_VERSION`` that a run was trained with."""
-    version: int = json.loads((folder / "provenance.json").read_text()).get("method_version", 1)
+    """The ``METHOD_VERSION`` that a run was trained with.
+
+    Raises:
+        DataError: its provenance is missing or damaged.
+    """
+    version: int = read_provenance(folder).get("method_version", 1)
     return version
 
 
@@ -163,7 +167,7 @@ def changes(folder: Path, config: Config) -> list[str]:
         DataError: config.yaml or provenance.json is damaged.
     """
     try:
-        then = _defaults() | flatten(yaml.safe_load((folder / "config.yaml").read_text()))
+        then = _defaults() | recorded(yaml.safe_load((folder / "config.yaml").read_text()))
     except (OSError, ValueError, AttributeError, yaml.YAMLError):
         raise DataError(f"{folder}/config.yaml must contain settings, but is damaged") from None
     now = flatten(config.model_dump(mode="json"))
@@ -214,7 +218,7 @@ def _short(name: str, names: Sequence[str]) -> str:
 def _settings_and_data(folder: Path) -> dict[str, Any]:
     """A run's settings that can change its result, its name, and the content id of its data."""
     try:
-        settings = _defaults() | flatten(yaml.safe_load((folder / "config.yaml").read_text()))
+        settings = _defaults() | recorded(yaml.safe_load((folder / "config.yaml").read_text()))
         data = json.loads((folder / "provenance.json").read_text())["data"]
     except (OSError, ValueError, KeyError, AttributeError, yaml.YAMLError):
         raise DataError(

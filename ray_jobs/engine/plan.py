@@ -135,7 +135,7 @@ def plan_evaluations(nodes: Sequence[Node], actors: int | None = None, device: s
     total_cpus, total_gpus = sum(n.cpus for n in nodes), sum(n.gpus for n in nodes)
     if device == "cuda" and not total_gpus:
         raise ResourceError("--device cuda needs a GPU in the cluster, but it has none")
-    gpu = total_gpus > 0 and device != "cpu"
+    gpu = device_of(nodes, 1, device) == "cuda"
     actors = actors or (int(total_gpus) if gpu else 1)
     share = math.floor(100 * min(1.0, total_gpus / actors)) / 100 if gpu else 0.0
     if gpu and share < 1:

@@ -11,6 +11,7 @@ from paramcrop.data.synthetic import cached_dataset
 from paramcrop.errors import ConfigError, DataError
 from paramcrop.storage.find import run_named
 from paramcrop.storage.runs import home, is_finished
+from ray_jobs.device import evaluators_device
 from ray_jobs.options import EXIT_CODES, Parser, check_once, check_positive, parse_sets, resolved, whole_numbers
 
 if TYPE_CHECKING:
@@ -157,6 +158,7 @@ def make_request(arguments: argparse.Namespace, data: Mapping[str, str], config:
         subjects=("run", *subjects(arguments)),
         weights=weights,
         prefixes=prefixes,
+        device=evaluators_device(arguments.device),
     )
 
 

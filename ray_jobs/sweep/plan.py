@@ -207,4 +207,5 @@ def _request(space: Space, config: Config, data: dict[str, str], tasks: Sequence
     overrides = [f"{key}={show(value)}" for key, value in evaluate.set.items()]
     view = as_pretrained(config) if evaluate.as_pretrained else []
     found = find_tasks(tasks, data, overrides, view) if checked else find_tasks(tasks, data, [], [*view, *overrides])
-    return Request(found, data, tuple(str(n) for n in evaluate.splits), tuple(evaluate.seeds))
+    splits, seeds = tuple(str(n) for n in evaluate.splits), tuple(evaluate.seeds)
+    return Request(found, data, splits, seeds, device=config.train.device)

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from paramcrop.errors import ConfigError
+from paramcrop.errors import ConfigError, DataError
+from paramcrop.evaluation.weights import read_config
 from paramcrop.settings.identity import older_id, run_id
 from paramcrop.settings.presets import load_config
 from paramcrop.storage.runs import find_run, older_run, write_provenance
 from ray_jobs import device
-from ray_jobs.device import find_device
+from ray_jobs.device import evaluators_device, find_device
 from ray_jobs.engine import connect, ray_private
 from ray_jobs.engine.plan import Node, device_of
 from ray_jobs.evaluate.command import age_note
@@ -70,3 +71,25 @@ def test_a_run_of_version_1_is_found_and_said_to_be_one(tmp_path: Path) -> None:
     (old / "provenance.json").write_text(facts)
     assert older_run(config, "data") == old and find_run(config, "data").folder.name == f"demo-{run_id(config, 'data')}"
     assert "was trained with version 1 of the method, and this is version 2" in age_note(old)
+
+
+def test_a_run_of_version_1_is_read_as_what_it_did(tmp_path: Path) -> None:
+    """Its settings lack those that came later; today's defaults would give it a batch norm that it never had."""
+    write_provenance(tmp_path, load_config("demo").on("cpu"), "data")
+    file = tmp_path / "config.yaml"
+    settings = yaml.safe_load(file.read_text())
+    del settings["projector"]["final_batch_norm"], settings["cropper"]["clip_norm"]
+    file.write_text(yaml.safe_dump(settings))
+    config = read_config(tmp_path)
+    assert (config.projector.final_batch_norm, config.cropper.clip_norm) == (False, None)
+    (tmp_path / "provenance.json").write_text("{")
+    with pytest.raises(DataError, match=r"provenance\.json must say what a run is of, but is damaged"):
+        age_note(tmp_path)
+
+
+def test_evaluators_compute_where_the_cluster_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_private, "joins_cluster", lambda: True)
+    monkeypatch.setattr(connect, "connect", lambda *arguments, **named: None)
+    for nodes, expected in (([Node(4)], "cpu"), ([Node(4), Node(4, 1)], "cuda")):
+        monkeypatch.setattr(connect, "cluster_nodes", lambda nodes=nodes: nodes)
+        assert evaluators_device("auto") == expected and evaluators_device("cpu") == "cpu"
