@@ -63,6 +63,13 @@ def cropper_group(
     return [group] if parameters else []
 
 
+def parts_of(optimizer: Optimizer) -> dict[str, list[Group]]:
+    """Name of a gradient norm in the metrics -> its groups: the network's, and the croppers' if there are any."""
+    parts = {"grad_norm": True, "grad_norm_cropper": False}
+    found = {name: [g for g in optimizer.param_groups if g["network"] is network] for name, network in parts.items()}
+    return {name: groups for name, groups in found.items() if groups}
+
+
 def make_optimizer(groups: list[Group], name: str, trust: float = 0.001) -> Optimizer:
     """Torch's SGD with momentum ("sgd"), or LARS ("lars"), which scales only the groups with ``adapt``."""
     groups = [group for group in groups if group["params"]]

@@ -13,6 +13,7 @@ from paramcrop.data.batch import Batch
 from paramcrop.errors import NonFiniteLossError
 from paramcrop.models.layers import has_triton
 from paramcrop.training.gpu.graphs import Recorded
+from paramcrop.training.optim import parts_of
 
 
 class Late(NamedTuple):
@@ -94,9 +95,8 @@ class Stepper:
 def clip_gradients(optimizer: Optimizer) -> dict[str, Tensor]:
     """Clip the gradients of the network and of the croppers where they have a ``clip_norm`` -> their norms before."""
     norms = dict[str, Tensor]()
-    for network, name in ((True, "grad_norm"), (False, "grad_norm_cropper")):
-        groups = [group for group in optimizer.param_groups if group["network"] == network]
-        if groups and (most := groups[0].get("clip_norm")) is not None:
+    for name, groups in parts_of(optimizer).items():
+        if (most := groups[0].get("clip_norm")) is not None:
             norms[name] = nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], most)
     return norms
 

@@ -16,6 +16,7 @@ from paramcrop.models.contrastive import MoCo, SimCLR
 from paramcrop.models.interfaces import Method
 from paramcrop.models.mean_teacher import MeanTeacher
 from paramcrop.training.embeddings import alignment, effective_rank, similarity_gap, spread, total_norm, uniformity
+from paramcrop.training.optim import parts_of
 from paramcrop.training.plateau import Plateau
 
 ROWS = 512  # embeddings of a batch that are looked at, at most: the cost does not grow with the batch
@@ -54,7 +55,7 @@ class Telemetry:
         """The figures of the last step, the same on every rank; an exchange: every rank must call it.
 
         - ``rank``, ``embedding_std``, ``alignment``, ``uniformity``, ``similarity_gap``: see ``embeddings``.
-        - ``grad_norm``, ``grad_norm_cropper``: norms of the gradients of the network and of the croppers.
+        - ``grad_norm``, ``grad_norm_cropper``: see ``gradient_norms``.
         """
         figures = gradient_norms(self.optimizer)
         views = self._views()
@@ -89,10 +90,11 @@ def heads(method: Method) -> list[nn.Module]:
 
 
 def gradient_norms(optimizer: Optimizer) -> dict[str, Tensor]:
-    """Norm of the gradients of the last step, of the network and of the croppers, if they have any."""
+    """Norms of the last step's gradients, where they were not clipped; a step that clips gives the norm before."""
     norms = {}
-    for name, network in (("grad_norm", True), ("grad_norm_cropper", False)):
-        groups = [group for group in optimizer.param_groups if group["network"] is network]
+    for name, groups in parts_of(optimizer).items():
+        if groups[0].get("clip_norm") is not None:
+            continue
         if grads := [p.grad for group in groups for p in group["params"] if p.grad is not None]:
             norms[name] = total_norm(grads)
     return norms
