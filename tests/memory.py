@@ -60,11 +60,15 @@ def memory_batches(clips: np.ndarray, spec: ClipSpec, seed: int, batch: int) -> 
 
 
 class MetricsInMemory(Recorder):
-    """A recorder that keeps the metrics of every logged step."""
+    """A recorder that keeps the metrics of every logged step, and the warnings."""
 
     def __init__(self) -> None:
         super().__init__(None)
         self.lines: list[dict[str, float]] = []
+        self.warnings: list[str] = []
+
+    def warning(self, step: int, text: str) -> None:
+        self.warnings.append(text)
 
     def metrics(self, step: int, epoch: int, values: dict[str, float]) -> None:
         self.lines.append({"step": step, "epoch": epoch, **values})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,9 @@ def write_onnx(encoder: Encoder, file: Path) -> float:
 
 def onnx_bytes(encoder: Encoder) -> bytes:
     """The content of the file; equal encoders give equal bytes. Raises: ConfigError, see ``write_onnx``."""
-    try:
-        import onnx  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise _missing(error) from None
+    for name in ("onnx", "onnxscript"):  # torch.onnx.export imports them
+        if find_spec(name) is None:
+            raise _missing(name)
     batch = {0: torch.export.Dim("batch")}
     names: dict[str, Any] = {"input_names": ["clips"], "output_names": ["features"], "dynamic_shapes": (batch,)}
     with warnings.catch_warnings():
@@ -61,8 +60,8 @@ def largest_difference(encoder: Encoder, content: bytes) -> float:
     """Between the features by onnxruntime and by torch, on the CPU. Raises: ConfigError, see ``write_onnx``."""
     try:
         import onnxruntime
-    except ImportError as error:
-        raise _missing(error) from None
+    except ImportError:
+        raise _missing("onnxruntime") from None
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     differences = []
     for batch in BATCHES:
@@ -80,5 +79,5 @@ def example(encoder: Encoder, batch: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(batch))
 
 
-def _missing(error: ImportError) -> ConfigError:
-    return ConfigError(f"ONNX needs {error.name}: pip install 'paramcrop[onnx]'")
+def _missing(name: str) -> ConfigError:
+    return ConfigError(f"ONNX needs {name}: pip install 'paramcrop[onnx]'")

@@ -205,9 +205,7 @@ def history_lines(history: Sequence[Mapping[str, Any]]) -> Lines:
     """Every start and end, with what changed or went wrong."""
     lines = [["when", "event", ""]]
     for line in history:
-        told = {
-            k: v for k, v in line.items() if k not in ("time", "event", "command", "commit") and v not in ([], None)
-        }
+        told = {k: v for k, v in line.items() if k not in PLAIN and v not in ([], None)}
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(line["time"]))
         lines.append([when, line["event"], ", ".join(f"{name} {value}" for name, value in told.items())])
     return lines

@@ -94,7 +94,7 @@ def view_lines(batch: Batch, rates: Rates) -> list[Line]:
     config = load_config("k400_simclr_s3dg", None, ["train.device=cuda"])
     policy = build_model(config, torch.device("cuda")).policy
     crops = [
-        CropParams(*(None if p is None else p.detach().requires_grad_() for p in params))  # type: ignore[arg-type]
+        CropParams._make(None if p is None else p.detach().requires_grad_() for p in params)
         for params in policy(batch.noise, 0.0)
     ]
     weight = torch.randn(VIDEOS, *SIZE, 3, device="cuda").permute(0, 4, 1, 2, 3)

@@ -137,10 +137,16 @@ def test_without_a_plan_a_repartition_stays_as_it_is(capsys: pytest.CaptureFixtu
     assert len(notes(capsys)) == 1
 
 
+class WorkersFailed(RuntimeError):
+    """As Ray Train raises it."""
+
+    worker_failures: dict[int, Exception]
+
+
 def test_without_the_cause_of_a_workers_error_rays_own_is_raised() -> None:
     wrapped: Any = getattr(import_module(ray_private.CAUSE.module), ray_private.CAUSE.name)(DataError("torn"), "")
-    failure = RuntimeError("a worker failed")
-    failure.worker_failures = {0: wrapped}  # type: ignore[attr-defined]
+    failure = WorkersFailed("a worker failed")
+    failure.worker_failures = {0: wrapped}
     assert str(own_error(failure)) == "torn"
     del wrapped._base_exc
     assert own_error(failure) is None

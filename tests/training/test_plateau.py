@@ -47,12 +47,11 @@ def test_the_advice_names_only_what_has_not_been_done() -> None:
 
 def run(*overrides: str) -> list[str]:
     """The warnings of twelve steps, a line for each."""
-    config, texts = tiny_config("run.log_every=1", "train.epochs=3", *overrides), list[str]()
+    config = tiny_config("run.log_every=1", "train.epochs=3", *overrides)
     clips = made_clips(32, config.data.clip_frames, config.data.clip_size)
     recorder = MetricsInMemory()
-    recorder.warning = lambda step, text: texts.append(text)  # type: ignore[method-assign]
     pretrain(config, memory_batches(clips, build_clip_spec(config), config.seed, 8), 4, recorder)
-    return texts
+    return recorder.warnings
 
 
 def test_a_run_that_sits_on_the_plateau_is_told_from_one_that_learns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -83,10 +84,10 @@ def picture_of(frame: av.VideoFrame, pixel: Fraction | None) -> Picture:
 
 def turn_of(frame: av.VideoFrame) -> Turn:
     """The quarter turn, perhaps mirrored, of a frame's display matrix; a matrix between two counts as the nearer."""
-    data = frame.side_data.get("DISPLAYMATRIX")
+    data: Any = frame.side_data.get("DISPLAYMATRIX")  # PyAV's types do not say that it is a buffer
     if data is None:
         return Turn()
-    a, b, _, c, d = np.frombuffer(data, np.int32)[:5].astype(float)  # type: ignore[call-overload]
+    a, b, _, c, d = np.frombuffer(data, np.int32)[:5].astype(float)
     # A point (x, y) is shown at (a x + c y, b x + d y), with y downwards.
     if abs(b) + abs(c) > abs(a) + abs(d):
         return Turn(True, bool(c < 0), bool(b < 0))
