@@ -9,9 +9,9 @@ from typing import Literal
 from pydantic import BaseModel, JsonValue, ValidationInfo, field_validator, model_validator
 
 from paramcrop.settings.custom import is_custom, source_of
+from paramcrop.settings.fields import STRICT, check_kwargs, check_name, named, option
 from paramcrop.settings.sections import (
     POLICIES,
-    STRICT,
     Augment,
     Backbone,
     Cropper,
@@ -25,10 +25,6 @@ from paramcrop.settings.sections import (
     Run,
     SimCLR,
     Train,
-    check_kwargs,
-    check_name,
-    named,
-    option,
 )
 
 LARGEST_SEED = 2**63 - 1  # torch takes no larger ones

@@ -6,48 +6,15 @@ Models are frozen and reject unknown keys.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator, model_validator
-from pydantic_core import PydanticKnownError
+from pydantic import BaseModel, JsonValue, ValidationInfo, field_validator, model_validator
 
-from paramcrop.settings.custom import FORM, NAME, is_custom, source_of
+from paramcrop.settings.custom import is_custom, source_of
+from paramcrop.settings.fields import STRICT, check_kwargs, check_name, named, option, share
 
 BACKBONES = ("r2d3d", "s3dg", "s3d")  # backbone.name; built in paramcrop/training/build.py
 POLICIES = ("paramcrop", "random", "simple", "hard", "manual", "autoaugment", "none")  # policy; built there as well
-
-STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-def option(default: Any, text: str, *, where: bool = False, **limits: Any) -> Any:
-    """A field with its help text; ``where`` marks one that says where or how fast, never what, is computed."""
-    return Field(default=default, description=text, json_schema_extra={"where": where}, **limits)
-
-
-def named(default: str, text: str, names: tuple[str, ...]) -> Any:
-    """A field whose value is one of ``names``, or ``module:Class``; ``check_name`` checks it."""
-    return Field(default=default, description=text, json_schema_extra={"names": [*names, FORM]})
-
-
-def check_name(name: str, names: tuple[str, ...]) -> str:
-    """Raises:
-    PydanticKnownError: it is neither one of ``names`` nor of the form ``module:Class``.
-    """
-    if name not in names and not NAME.fullmatch(name):
-        raise PydanticKnownError("literal_error", {"expected": " | ".join([*names, FORM])})
-    return name
-
-
-def check_kwargs(setting: str, name: str, kwargs: dict[str, Any], prefix: str) -> None:
-    """Raises:
-    ValueError: a built-in class is given keyword arguments, which only a class of the user's own takes.
-    """
-    if kwargs and not is_custom(name):
-        raise ValueError(f"{prefix}kwargs needs {setting}={FORM}, a class of your own, but {setting} is {name}")
-
-
-def _share(default: float, text: str) -> Any:
-    return option(default, text, ge=0, le=1)
 
 
 class Data(BaseModel):
@@ -91,8 +58,8 @@ class Augment(BaseModel):
 
     model_config = STRICT
 
-    flip: float = _share(0.5, "probability of a horizontal flip")
-    jitter: float = _share(0.8, "probability of colour jitter")
+    flip: float = share(0.5, "probability of a horizontal flip")
+    jitter: float = share(0.8, "probability of colour jitter")
     brightness: float = option(0.8, "factor drawn from 1 +- this", ge=0)
     contrast: float = option(0.8, "factor drawn from 1 +- this", ge=0)
     saturation: float = option(0.8, "factor drawn from 1 +- this", ge=0)
@@ -114,8 +81,8 @@ class Cropper(BaseModel):
     axes: Literal["both", "spatial", "temporal"] = option("both", "what is learned (Table 13)")
     reversal: bool = option(True, "reverse the croppers' gradient (Table 3)")
     early_stopping: bool = option(True, "Eq. 7 (Table 4)")
-    lower: float = _share(0.2, "v_l of Eq. 7")
-    upper: float = _share(0.8, "v_u of Eq. 7")
+    lower: float = share(0.2, "v_l of Eq. 7")
+    upper: float = share(0.8, "v_u of Eq. 7")
     layers: int = option(2, "linear layers of the MLP (Table 7)", ge=1, le=8)
     noise_size: int = option(32, "m of Eq. 5 (from Table 7's counts)", ge=1)
     hidden: int = option(64, "d of Eq. 5 (from Table 7's counts)", ge=1)
