@@ -28,6 +28,17 @@ def parse_arguments(argv: Sequence[str], summary: str) -> argparse.Namespace:
     parser = Parser(
         "paramcrop evaluate", description=summary, epilog=EXIT_CODES, formatter_class=argparse.RawTextHelpFormatter
     )
+    add_subjects(parser)
+    add_protocols(parser)
+    add_execution(parser)
+    arguments = parser.parse_args(argv)
+    check_positive(arguments, "timeout", "evaluators")
+    check_once("--task", arguments.task or ())
+    return arguments
+
+
+def add_subjects(parser: argparse.ArgumentParser) -> None:
+    """What is evaluated."""
     add = parser.add_argument
     add(
         "--run",
@@ -36,23 +47,7 @@ def parse_arguments(argv: Sequence[str], summary: str) -> argparse.Namespace:
         metavar="RUN",
         help="folders or URIs of runs, or their names or ids below runs/ (default: the newest demo run)",
     )
-    add(
-        "--task",
-        nargs="+",
-        action="extend",
-        metavar="[DATASET/]PROTOCOL",
-        help=f"default: {', '.join(DEFAULT_PROTOCOLS)} on each dataset\n{known()}",
-    )
-    add(
-        "--data",
-        nargs="+",
-        action="extend",
-        metavar="NAME=FOLDER",
-        default=[],
-        help="datasets written by `paramcrop prepare` (folder or URI);\n'synthetic' needs none",
-    )
-    add("--splits", metavar="1,2,3", help="split numbers, for datasets with several (default: all)")
-    add("--seeds", metavar="0,1,2", default="0", help="seeds of head, order and labelled share (default: 0)")
+    add("--epoch", type=int, help="epoch of the checkpoint (default: the newest)")
     add(
         "--baseline",
         nargs="*",
@@ -74,6 +69,28 @@ def parse_arguments(argv: Sequence[str], summary: str) -> argparse.Namespace:
         default=[],
         help="rename prefixes of its names; drop other names",
     )
+
+
+def add_protocols(parser: argparse.ArgumentParser) -> None:
+    """How it is evaluated, and on what."""
+    add = parser.add_argument
+    add(
+        "--task",
+        nargs="+",
+        action="extend",
+        metavar="[DATASET/]PROTOCOL",
+        help=f"default: {', '.join(DEFAULT_PROTOCOLS)} on each dataset\n{known()}",
+    )
+    add(
+        "--data",
+        nargs="+",
+        action="extend",
+        metavar="NAME=FOLDER",
+        default=[],
+        help="datasets written by `paramcrop prepare` (folder or URI);\n'synthetic' needs none",
+    )
+    add("--splits", metavar="1,2,3", help="split numbers, for datasets with several (default: all)")
+    add("--seeds", metavar="0,1,2", default="0", help="seeds of head, order and labelled share (default: 0)")
     add(
         "--set",
         nargs="+",
@@ -87,16 +104,16 @@ def parse_arguments(argv: Sequence[str], summary: str) -> argparse.Namespace:
         action="store_true",
         help="use clips with the size, length and frame rate of the run's views; the default without --run",
     )
-    add("--epoch", type=int, help="epoch of the checkpoint (default: the newest)")
+
+
+def add_execution(parser: argparse.ArgumentParser) -> None:
+    """Where it is computed."""
+    add = parser.add_argument
     add("--evaluators", type=int, help="concurrent evaluations (default: one per GPU; one on CPUs)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: GPUs if the cluster has any")
     add("--timeout", type=float, default=60.0, help="seconds that a video may take to decode (default: 60)")
     add("--fresh", action="store_true", help="repeat finished evaluations")
     add("--dry-run", action="store_true", help="print the evaluations to do, then exit")
-    arguments = parser.parse_args(argv)
-    check_positive(arguments, "timeout", "evaluators")
-    check_once("--task", arguments.task or ())
-    return arguments
 
 
 def known() -> str:

@@ -6,8 +6,9 @@ end.
 
 from __future__ import annotations
 
+import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from rich.console import Console
@@ -28,49 +29,47 @@ from ray_jobs.videos import MADE_UP_VIDEOS, all_warnings, find_videos, setting_w
 
 def main(argv: Sequence[str]) -> None:
     console = Console(soft_wrap=True)
+    arguments = parse_arguments(argv)
+    config = parse_config(arguments)
+    if not arguments.dry_run:
+        pretrain(config, arguments.fresh, console)
+        return
+    with uncollected():
+        dry_run(config.on(find_device(config, arguments.cluster)) if arguments.cluster else config, console)
+        if arguments.cluster:
+            plan_cluster(arguments.cluster, config, console)
+
+
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = config_parser("paramcrop pretrain", "Pretrain with ParamCrop on Ray.", preset="demo")
     text = "with --dry-run: check this launch file (or aws, gcp, raycluster, rayjob) or list of nodes, and plan for it"
     parser.add_argument("--cluster", metavar="FILE", help=text)
     parser.add_argument("--fresh", action="store_true", help="start the run afresh; the old one is kept as NAME-ID~1")
     arguments = parser.parse_args(argv)
     check_cluster_option(arguments)
-    config = parse_config(arguments)
-    if arguments.dry_run:
-        with uncollected():
-            dry_run(config.on(find_device(config, arguments.cluster)) if arguments.cluster else config, console)
-            if arguments.cluster:
-                plan_cluster(arguments.cluster, config, console)
-        return
+    return arguments
+
+
+def pretrain(config: Config, fresh: bool, console: Console) -> None:
+    """Check everything that can be wrong, then train what is left of the run, and report."""
+    say = partial(console.print, highlight=False)
     start = time.monotonic()
-    data, manifest = find_videos(config, lambda text: console.print(text, highlight=False))
+    data, manifest = find_videos(config, say)
     check_classes([config])
+    check_probe(config)
     config = config.on(find_device(config))
     steps = config.total_steps(steps_per_epoch(manifest.videos, config.train.global_batch, config.labelled_rows))
     place = run_place(config, manifest.data_id)
-    folder = place.folder
-    if arguments.fresh and (aside := place.set_aside() if place.uri else set_aside(folder)):
-        console.print(f"--fresh: the old run is now {aside}", highlight=False)
+    if fresh and (aside := place.set_aside() if place.uri else set_aside(place.folder)):
+        say(f"--fresh: the old run is now {aside}")
     place.fetch("status.json", "checkpoints/", light=True)
-    if is_finished(folder):
-        console.print(f"already finished: {place} ({steps} steps); --fresh starts it afresh", highlight=False)
+    if is_finished(place.folder):
+        say(f"already finished: {place} ({steps} steps); --fresh starts it afresh")
         return
-    if read_status(folder)["state"] == "new" and (older := older_run(config, manifest.content_id)):
-        text = f"note: an older version of the method made {older} from these settings; it stays as it is"
-        console.print(f"{text}, `paramcrop evaluate --run` reads it, and this run starts afresh", highlight=False)
-    console.print(describe(config, manifest.videos, steps, manifest.classes), highlight=False)
-    for line in all_warnings(config, manifest):
-        console.print(line, highlight=False)
-    if (probed := probe_data(config)) is not None:
-        from paramcrop.evaluation.probe import open_splits
-
-        open_splits(probed)  # a set that does not suit is refused before anything is trained
-    if config.data.split is None and len(manifest.splits) > 1:
-        text = f"note: pretraining on the videos of all splits: {', '.join(manifest.splits)}"
-        console.print(f"{text}; data.split selects one", highlight=False)
-    console.print(f"run: {place}", highlight=False)
-    with hold(place, lambda text: console.print(text, highlight=False)) as lease:
-        videos = manifest.about | {"content_id": manifest.content_id}
-        begin(place, config, manifest.data_id, videos, lambda text: console.print(text, highlight=False))
+    for line in introduction(config, manifest, place, steps):
+        say(line)
+    with hold(place, say) as lease:
+        begin(place, config, manifest.data_id, manifest.about | {"content_id": manifest.content_id}, say)
         from paramcrop.report.run_page import refresh_page
 
         try:
@@ -78,13 +77,31 @@ def main(argv: Sequence[str]) -> None:
                 train(config, data, manifest, place, lease.path, steps, console)
         finally:
             for line in refresh_page(place):
-                console.print(line, highlight=False, markup=False)
-        if (state := read_status(folder)["state"]) != "finished":
-            console.print(
-                f"{state} of {config.train.epochs} epochs, because of {place}/stop; the same command resumes the run"
-            )
+                say(line, markup=False)
+        if (state := read_status(place.folder)["state"]) != "finished":
+            say(f"{state} of {config.train.epochs} epochs, because of {place}/stop; the same command resumes the run")
             return
         finish(place, time.monotonic() - start, console)
+
+
+def check_probe(config: Config) -> None:
+    """Raises: DataError: the probe's set does not suit. It is refused before anything is trained or set aside."""
+    if (probed := probe_data(config)) is not None:
+        from paramcrop.evaluation.probe import open_splits
+
+        open_splits(probed)
+
+
+def introduction(config: Config, manifest: Manifest, place: Mirror, steps: int) -> Iterator[str]:
+    """What a run says before it starts: of an older version's run, its settings, warnings, and where it lies."""
+    if read_status(place.folder)["state"] == "new" and (older := older_run(config, manifest.content_id)):
+        text = f"note: an older version of the method made {older} from these settings; it stays as it is"
+        yield f"{text}, `paramcrop evaluate --run` reads it, and this run starts afresh"
+    yield describe(config, manifest.videos, steps, manifest.classes)
+    yield from all_warnings(config, manifest)
+    if config.data.split is None and len(manifest.splits) > 1:
+        yield (f"note: pretraining on the videos of all splits: {', '.join(manifest.splits)}; data.split selects one")
+    yield f"run: {place}"
 
 
 def dry_run(config: Config, console: Console) -> None:
