@@ -18,13 +18,13 @@ from rich.console import Console
 
 from paramcrop.cli import run
 from paramcrop.errors import ConfigError
+from paramcrop.export.hub import SCHEME, upload
 from paramcrop.storage.find import run_named
 from ray_jobs.options import EXIT_CODES, Parser
 
 if TYPE_CHECKING:
     from paramcrop.export.encoder import Encoder
 
-HUB = "hf://"
 LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -42,12 +42,12 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if not LICENCE.fullmatch(arguments.license):
         raise ConfigError(f"--license must be an identifier such as apache-2.0, but is {arguments.license!r}")
-    if arguments.out.startswith(HUB) and not REPOSITORY.fullmatch(arguments.out.removeprefix(HUB)):
-        raise ConfigError(f"--out must be a folder or {HUB}OWNER/NAME, but is {arguments.out!r}")
-    if "://" in arguments.out and not arguments.out.startswith(HUB):
-        raise ConfigError(f"--out must be a folder or {HUB}OWNER/NAME, but is {arguments.out!r}")
-    if arguments.private and not arguments.out.startswith(HUB):
-        raise ConfigError(f"--private needs --out {HUB}OWNER/NAME")
+    if arguments.out.startswith(SCHEME) and not REPOSITORY.fullmatch(arguments.out.removeprefix(SCHEME)):
+        raise ConfigError(f"--out must be a folder or {SCHEME}OWNER/NAME, but is {arguments.out!r}")
+    if "://" in arguments.out and not arguments.out.startswith(SCHEME):
+        raise ConfigError(f"--out must be a folder or {SCHEME}OWNER/NAME, but is {arguments.out!r}")
+    if arguments.private and not arguments.out.startswith(SCHEME):
+        raise ConfigError(f"--private needs --out {SCHEME}OWNER/NAME")
     return arguments
 
 
@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> None:
     from paramcrop.export.load import from_run
 
     encoder = from_run(folder, arguments.epoch, licence=arguments.license)
-    to_hub = arguments.out.startswith(HUB)
+    to_hub = arguments.out.startswith(SCHEME)
     out = Path(arguments.out).expanduser().resolve()
     if not to_hub:
         check_folder(out)
@@ -69,9 +69,7 @@ def main(argv: Sequence[str]) -> None:
         for line in write(encoder, Path(place), arguments.onnx):
             console.print(line)
         if to_hub:
-            from paramcrop.export.hub import upload
-
-            console.print(f"  {upload(Path(place), arguments.out.removeprefix(HUB), arguments.private)}")
+            console.print(f"  {upload(Path(place), arguments.out.removeprefix(SCHEME), arguments.private)}")
     console.print(f'load it: paramcrop.load("{arguments.out if to_hub else out}")')
 
 
