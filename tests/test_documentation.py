@@ -60,7 +60,7 @@ def test_every_block_is_run_or_says_what_it_needs(page: Path) -> None:
     assert [line for line in loose if line.strip() not in inside] == [], "commands belong into fences"
 
 
-def run(page: Path, mark: str, installed: Installed, folder: Path) -> None:
+def assert_blocks_run(page: Path, mark: str, installed: Installed, folder: Path) -> None:
     """Run a page's blocks with ``mark`` as its reader does who has installed the package, in an empty folder."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PYTHONPATH", "PARAMCROP_HOME"))}
     path = os.pathsep.join((str(installed.site / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]))
@@ -77,20 +77,20 @@ def run(page: Path, mark: str, installed: Installed, folder: Path) -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if runs(page, "")], ids=name_of)
 def test_the_blocks_run(page: Path, wheel: Installed, tmp_path: Path) -> None:
-    run(page, "", wheel, tmp_path)
+    assert_blocks_run(page, "", wheel, tmp_path)
 
 
 @pytest.mark.ray
 @pytest.mark.parametrize("page", [page for page in PAGES if runs(page, "starts Ray")], ids=name_of)
 def test_the_blocks_that_start_ray_run(page: Path, wheel: Installed, tmp_path: Path) -> None:
     make_videos(tmp_path / "videos")
-    run(page, "starts Ray", wheel, tmp_path)
+    assert_blocks_run(page, "starts Ray", wheel, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if runs(page, "takes minutes")], ids=name_of)
 def test_the_blocks_that_take_minutes_run(page: Path, wheel: Installed, tmp_path: Path) -> None:
-    run(page, "takes minutes", wheel, tmp_path)
+    assert_blocks_run(page, "takes minutes", wheel, tmp_path)
 
 
 def make_videos(folder: Path) -> None:

@@ -46,7 +46,7 @@ def clip(n: int, shape: tuple[int, int, int], stored: bool = True) -> Tensor:
     return torch.randint(0, 256, (n, 3, *shape), dtype=torch.uint8, generator=g).to(DEVICE)
 
 
-def compare(params: CropParams, job: Job, rounding: str = "round") -> None:
+def assert_equals_plain(params: CropParams, job: Job, rounding: str = "round") -> None:
     """Values to 1e-5 of pixels in [0, 1], gradients to 1e-4 of their size."""
     weight = torch.randn(len(job.video), 3, *job.size, generator=torch.Generator().manual_seed(2)).to(DEVICE)
     plain = plain_view(job.video, params, job.size, job.drawn, rounding, job.mean, job.std)
@@ -64,18 +64,18 @@ def compare(params: CropParams, job: Job, rounding: str = "round") -> None:
 @pytest.mark.parametrize(("shape", "size"), [((9, 10, 13), (4, 7, 9)), ((5, 6, 6), (3, 9, 15)), ((1, 8, 5), (2, 3, 4))])
 def test_equals_the_plain_form(shape: tuple[int, int, int], size: tuple[int, int, int], rotated: bool) -> None:
     job = Job(clip(3, shape), size, drawn(3), False, 0.45, 0.225, torch.float32)
-    compare(leaves(3, rotated), job)
+    assert_equals_plain(leaves(3, rotated), job)
 
 
 @pytest.mark.parametrize("stored", [True, False])
 def test_one_sample_without_augmentation_however_it_lies_in_memory(stored: bool) -> None:
     video = clip(2, (6, 8, 9), stored)[1:, :, 1:, :, 1:]
-    compare(leaves(1, True), Job(video, (3, 5, 4), None, False, 0.0, 1.0, torch.float32))
+    assert_equals_plain(leaves(1, True), Job(video, (3, 5, 4), None, False, 0.0, 1.0, torch.float32))
 
 
 def test_floor_and_a_noncontiguous_gradient() -> None:
     job = Job(clip(2, (7, 9, 9)), (3, 5, 4), drawn(2, 1), True, 0.45, 0.225, torch.float32)
-    compare(leaves(2, False), job, "floor")
+    assert_equals_plain(leaves(2, False), job, "floor")
 
 
 @pytest.mark.parametrize(("frames", "n"), [(8, 3), (6, 4), (5, 5), (64, 16)])
@@ -94,7 +94,7 @@ def test_time_differentiates_at_the_ends_as_the_plain_form() -> None:
     """In space a whole crop's pixels lie on the source's, where a blend has two slopes: left out."""
     one, zero = torch.ones(2, device=DEVICE), torch.zeros(2, device=DEVICE)
     params = CropParams(one, one.clone().requires_grad_(), None, zero, zero, zero.clone().requires_grad_())
-    compare(params, Job(clip(2, (4, 6, 6)), (4, 6, 6), None, False, 0.0, 1.0, torch.float32))
+    assert_equals_plain(params, Job(clip(2, (4, 6, 6)), (4, 6, 6), None, False, 0.0, 1.0, torch.float32))
 
 
 @pytest.mark.parametrize("name", CropParams._fields)

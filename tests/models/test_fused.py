@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -113,8 +114,12 @@ def test_pool_equals_torchs(
 
 def test_results_can_be_changed_in_place() -> None:
     x = values(2, 8, 2, 4, 4).requires_grad_()
-    pool(x, (1, 2, 2), (1, 2, 2), (0, 0, 0)).relu_().sum().backward()
-    gating.gated_cat([x, x], [nn.Linear(8, 8).to(DEVICE) for _ in range(2)]).relu_().sum().backward()
+    linears = [nn.Linear(8, 8).to(DEVICE) for _ in range(2)]
+    forms: list[Callable[[], Tensor]]
+    forms = [lambda: pool(x, (1, 2, 2), (1, 2, 2), (0, 0, 0)), lambda: gating.gated_cat([x, x], linears)]
+    for form in forms:
+        in_place, apart = (torch.autograd.grad(y.sum(), x)[0] for y in (form().relu_(), form().relu()))
+        assert torch.equal(in_place, apart) and in_place.any()
 
 
 def test_what_is_not_a_number_stays_so() -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from itertools import chain
 
-import pytest
 import torch
 from torch import Tensor
 
 from paramcrop.crops.paramcrop import ParamCrop
 from paramcrop.paper.spaces import paper_space, preset_of
-from paramcrop.paper.tables import Paper, read_paper
+from paramcrop.paper.tables import Paper
 from paramcrop.settings.identity import run_id
 from paramcrop.settings.presets import load_config
 from paramcrop.sweeps.space import find_space, read_space, space_at
@@ -74,13 +73,6 @@ ONE_RUN: dict[str, dict[str, str]] = {
     },
     "100 epochs, R-2D3D": dict.fromkeys(("table9", "table10", "table11", "table12"), "ParamCrop, R-2D3D"),
 }
-
-
-@pytest.fixture(scope="module")
-def paper() -> Paper:
-    found = read_paper()
-    assert found is not None
-    return found
 
 
 def ids(paper: Paper, name: str) -> dict[str, str]:

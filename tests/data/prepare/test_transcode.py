@@ -1,9 +1,7 @@
-"""Pieces, parts and manifest, below Ray."""
+"""Plans and their shards, below Ray."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,152 +11,19 @@ import pyarrow.fs
 import pytest
 
 from paramcrop.data.killable import Killable
-from paramcrop.data.manifest import Manifest, read_manifest
-from paramcrop.data.prepare.attempt import begin, clean, finish, finished, leftovers, read_parts
+from paramcrop.data.manifest import read_manifest
+from paramcrop.data.prepare.attempt import begin, finish, finished, leftovers, read_parts
 from paramcrop.data.prepare.datasets import Dataset, Source, find_dataset
-from paramcrop.data.prepare.plan import Part, Plan, make_plan
+from paramcrop.data.prepare.plan import make_plan
 from paramcrop.data.prepare.source import transcode
 from paramcrop.data.prepare.transcode import make_shard, probe, read_source
-from paramcrop.data.shards import Video, check_shards, read_videos
+from paramcrop.data.shards import check_shards, read_videos
 from paramcrop.data.synthetic import render
 from paramcrop.data.video import VideoReader, encode
 from paramcrop.errors import DataError, VideoError
 from ray_jobs.prepare.report import treated
-from tests.data.prepare.test_source import display_matrix, packets, remux, stripes, write
-
-
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Seven files in two classes, three of them in split "test"; one of the others is not a video."""
-    root = tmp_path_factory.mktemp("videos")
-    for i in range(7):
-        path = root / ("test" if i > 3 else "train") / ("up" if i % 2 else "down") / f"{i}.mp4"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        frames = render("up" if i % 2 else "down", 20, 32, 40, np.random.default_rng(i))
-        path.write_bytes(encode(frames, 10.0).data)
-    (root / "train" / "up" / "1.mp4").write_text("no video")
-    return str(root)
-
-
-def plan_of(videos: str, **changes: int) -> Plan:
-    settings = {"short_side": 16, "crf": 20, "shard_videos": 2, "seed": 0} | changes
-    return make_plan(find_dataset("folder", videos, None), "folder", **settings)
-
-
-def prepare(plan: Plan, videos: str, out: str, most: int = 99) -> dict[int, Part]:
-    """Begin, and make up to ``most`` of the missing shards."""
-    begin(out, fresh=False)
-    parts = read_parts(out, plan)
-    for piece in [piece for piece in plan.pieces if piece.number not in parts][:most]:
-        parts[piece.number] = make_shard(piece, videos, out, 30)
-    return parts
-
-
-def rows(out: str) -> list[Video]:
-    return sorted(read_videos(out), key=lambda video: video.id)
-
-
-def same(plan: Plan) -> Callable[[Manifest], bool]:
-    return lambda manifest: manifest.plan == plan.id
-
-
-def test_a_folder_becomes_shards_of_one_split_each(videos: str, tmp_path: Path) -> None:
-    plan, out = plan_of(videos), str(tmp_path)
-    reports: list[tuple[int, int]] = []
-    begin(out, fresh=False)
-    parts = {piece.number: make_shard(piece, videos, out, 30, lambda *t: reports.append(t)) for piece in plan.pieces}
-    manifest = finish(out, plan, parts)
-    assert read_manifest(out) == manifest == finished(out, same(plan))
-    assert (manifest.splits, manifest.classes) == ({"test": 3, "train": 3}, ("down", "up"))
-    reason = "PyAV cannot decode the video: Invalid data found when processing input"
-    path = "train/up/1.mp4"
-    assert manifest.rejected == ({"id": path, "path": path, "splits": "train", "reason": reason},)
-    assert manifest.rejected_of("train") == list(manifest.rejected) and manifest.rejected_of("test") == []
-    for video in rows(out):
-        assert (min(video.height, video.width), video.frames, len(video.source_sha256)) == (16, 20, 64)
-        assert video.label == ("/up/" in video.id) and video.splits == (video.id.partition("/")[0],)
-        assert VideoReader(video.video).frames == 20
-    assert check_shards(out) == leftovers(out) == []
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", *(s.file for s in manifest.shards)]
-    assert reports.count((1, 0)) + reports.count((1, 1)) == len(plan.pieces) and reports.count((2, 1)) == 1
-
-
-def test_an_interrupted_attempt_continues_and_ends_equal(videos: str, tmp_path: Path) -> None:
-    plan, out = plan_of(videos), str(tmp_path / "a")
-    whole = finish(str(tmp_path / "b"), plan, prepare(plan, videos, str(tmp_path / "b")))
-    prepare(plan, videos, out, most=2)
-    root = Path(out)
-    before = {path.name: path.stat().st_mtime_ns for path in root.glob("shard-*")}
-    (root / "shard-00003.parquet").write_bytes(b"half a shard")
-    (root / f".{'0' * 32}.shard-00003.parquet").write_bytes(b"half a shard")
-    assert finished(out, same(plan)) is None
-    manifest = finish(out, plan, prepare(plan_of(videos), videos, out))
-    assert {name: (root / name).stat().st_mtime_ns for name in before} == before
-    assert (manifest.content_id, manifest.shards, rows(out)) == (
-        whole.content_id,
-        whole.shards,
-        rows(str(tmp_path / "b")),
-    )
-    assert check_shards(out) == leftovers(out) == []
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda part, shard: part.write_text(part.read_text()[:-9]),
-        lambda part, shard: shard.write_bytes(shard.read_bytes()[:-1]),
-        lambda part, shard: shard.unlink(),
-        lambda part, shard: part.write_text(json.dumps(json.loads(part.read_text()) | {"piece": "another"})),
-    ],
-)
-def test_damaged_shards_and_parts_are_made_again(
-    videos: str, tmp_path: Path, damage: Callable[[Path, Path], None]
-) -> None:
-    plan, out = plan_of(videos), str(tmp_path)
-    prepare(plan, videos, out)
-    damage(tmp_path / "parts" / "shard-00001.json", tmp_path / "shard-00001.parquet")
-    assert sorted(read_parts(out, plan)) == [0, *range(2, len(plan.pieces))]
-    finish(out, plan, prepare(plan, videos, out))
-    assert check_shards(out) == []
-
-
-def test_parts_of_other_settings_are_not_used(videos: str, tmp_path: Path) -> None:
-    prepare(plan_of(videos), videos, str(tmp_path))
-    assert len(read_parts(str(tmp_path), plan_of(videos))) == 4
-    for change in ({"short_side": 24}, {"crf": 30}):
-        assert read_parts(str(tmp_path), plan_of(videos, **change)) == {}
-    plan = plan_of(videos, shard_videos=9)  # two shards instead of four; the others are removed
-    assert len(finish(str(tmp_path), plan, prepare(plan, videos, str(tmp_path))).shards) == 2
-    assert leftovers(str(tmp_path)) == []
-
-
-def test_a_finished_folder_of_another_dataset_is_an_error_unless_fresh(videos: str, tmp_path: Path) -> None:
-    plan, other, out = plan_of(videos), plan_of(videos, crf=30), str(tmp_path)
-    finish(out, plan, prepare(plan, videos, out))
-    with pytest.raises(DataError, match=r"holds another dataset; use --fresh to replace it, or another --out"):
-        finished(out, same(other))
-    begin(out, fresh=True)
-    assert [path.name for path in tmp_path.iterdir()] == ["parts"]
-    assert finish(out, other, prepare(other, videos, out)).plan == other.id
-
-
-def test_shards_of_unknown_origin_are_an_error(videos: str, tmp_path: Path) -> None:
-    (tmp_path / "shard-00000.parquet").write_bytes(b"someone's")
-    with pytest.raises(DataError, match=r"holds shards without a manifest\.json"):
-        finished(str(tmp_path), same(plan_of(videos)))
-
-
-def test_leftovers_of_a_kill_after_the_manifest_are_listed_and_removed(videos: str, tmp_path: Path) -> None:
-    plan, out = plan_of(videos), str(tmp_path)
-    manifest = finish(out, plan, prepare(plan, videos, out))
-    (tmp_path / "parts").mkdir()
-    for name in ("shard-00001.json", f".{'0' * 32}.shard-00002.json"):
-        (tmp_path / "parts" / name).touch()
-    (tmp_path / "shard-00077.parquet").touch()
-    (tmp_path / "mine.txt").touch()
-    assert [line.split(":")[0] for line in leftovers(out)] == ["parts", "shard-00077.parquet"]
-    clean(out, manifest)
-    assert leftovers(out) == [] and (tmp_path / "mine.txt").exists() and check_shards(out) == []
+from tests.data.prepare.made_plans import plan_of, prepare, same
+from tests.data.prepare.made_sources import display_matrix, packets, remux, stripes, write
 
 
 def test_the_plan_depends_on_the_videos_but_not_on_their_order(videos: str) -> None:
@@ -277,18 +142,6 @@ def test_the_manifest_says_what_was_done_to_sources(tmp_path: Path) -> None:
     assert manifest.warnings == ({"id": "bad.mp4", "path": "bad.mp4", "text": lost},)
     assert read_manifest(out) == manifest
     assert treated(manifest) == {"turned upright": 1, "full range made limited": 1, "frames lost or damaged": 1}
-
-
-def test_a_folder_of_an_earlier_version_is_read_and_named(videos: str, tmp_path: Path) -> None:
-    plan, out = plan_of(videos), str(tmp_path)
-    finish(out, plan, prepare(plan, videos, out))
-    fields = json.loads((tmp_path / "manifest.json").read_text())
-    del fields["treatments"]
-    fields["settings"]["version"], fields["plan"] = 1, "other"
-    (tmp_path / "manifest.json").write_text(json.dumps(fields))
-    assert read_manifest(out).treatments == ()
-    with pytest.raises(DataError, match="holds another dataset, or one that version 1 of the preparation made"):
-        finished(out, same(plan))
 
 
 def test_errors_name_folders_that_a_node_cannot_access(videos: str, tmp_path: Path) -> None:
