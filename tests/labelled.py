@@ -63,10 +63,11 @@ def small(protocol: str, *overrides: str) -> Protocol:
 
 
 def make_job(run: Path, folder: str, protocol: str, *overrides: str, subject: str = "run", seed: int = 0) -> Job:
+    """The job that evaluate.py makes of this run on a CPU."""
     return Job(
         run=str(run),
         subject=subject,
-        config=tiny_config(*RUN).model_dump(mode="json"),
+        config=tiny_config(*RUN).on("cpu").model_dump(mode="json"),
         run_id=run_id(tiny_config(*RUN), DATA),
         run_data=DATA,
         checkpoint=str(run / "checkpoints" / "epoch=0002"),
