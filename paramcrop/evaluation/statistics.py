@@ -179,6 +179,23 @@ def interval_half(variances: Iterable[tuple[float, int]]) -> float | None:
     return t_quantile(freedom) * math.sqrt(total)
 
 
+def noise_share(groups: Sequence[Sequence[float]]) -> float | None:
+    """The share in [0, 1] of the variance between the means of groups that the spread within the groups explains.
+
+    Args:
+        groups: the values of each subject, one for each seed.
+
+    Returns:
+        None with fewer than two groups of two or more values.
+    """
+    groups = [values for values in groups if len(values) > 1]
+    if len(groups) < 2:
+        return None
+    between = statistics.variance([statistics.fmean(values) for values in groups])
+    within = statistics.fmean(statistics.variance(values) / len(values) for values in groups)
+    return min(1.0, within / between) if between else 1.0
+
+
 def t_quantile(freedom: float) -> float:
     """The two-sided 95 % quantile of Student's t."""
     from scipy.special import stdtrit

@@ -13,6 +13,7 @@ import yaml
 from paramcrop.evaluation.statistics import t_half
 from paramcrop.storage.jsonl import read_lines
 from paramcrop.storage.runs import read_metrics, read_status
+from paramcrop.sweeps.cost import worker_seconds
 
 LABELS = ("mean_teacher",)  # methods that learn from labels
 # Of the last logged step, by the frame that a space measures its crops in.
@@ -98,24 +99,6 @@ def _settings(folder: Path) -> dict[str, Any]:
         return yaml.safe_load((folder / "config.yaml").read_text()) or {}
     except (OSError, yaml.YAMLError):
         return {}
-
-
-def worker_seconds(history: Sequence[Mapping[str, Any]]) -> tuple[dict[str, float], bool]:
-    """A run's history -> worker seconds per device, and whether they are complete.
-
-    A start counts from its event to the next event. If the next event is the start of another command, or if there is
-    none, the end is unknown and the start does not count.
-    """
-    total, all_known = dict[str, float](), True
-    for i, line in enumerate(history):
-        if line["event"] != "workers":
-            continue
-        after = history[i + 1] if i + 1 < len(history) else None
-        if after is None or after["event"] == "running":
-            all_known = False
-        else:
-            total[line["device"]] = total.get(line["device"], 0.0) + (after["time"] - line["time"]) * line["workers"]
-    return total, all_known
 
 
 class Spread(NamedTuple):

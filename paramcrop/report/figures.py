@@ -45,7 +45,7 @@ def draw(table: Table, sweep: Path) -> list[Picture]:
     folder = sweep / "figures"
     folder.mkdir(exist_ok=True)
     tasks = {f"{task.name}\n{task.metrics[0]} (%)": main_metric(task) for task in table.tasks}
-    searched = draw_search(table.space, sweep, folder) if table.space.search != "grid" else ()
+    searched = draw_search(table, sweep, folder) if table.space.search != "grid" else ()
     return [*(Picture(*one) for one in searched), *_question(table, tasks, folder), *_training(table, folder)]
 
 

@@ -16,17 +16,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, PercentFormatter
 from optuna.exceptions import ExperimentalWarning
 from optuna.importance import PedAnovaImportanceEvaluator
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import matplotlib as draw
 
+from paramcrop.evaluation.statistics import noise_share
 from paramcrop.report.facts import Spread, final_metric
 from paramcrop.report.plots import as_spelt
 from paramcrop.report.table import Row, Table, Task
 from paramcrop.settings.explain import show
 from paramcrop.storage.files import atomic_write
-from paramcrop.sweeps.objective import objective_parts
+from paramcrop.sweeps.objective import Goal, goals
 from paramcrop.sweeps.space import Space
-from paramcrop.sweeps.study import FILE, storage, study_name
+from paramcrop.sweeps.study import current_study
 from paramcrop.sweeps.trials import rounded
 
 matplotlib.use("Agg")
@@ -184,41 +185,62 @@ MIN_TRIALS, BEST = 12, 1 / 3
 DPI = 110
 
 
-def draw_search(space: Space, sweep: Path, folder: Path) -> Iterator[tuple[Path, str]]:
-    """Draw the pictures of a search -> files and captions; there are none with fewer than two objectives."""
-    study = _study(space, sweep)
+def draw_search(table: Table, sweep: Path, folder: Path) -> Iterator[tuple[Path, str]]:
+    """Draw the pictures of a search -> files and captions; there are none with fewer than two complete trials."""
+    study, aims = current_study(sweep), goals(table.space)
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if study else []
-    if study is None or len(complete) < 2:
+    if study is None or len(complete) < 2 or len(study.directions) != len(aims):
         return
-    dataset, protocol, metric = objective_parts(space)
-    name = f"{dataset}/{protocol} {metric}".lstrip("/") + " (%)"
-    _draw(lambda: draw.plot_slice(study, target_name=name), folder / "slice.png", percent=True)
-    yield (
-        folder / "slice.png",
-        f"The objective over each swept setting, {len(complete)} trials; later trials are darker.",
-    )
-    if len({trial.value for trial in complete}) > 1 and len(complete) >= MIN_TRIALS:
+    if len(aims) == 2:
+        file = folder / "front.png"
+        names = [goal.name for goal in aims]
+        _draw(lambda: draw.plot_pareto_front(study, target_names=names), file)
+        yield file, "The trials by both objectives; no trial is better in both than one of the front (red)."
+    for i, goal in enumerate(aims):
+        yield from _draw_goal(table, study, goal, i, folder)
+
+
+def _draw_goal(table: Table, study: optuna.Study, goal: Goal, i: int, folder: Path) -> Iterator[tuple[Path, str]]:
+    """The pictures of the ``i``-th objective."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    suffix = str(i + 1) if len(study.directions) > 1 else ""
+
+    def target(trial: FrozenTrial) -> float:
+        return float(trial.values[i])
+
+    named: dict[str, Any] = {"target": target, "target_name": goal.name}
+    percent, file = bool(goal.protocol), folder / f"slice{suffix}.png"
+    _draw(lambda: draw.plot_slice(study, **named), file, percent=percent)
+    yield file, f"{goal.name} over each swept setting, {len(complete)} trials; later trials are darker."
+    if len(set(map(target, complete))) > 1 and len(complete) >= MIN_TRIALS:
+        file = folder / f"importance{suffix}.png"
         evaluator = _quiet(lambda: PedAnovaImportanceEvaluator(target_quantile=BEST))
-        _draw(lambda: draw.plot_param_importances(study, evaluator=evaluator), folder / "importance.png")
-        yield folder / "importance.png", "How much each setting decides which trials are in the best third (PED-ANOVA)."
-    _draw(lambda: draw.plot_optimization_history(study, target_name=name), folder / "history.png", percent=True)
-    yield folder / "history.png", "The objective of every trial, and the best value so far."
+        sign = -1 if goal.mode == "max" else 1  # where a target is given, PED-ANOVA takes small values for the best
+        one: dict[str, Any] = {"target": lambda trial: sign * target(trial), "target_name": goal.name}
+        _draw(lambda: draw.plot_param_importances(study, evaluator=evaluator, **one), file)
+        caption = f"How much each setting decides which trials are in the best third by {goal.name} (PED-ANOVA)."
+        yield file, " ".join(filter(None, (caption, seed_noise(table, goal))))
+    file = folder / f"history{suffix}.png"
+    _draw(lambda: draw.plot_optimization_history(study, **named), file, percent=percent)
+    yield file, f"{goal.name} of every trial, and the best value so far."
 
 
-def _study(space: Space, sweep: Path) -> optuna.Study | None:
-    """The study of the sweep if there is one; it is only read."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    if not (sweep / FILE).exists():
-        return None
-    try:
-        return optuna.load_study(study_name=study_name(sweep.name, space), storage=storage(sweep))
-    except KeyError:
-        return None
+def seed_noise(table: Table, goal: Goal) -> str:
+    """How much of the differences between the trials in an objective is due to their seeds, in a sentence."""
+    if not goal.protocol:
+        return ""
+    task = next((task for task in table.tasks if task.metrics[0] == goal.metric), None)
+    cells = [row.cells.get((task.name, goal.metric)) for row in table.rows] if task else []
+    share = noise_share([cell.mean.values for cell in cells if cell is not None])
+    if share is None:
+        return "How much of it is noise is unknown: that needs two or more seeds for each trial."
+    return f"Seeds alone explain {100 * share:.0f} % of the variance between the trials."
 
 
 def _quiet(call: Callable[[], Any]) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
+        warnings.filterwarnings("ignore", "PedAnovaImportanceEvaluator computes")  # our target has the right sign
         warnings.filterwarnings("ignore", "Attempting to set identical")  # axis limits of a setting with a single value
         return call()
 

@@ -18,7 +18,6 @@ from pydantic import ValidationError
 
 from paramcrop.errors import DataError, ParamCropError
 from paramcrop.report.crop_pictures import animate_crops
-from paramcrop.report.facts import worker_seconds
 from paramcrop.report.page import templates
 from paramcrop.report.plots import plot_curves
 from paramcrop.report.snapshots import read_snapshots
@@ -28,6 +27,7 @@ from paramcrop.storage.files import atomic_write
 from paramcrop.storage.jsonl import read_lines
 from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.runs import read_metrics, read_status
+from paramcrop.sweeps.cost import worker_seconds
 
 PAGE = "index.html"
 PLAIN = ("time", "event", "command", "commit")  # of the history, in columns of their own or elsewhere

@@ -16,7 +16,7 @@ from paramcrop.evaluation.statistics import Difference, Mean, difference, means
 from paramcrop.paper.published import paper_value
 from paramcrop.report.facts import RunFacts, run_facts
 from paramcrop.storage.results import read_result, shown_metrics
-from paramcrop.sweeps.objective import objective_parts
+from paramcrop.sweeps.objective import goals
 from paramcrop.sweeps.record import TrialRecord
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import Trial, grid, make_trial
@@ -106,7 +106,7 @@ def in_order(space: Space, records: Sequence[TrialRecord]) -> list[TrialRecord]:
         trials = [make_trial(space, values) for values in grid(space)]
         listed = [known.pop(t.id) if t.id in known else TrialRecord(t.id, t.label, t.values, "") for t in trials]
         return [*listed, *known.values()]
-    sign = -1 if space.objective.mode == "max" else 1
+    sign = -1 if space.objective[0].mode == "max" else 1
     return sorted(records, key=lambda record: (record.objective is None, sign * (record.objective or 0.0)))
 
 
@@ -136,12 +136,13 @@ def _row(space: Space, record: TrialRecord, label: str, references: dict[str, tu
 
 def _tasks(space: Space, references: Mapping[str, tuple[str, Sequence[Result]]]) -> tuple[Task, ...]:
     """The tasks in the order of the results, but with the objective's task and metric first."""
-    dataset, protocol, objective = objective_parts(space)
+    goal = next((goal for goal in goals(space) if goal.protocol), None)
     first, rest = list[Task](), list[Task]()
     for name, (label, results) in references.items():
         metrics, chance = shown_metrics(results[0]), 1 / len(results[0]["classes"])
-        if results[0]["numbers"]["name"] == protocol and dataset in ("", results[0]["dataset"]):
-            main = [row["metric"] for row in results[0]["rows"] if row["metric"] == objective]
+        name_of = results[0]["numbers"]["name"]
+        if goal and name_of == goal.protocol and goal.dataset in ("", results[0]["dataset"]):
+            main = [row["metric"] for row in results[0]["rows"] if row["metric"] == goal.metric]
             first.append(Task(name, tuple(dict.fromkeys([*main, *metrics])), label, chance))
         else:
             rest.append(Task(name, tuple(metrics), label, chance))

@@ -1,40 +1,72 @@
-"""The objective of a search: one number per trial, the mean over its seeds."""
+"""The objectives of a search: one number per trial and objective, the mean over its seeds."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from paramcrop.errors import ConfigError
 from paramcrop.evaluation.protocols import Protocol, find_protocol
 from paramcrop.evaluation.statistics import mean_of
-from paramcrop.sweeps.space import Space
+from paramcrop.storage.jsonl import read_lines
+from paramcrop.sweeps.cost import worker_seconds
+from paramcrop.sweeps.space import Objective, Space
 
 # The main metric of each kind of protocol.
 MAIN = {"finetune": "video@1", "heads": "video@1", "knn": "video@1", "retrieval": "R@1", "validation": "R@1"}
 MAIN |= {"classifier": "video@1"}
+COSTS = {"gpu_hours": "cuda", "cpu_hours": "cpu"}  # objectives beside the metrics -> the workers' device
 
 
-def objective_parts(space: Space) -> tuple[str, str, str]:
-    """The objective as (dataset, or "" for all; name of the protocol; metric), or three "" if the space has no task.
+class Goal(NamedTuple):
+    """One objective of a space.
+
+    Attributes:
+        dataset: "" for all datasets. protocol: its name; "" for a cost. metric: of the protocol, or one of ``COSTS``.
+        mode: "max" or "min".
+    """
+
+    dataset: str
+    protocol: str
+    metric: str
+    mode: str
+
+    @property
+    def name(self) -> str:
+        """Its name with its unit, as in "validation-retrieval R@1 (%)"."""
+        task = f"{self.dataset}/{self.protocol}".lstrip("/")
+        return f"{task} {self.metric} (%)" if self.protocol else self.metric.replace("_", " ")
+
+    def show(self, value: float) -> str:
+        return f"{100 * value:.1f} %" if self.protocol else f"{value:.3g} h"
+
+
+def goals(space: Space) -> tuple[Goal, ...]:
+    """The objectives of a space; empty if it has no task.
 
     Raises:
-        ConfigError: the objective names no task of the space, or a metric that its protocol does not have.
+        ConfigError: an objective names no task of the space, or a metric that its protocol does not have.
     """
-    if not space.tasks:
-        return "", "", ""
-    text = space.objective.metric or space.tasks[0]
+    return tuple(_goal(space, objective) for objective in space.objective) if space.tasks else ()
+
+
+def _goal(space: Space, objective: Objective) -> Goal:
+    if objective.metric in COSTS:
+        return Goal("", "", objective.metric, objective.mode)
+    text = objective.metric or space.tasks[0]
     task, _, metric = text.partition(" ")
     dataset, _, short = task.rpartition("/")
     protocol = find_protocol(short)
     tasks = [find_protocol(task.rpartition("/")[2]).name for task in space.tasks]
     if protocol.name not in tasks:
-        raise ConfigError(f"objective.metric must be of one of {', '.join(space.tasks)}, but is {text!r}")
+        choices = ", ".join((*space.tasks, *COSTS))
+        raise ConfigError(f"objective.metric must be of one of {choices}, but is {text!r}")
     metric, known = metric.strip() or MAIN[protocol.kind], metrics_of(protocol, space.evaluate.set)
     if metric not in known:
         raise ConfigError(f"objective.metric: {task} has the metrics {', '.join(known)}, but not {metric!r}")
-    return dataset, protocol.name, metric
+    return Goal(dataset, protocol.name, metric, objective.mode)
 
 
 def metrics_of(protocol: Protocol, changes: Mapping[str, Any]) -> tuple[str, ...]:
@@ -52,24 +84,37 @@ def main_value(result: Mapping[str, Any]) -> float:
     return value
 
 
-def objective_of(space: Space, results: Sequence[Mapping[str, Any]]) -> float:
-    """The objective's metric, averaged over the pretraining seeds and, if it names no dataset, over the datasets.
+def objective_of(space: Space, results: Sequence[Mapping[str, Any]], runs: Sequence[Path]) -> list[float]:
+    """The value of each objective, averaged over the pretraining seeds and, if it names no dataset, over the datasets.
 
     Args:
-        results: the results of the trial's runs.
+        results: the results of the trial's runs. runs: their folders.
 
     Returns:
-        NaN if a seed of the space has no result.
+        NaN for an objective if a seed of the space has no result.
     """
-    dataset, protocol, metric = objective_parts(space)
+    return [
+        _cost(space, goal.metric, runs) if not goal.protocol else _mean(space, goal, results) for goal in goals(space)
+    ]
+
+
+def _mean(space: Space, goal: Goal, results: Sequence[Mapping[str, Any]]) -> float:
     sets: dict[str, dict[int, list[dict[str, Any]]]] = {}
     for result in results:
-        matches = result["protocol"].partition("[")[0] == protocol and dataset in ("", result["dataset"])
+        matches = result["protocol"].partition("[")[0] == goal.protocol and goal.dataset in ("", result["dataset"])
         if matches and result["subject"] == "run":
             for row in result["rows"]:
-                if row["metric"] == metric:
+                if row["metric"] == goal.metric:
                     seeds = sets.setdefault(result["dataset"], {})
                     seeds.setdefault(result["pretraining_seed"], []).append(row | {"splits": result["splits"]})
     if not sets or any(set(seeds) != set(space.seeds) for seeds in sets.values()):
         return math.nan
     return sum(mean_of(seeds).value for seeds in sets.values()) / len(sets)
+
+
+def _cost(space: Space, metric: str, runs: Sequence[Path]) -> float:
+    """Hours of the workers on one kind of device, a mean over the runs; a start that was killed does not count."""
+    if len(runs) < len(space.seeds):
+        return math.nan
+    seconds = [worker_seconds(read_lines(run / "history.jsonl"))[0].get(COSTS[metric], 0.0) for run in runs]
+    return sum(seconds) / len(runs) / 3600

@@ -31,7 +31,7 @@ class TrialRecord:
         results: files of its evaluations.
         failures: one line for each evaluation that failed.
         again: videos that failed by time, memory or storage in its evaluations; the next command tries them again.
-        objective: mean over seeds, or None.
+        objectives: of each objective the mean over seeds; None: unknown.
         epoch, proxy: the epoch of the last comparison by asha, and the value compared; 0 and None before the first.
         started: time of the last start (seconds since 1970).
         seconds: duration of all starts together.
@@ -47,11 +47,16 @@ class TrialRecord:
     results: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     again: int = 0
-    objective: float | None = None
+    objectives: list[float | None] = field(default_factory=list)
     epoch: int = 0
     proxy: float | None = None
     started: float = 0.0
     seconds: float = 0.0
+
+    @property
+    def objective(self) -> float | None:
+        """The first objective."""
+        return next(iter(self.objectives), None)
 
 
 def record_file(folder: Path, trial: str) -> Path:

@@ -8,16 +8,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from paramcrop.errors import ConfigError
 from paramcrop.settings.explain import nearest, validated
 from paramcrop.settings.presets import preset_names, read_mapping, shipped
 from paramcrop.sweeps.layout import STRICT, Layout
+from paramcrop.sweeps.values import check_values, coerced, takes_fractions
 
 MOST_CELLS = 1000  # of a grid; each is pretrained once per seed
 SCALAR = (str, int, float, bool, type(None))
-DERIVED = re.compile(r"(?:(?P<number>[\d.]+) *- *)?(?P<key>[A-Za-z_][\w.]*(?:\[\d\])?)")
+NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+DERIVED = re.compile(rf"(?:(?P<number>{NUMBER}) *- *)?(?P<key>[A-Za-z_][\w.]*(?:\[\d\])?)")
 
 
 def _field(default: Any, text: str, **limits: Any) -> Any:
@@ -95,7 +97,9 @@ class Objective(BaseModel):
 
     model_config = STRICT
 
-    metric: str = _field("", "'TASK METRIC' as in 'validation R@1'; empty: the first task's main metric")
+    metric: str = _field(
+        "", "'TASK METRIC' as in 'validation R@1', gpu_hours or cpu_hours (of the workers); empty: the first task's"
+    )
     mode: Literal["max", "min"] = "max"
 
 
@@ -144,7 +148,7 @@ class Space(BaseModel):
     variants: tuple[Variant, ...] = _field((), "instead of params: the rows of a table")
     seeds: tuple[int, ...] = _field((0, 1, 2), "seeds of the pretraining, for each trial", min_length=1)
     evaluate: Evaluate = Evaluate()
-    objective: Objective = Objective()
+    objective: tuple[Objective, ...] = _field((Objective(),), "one, or a list of several", min_length=1)
     show: Literal["table", "curve", "crops"] = _field("table", "how the report shows the sweep")
     frame: Literal["crop", "video"] = _field(
         "crop", "frame of centre distance and IoU: the croppers' clip, or the video from which R1, R2 cut it"
@@ -152,11 +156,15 @@ class Space(BaseModel):
     videos: tuple[int, ...] = _field((0,), "which of a run's four kept clips to draw crops on", min_length=1)
     pretrained_on: str = _field("", "name of an evaluation dataset to pretrain on, instead of data.shards")
     layout: Layout | None = _field(None, "the table of the paper whose cells this space fills")
-    search: Literal["grid", "random", "tpe"] = _field("grid", "how values are chosen")
-    samples: int | None = _field(None, "number of trials of random and tpe", ge=1)
-    sampler_seed: int = _field(0, "seed of random and tpe", ge=0, le=2**32 - 1)
+    search: Literal["grid", "random", "tpe", "gp", "cmaes", "qmc", "nsga2", "auto"] = _field(
+        "grid", "how values are chosen: all of them, or by a sampler of Optuna"
+    )
+    samples: int | None = _field(None, "number of trials of a search", ge=1)
+    sampler_seed: int = _field(0, "seed of a search", ge=0, le=2**32 - 1)
     budget: Budget = Budget()
-    scheduler: Literal["none", "asha"] = _field("none", "asha: stop unpromising trials early")
+    scheduler: Literal["none", "asha", "hyperband"] = _field(
+        "none", "asha: stop unpromising trials early; hyperband: the same with several grace periods"
+    )
     proxy: Proxy = Proxy()
     with_preset: dict[str, PresetChanges] = _field({}, "preset -> what it changes")
 
@@ -164,6 +172,17 @@ class Space(BaseModel):
     def tasks(self) -> tuple[str, ...]:
         """The tasks of all trials, each once."""
         return tuple(dict.fromkeys((*self.evaluate.tasks, *(task for v in self.variants for task in v.tasks))))
+
+    @field_validator("params", mode="before")
+    @classmethod
+    def _coerce(cls, params: Any) -> Any:
+        """Texts in lists become numbers where the setting is one."""
+        return {key: _in_type(key, swept) for key, swept in params.items()} if isinstance(params, dict) else params
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return value if isinstance(value, list | tuple) else (value,)
 
     @model_validator(mode="after")
     def _check(self) -> Space:
@@ -181,6 +200,24 @@ class Space(BaseModel):
             match = DERIVED.fullmatch(text.strip())
             if match is None or match["key"] not in self.params:
                 raise ValueError(f"derived.{key} must be KEY or NUMBER - KEY, with KEY from params, but is {text!r}")
+            if key in self.params:
+                raise ValueError(f"a swept setting must not be derived as well, but {key} is")
+            wrong = [v for v in self.params[match["key"]].listed or () if not _is_number(v)] if match["number"] else []
+            if wrong:
+                raise ValueError(f"derived.{key} must subtract numbers, but {match['key']} has {wrong[0]!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_values(self) -> Space:
+        for key, swept in self.params.items():
+            check_values(key, swept.listed or ())
+            if (swept.uniform or swept.loguniform) and not takes_fractions(key):
+                raise ValueError(f"params.{key} must be int or a list, because the setting takes no fractions")
+        for name, listed in (("seeds", self.seeds), ("evaluate.seeds", self.evaluate.seeds)):
+            if len(set(listed)) < len(listed):
+                raise ValueError(f"{name} must differ, but are {list(listed)}")
+        if len(self.objective) > 1 and (self.search == "grid" or self.scheduler != "none"):
+            raise ValueError("several objectives need a search other than grid, and scheduler=none")
         return self
 
     @model_validator(mode="after")
@@ -198,9 +235,20 @@ class Space(BaseModel):
             raise ValueError("a swept setting must not be fixed as well, but train.epochs is, while epochs is swept")
         if "seed" in self.set:
             raise ValueError("seeds lists the seeds of all trials, so seed must not be set")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds must differ, but are {list(self.seeds)}")
         return self
+
+
+def _in_type(key: str, swept: Any) -> Any:
+    """A list, or the list below ``values`` or ``choice``, in the type of the setting ``key``."""
+    if isinstance(swept, list | tuple):
+        return [coerced(key, value) for value in swept]
+    if isinstance(swept, dict):
+        return {name: _in_type(key, v) if name in ("values", "choice") else v for name, v in swept.items()}
+    return swept
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 FOLDER = shipped("search_spaces")

@@ -1,16 +1,19 @@
-"""The Optuna study of a sweep, in a file that optuna-dashboard can open. It does not depend on Ray.
+"""The Optuna studies of a sweep, in a file that optuna-dashboard can open. They do not depend on Ray.
 
-The study stores what was suggested and how each trial ended; the results are stored with the runs. So when a kill
-leaves a trial unfinished, the study marks it FAIL and enqueues its values again, once. Nothing that has finished is
-computed twice.
+There is one study for each question that was asked: other settings, seeds, tasks or objectives give other values, which
+must not be compared. A study stores what was suggested and how each trial ended; the results are stored with the runs,
+so a new question about the same runs is told what is known already (``adopt``). When a kill leaves a trial unfinished,
+the study marks it FAIL and enqueues its values again, once. Nothing that has finished is computed twice.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+import random
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +25,24 @@ from optuna.distributions import (
     IntDistribution,
     distribution_to_json,
 )
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from paramcrop.errors import DataError
-from paramcrop.settings.digest import text_hash
+from paramcrop.settings.digest import short_hash, text_hash
+from paramcrop.settings.identity import run_id
+from paramcrop.sweeps.objective import goals
+from paramcrop.sweeps.samplers import make_sampler
 from paramcrop.sweeps.space import Space, Swept
-from paramcrop.sweeps.trials import VARIANT, decode, encode, trial_id
+from paramcrop.sweeps.trials import VARIANT, Trial, config_of, decode, encode
+from paramcrop.sweeps.values import trial_id
 
 FILE = "study.journal"
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+TRIES = 5  # draws of a sampler; when all of them repeat earlier ones, a cell that is left is drawn by chance
+ASKED = "asked"  # attribute of a study: when the sweep last opened it, in seconds since 1970
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:
@@ -56,58 +64,142 @@ def _distribution(swept: Swept, grid: bool) -> BaseDistribution:
     return CategoricalDistribution([encode(value) for value in values])
 
 
-def make_sampler(space: Space, drawn: int) -> BaseSampler:
-    """The sampler of the draw that follows ``drawn`` others.
+def number_of_cells(space: Space) -> float:
+    """The number of different trials that a search can draw; infinite if a setting has a range of real numbers."""
+    axes = [_axis(swept) for swept in space.params.values()]
+    return math.inf if any(axis is None for axis in axes) else math.prod(len(axis) for axis in axes if axis is not None)
 
-    Its seed depends on that number, so an interrupted search continues as it would have without the interruption.
-    """
-    text = hashlib.sha256(f"{space.sampler_seed}/{drawn}".encode()).digest()
-    seed = int.from_bytes(text[:4], "little")
-    if space.search != "tpe":
-        return RandomSampler(seed)
-    return TPESampler(seed=seed, multivariate=True, constant_liar=True)
+
+def _axis(swept: Swept) -> Sequence[Any] | None:
+    if swept.integers is not None:
+        return range(swept.integers[0], swept.integers[1] + 1)
+    return swept.listed
 
 
 def storage(folder: Path) -> JournalStorage:
     return JournalStorage(JournalFileBackend(str(folder / FILE)))
 
 
-def study_name(name: str, space: Space) -> str:
-    """A name that depends on how values are drawn, so that spaces that draw differently get studies of their own."""
-    text = json.dumps({k: distribution_to_json(d) for k, d in distributions(space).items()}, sort_keys=True)
-    return f"{name}-{text_hash(space.search + text, 8)}"
+def study_name(name: str, space: Space, data_id: str, contents: Mapping[str, str]) -> str:
+    """NAME-RUNS-QUESTION: 8 hex digits over how values are drawn and what is trained, and 8 over what is asked of it.
+
+    Args:
+        data_id: that of the pretraining videos. contents: evaluation dataset -> its data id.
+    """
+    drawn = {key: distribution_to_json(one) for key, one in distributions(space).items()}
+    trained = run_id(config_of(space, Trial({}, space.preset, {}, {}), 0), data_id)
+    runs = text_hash(space.search + json.dumps([drawn, space.derived, trained], sort_keys=True), 8)
+    how = space.model_dump(mode="json", include={"seeds", "evaluate", "scheduler"})
+    proxy = space.proxy.model_dump() if space.scheduler != "none" else None
+    return f"{name}-{runs}-{short_hash([how, goals(space), proxy, dict(contents)], 8)}"
 
 
 def open_study(folder: Path, name: str, space: Space) -> optuna.Study:
-    """Open the study, and create it if it does not exist.
+    """Open the study ``name``, and create it if it does not exist.
 
     Raises:
         DataError: its file is damaged.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    direction = StudyDirection.MAXIMIZE if space.objective.mode == "max" else StudyDirection.MINIMIZE
+    modes = [goal.mode for goal in goals(space)] or ["max"]
     try:
         return optuna.create_study(
             storage=storage(folder),
-            study_name=study_name(name, space),
-            direction=direction,
+            study_name=name,
+            directions=[StudyDirection.MAXIMIZE if mode == "max" else StudyDirection.MINIMIZE for mode in modes],
             sampler=make_sampler(space, 0),
             load_if_exists=True,
         )
     except (ValueError, KeyError, TypeError):  # of JSON, or of its fields
-        raise DataError(
-            f"{folder / FILE} must be a study, but is damaged; delete it: finished runs are kept, and found again"
-        ) from None
+        raise _damaged(folder) from None
+
+
+def asked(study: optuna.Study, question: str) -> None:
+    """Note in the study that it is the current one, and what it is about."""
+    study.set_user_attr("question", question)
+    study.set_user_attr(ASKED, time.time())
+
+
+def current_study(folder: Path) -> optuna.Study | None:
+    """The study of the question that was asked last, to read from; None if there is none."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    found = [study for name in _names(folder) if ASKED in (study := _load(folder, name)).user_attrs]
+    return max(found, key=lambda study: float(study.user_attrs[ASKED]), default=None)
+
+
+def _load(folder: Path, name: str) -> optuna.Study:
+    return optuna.load_study(study_name=name, storage=storage(folder))
+
+
+def _names(folder: Path) -> list[str]:
+    if not (folder / FILE).exists():
+        return []
+    try:
+        return optuna.get_all_study_names(storage(folder))
+    except (ValueError, KeyError, TypeError):
+        raise _damaged(folder) from None
+
+
+def _damaged(folder: Path) -> DataError:
+    text = "must be a study, but is damaged; delete it: finished runs are kept, and found again"
+    return DataError(f"{folder / FILE} {text}")
+
+
+def known_values(folder: Path, name: str, space: Space) -> list[dict[str, Any]]:
+    """All values suggested so far, each once, in order: those of study ``name``, then those of its other questions.
+
+    Of the others, which asked something else of the same runs, there are at most as many as the space has samples.
+    """
+    runs = name.rpartition("-")[0]
+    others = [other for other in _names(folder) if other.rpartition("-")[0] == runs and other != name]
+    own = drawn_values(_load(folder, name), space) if name in _names(folder) else []
+    ids = {trial_id(values) for values in own}
+    known = {trial_id(v): v for other in others for v in drawn_values(_load(folder, other), space)}
+    more = [values for id, values in known.items() if id not in ids]
+    return [*own, *more[: max(0, (space.samples or 0) - len(own))]]
 
 
 def drawn_values(study: optuna.Study, space: Space) -> list[dict[str, Any]]:
-    """All values suggested so far, each once, in order."""
+    """All values that a study has suggested so far, each once, in order."""
     known: dict[str, dict[str, Any]] = {}
+    keys = set(distributions(space))
     for trial in study.get_trials(deepcopy=False):
-        if set(trial.params) == set(distributions(space)):
+        if set(trial.params) == keys:
             values = decode(space, trial.params)
             known.setdefault(trial_id(values), values)
     return list(known.values())
+
+
+def draw(study: optuna.Study, space: Space) -> optuna.Trial | None:
+    """The next trial: one that is enqueued, or one with values that were not drawn before; None if all were.
+
+    The sampler's seed depends on the number of values drawn, so an interrupted search continues as it would have.
+    """
+    keys, known = distributions(space), {trial_id(values) for values in drawn_values(study, space)}
+    if study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        return study.ask(keys)
+    if space.search == "grid" or len(known) >= number_of_cells(space):
+        return None
+    for attempt in range(TRIES):
+        study.sampler = make_sampler(space, len(known), attempt)
+        trial = study.ask(keys)
+        if trial_id(decode(space, trial.params)) not in known:
+            return trial
+        study.tell(trial, state=TrialState.FAIL)
+    left = next((cell for cell in _cells(space, len(known)) if trial_id(cell) not in known), None)
+    enqueue(study, [left] if left else [])  # the space has ranges: let the sampler repeat itself no more
+    return study.ask(keys) if left else None
+
+
+def _cells(space: Space, drawn: int) -> Iterator[dict[str, Any]]:
+    """The cells of a space without real ranges, each axis in an order by chance; empty for any other space."""
+    chance, axes = random.Random(f"{space.sampler_seed}/{drawn}"), list[list[Any]]()
+    for swept in space.params.values():
+        axis = _axis(swept)
+        if axis is None:
+            return
+        axes.append(chance.sample(list(axis), len(axis)))
+    yield from (dict(zip(space.params, cell, strict=True)) for cell in product(*axes))
 
 
 def end_unfinished(study: optuna.Study) -> int:
@@ -130,21 +222,34 @@ def enqueue(study: optuna.Study, values: Sequence[Mapping[str, Any]]) -> None:
         study.enqueue_trial({key: encode(value) for key, value in cell.items()})
 
 
-def tell(study: optuna.Study, trial: optuna.Trial | int, state: str, value: float) -> None:
+def adopt(study: optuna.Study, space: Space, ends: Iterable[tuple[Mapping[str, Any], str, Sequence[float]]]) -> None:
+    """Tell a study of trials that have ended without it, for another question or before its file was deleted.
+
+    Args:
+        ends: the values of each trial, its state and its objectives, as for ``tell``.
+    """
+    ended = study.get_trials(deepcopy=False, states=ENDED)
+    known = {trial_id(decode(space, trial.params)) for trial in ended if set(trial.params) == set(distributions(space))}
+    for values, state, objectives in ends:
+        if trial_id(values) not in known:
+            enqueue(study, [values])
+            tell(study, study.ask(distributions(space)), state, objectives)
+
+
+def tell(study: optuna.Study, trial: optuna.Trial | int, state: str, values: Sequence[float]) -> None:
     """Tell the study how a trial ended.
 
-    "done" with a finite value completes it, "pruned" and "diverged" prune it, everything else fails it. Optuna ranks
+    "done" with finite values completes it, "pruned" and "diverged" prune it, everything else fails it. Optuna ranks
     pruned trials below complete ones, and it refuses non-finite values, which would leave the trial running for ever.
     """
-    if state == "done" and math.isfinite(value):
-        study.tell(trial, value)
+    if state == "done" and len(values) == len(study.directions) and all(map(math.isfinite, values)):
+        study.tell(trial, list(values))
     elif state in ("pruned", "diverged"):
         study.tell(trial, state=TrialState.PRUNED)
     else:
         study.tell(trial, state=TrialState.FAIL)
 
 
-def best(study: optuna.Study) -> FrozenTrial | None:
-    """The best complete trial, if there is one."""
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return study.best_trial if complete else None
+def best(study: optuna.Study) -> list[FrozenTrial]:
+    """The best complete trial; with several objectives, every trial that no other one beats in all of them."""
+    return study.best_trials if study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +19,9 @@ from paramcrop.settings.explain import show
 from paramcrop.settings.identity import flatten, run_id
 from paramcrop.settings.presets import load_config, make_config
 from paramcrop.sweeps.space import DERIVED, SCALAR, Space
+from paramcrop.sweeps.values import EPOCHS, coerced, trial_id
 
 VARIANT = "variant"  # key whose value is a variant's label, in place of the variant's settings
-EPOCHS = "epochs"  # key of the setting that multiplies the preset's epochs
 ELEMENT = re.compile(r"(?P<key>[\w.]+)\[(?P<index>\d)\]")
 
 
@@ -44,11 +45,6 @@ class Trial:
     def id(self) -> str:
         """10 hex digits; equal for equal values."""
         return trial_id(self.values)
-
-
-def trial_id(values: Mapping[str, Any]) -> str:
-    plain = {k: float(v) if isinstance(v, int) and not isinstance(v, bool) else v for k, v in values.items()}
-    return short_hash(plain, 10)
 
 
 def grid(space: Space) -> list[dict[str, Any]]:
@@ -90,15 +86,22 @@ def config_of(space: Space, trial: Trial, seed: int) -> Config:
     """
     flat = flatten(load_config(space.preset).model_dump(mode="json"))
     settings = {**space.set, **trial.settings, "seed": seed}
-    times = space.epochs * settings.pop(EPOCHS, 1)
-    flat["train.epochs"] = max(1, round(times * flat["train.epochs"]))
-    flat["run.checkpoint_epochs"] = space.proxy.every if space.scheduler == "asha" else 1
     try:
+        times = space.epochs * _times(settings.pop(EPOCHS, 1))
+        flat["train.epochs"] = max(1, round(times * flat["train.epochs"]))
+        flat["run.checkpoint_epochs"] = space.proxy.every if space.scheduler != "none" else 1
         for key, value in settings.items():
             _put(flat, key, value)
         return make_config(flat)
     except ConfigError as error:
         raise ConfigError(f"{trial.label}: {error}") from None
+
+
+def _times(value: Any) -> float:
+    number = coerced(EPOCHS, value)
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < math.inf:
+        raise ConfigError(f"{EPOCHS} must be a number above 0, a multiple of the preset's, but is {show(value)}")
+    return float(number)
 
 
 def _put(flat: dict[str, Any], key: str, value: Any) -> None:
@@ -144,8 +147,8 @@ def wanted_of(space: Space, trial: Trial, data_id: str, tasks: Sequence[tuple[st
     """
     runs = [run_id(config_of(space, trial, seed), data_id) for seed in space.seeds]
     evaluations = [(content, protocol.digest) for content, protocol in tasks]
-    proxy = space.proxy.model_dump() if space.scheduler == "asha" else None
-    how = [space.evaluate.splits, space.evaluate.seeds, space.objective.metric, space.objective.mode, proxy]
+    proxy = space.proxy.model_dump() if space.scheduler != "none" else None
+    how = [space.evaluate.splits, space.evaluate.seeds, space.scheduler, proxy]
     return short_hash([runs, evaluations, how], sort_keys=False)
 
 

@@ -228,28 +228,6 @@ def linked_errors(error: BaseException) -> list[BaseException]:
 DATA = (CALLBACK, WAIT_TIME, FETCHER, FETCHES, STEPS, STATS, PLAN, CAUSE)  # used by the processes of a training
 
 
-# Ray Tune's Optuna searcher
-
-STUDY = Name(
-    "ray.tune.search.optuna", "OptunaSearch", "_ot_study", "Optuna suggests trials directly, without Tune's searcher"
-)
-TRIALS = Name("ray.tune.search.optuna", "OptunaSearch", "_ot_trials", STUDY.cost)
-
-
-def study_of(search: Any) -> Any | None:
-    """A searcher's study, or None if the study or its trial numbers (``number_of``) are not accessible."""
-    for name in (STUDY, TRIALS):
-        if not hasattr(search, name.attribute):
-            name.report()
-            return None
-    return getattr(search, STUDY.attribute)
-
-
-def number_of(search: Any, trial_id: str) -> int:
-    """The study's number of a trial that the searcher has suggested."""
-    return int(getattr(search, TRIALS.attribute)[trial_id].number)
-
-
 # `ray up`
 
 PREPARE = Name("ray.autoscaler._private.util", "prepare_config", "", "launch files pass without Ray's own validation")

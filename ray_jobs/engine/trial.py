@@ -54,7 +54,7 @@ def run_trial(values: dict[str, Any], work: Work) -> None:
     if state != "pruned":
         results = _evaluate(done, work.request_for(trial), recorder, work)
         state = "failed" if state == "done" and recorder.record.failures else state
-        recorder.record.objective = _finite(objective_of(work.space, results))
+        recorder.record.objectives = [_finite(value) for value in objective_of(work.space, results, done)]
     recorder.end(state)
     report(recorder, "", state)
 

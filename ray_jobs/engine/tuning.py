@@ -1,18 +1,20 @@
 """The trials of a sweep on Ray Tune: who suggests their values, who stops them early, how many run at once.
 
-Three things differ from plain Tune. Its Optuna searcher suggests values, but we tell the study how a stopped trial or
-one without an objective ended (``StudySearch``). Its scheduler decides which trial stops, but the run is asked to stop
-and ends with a checkpoint after its epoch, where Tune would kill it (``AskToStop``). And an interrupted sweep is not
-restored from Tune's state: a new one starts from the files.
+Three things differ from plain Tune. Its Optuna searcher repeats values, and tells the study nothing of a trial that was
+stopped; ``StudySearch`` asks the sweep's own study for new values and tells it how every trial ended. Its scheduler
+decides which trial stops, but the run is asked to stop and ends with a checkpoint after its epoch, where Tune would
+kill it (``AskToStop``). And an interrupted sweep is not restored from Tune's state: a new one starts from the files.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import os
 import shutil
 import time
-from functools import cached_property
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,12 @@ import ray.tune
 from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
-from ray.tune.search.optuna import OptunaSearch
 
 from paramcrop.storage.files import open_folder
-from paramcrop.sweeps.space import Proxy, Space
-from paramcrop.sweeps.study import distributions, drawn_values, make_sampler, open_study, storage, study_name, tell
+from paramcrop.sweeps.objective import goals
+from paramcrop.sweeps.space import Space
+from paramcrop.sweeps.study import draw, open_study, tell
 from ray_jobs.engine.plan import DRIVER_CPUS
-from ray_jobs.engine.ray_private import number_of, study_of
 from ray_jobs.engine.trial import run_trial
 from ray_jobs.engine.work import Work
 
@@ -40,43 +41,44 @@ QUIET = {
 }
 
 
-class StudySearch(OptunaSearch):
-    """Tune's Optuna searcher on the sweep's own study.
+class StudySearch(Searcher):
+    """Tune's searcher on the sweep's own study: what is tried next, and how each trial ended.
 
     Args:
-        deadline: on the monotonic clock; no trial starts after it.
+        name: of the study in ``folder``. deadline: on the monotonic clock; no trial starts after it.
+        told: called whenever the study has changed.
     """
 
-    def __init__(self, space: Space, folder: Path, deadline: float | None = None) -> None:
-        super().__init__(
-            space=distributions(space),
-            metric="objective",
-            mode=space.objective.mode,
-            study_name=study_name(folder.name, space),
-            storage=storage(folder),
-            sampler=make_sampler(space, 0),
-        )
-        self._space_file, self._folder, self._deadline = space, folder, deadline
+    def __init__(
+        self,
+        space: Space,
+        folder: Path,
+        name: str,
+        deadline: float | None = None,
+        told: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__()
+        self._space, self._folder, self._name, self._deadline = space, folder, name, deadline
+        self._told = told
         self._numbers: dict[str, int] = {}  # Tune's id of a running trial -> its number in the study
+        self._study: optuna.Study | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_study": None, "_told": _nothing}  # Tune saves its searcher, but nothing restores it
+
+    def _opened(self) -> optuna.Study:
+        self._study = self._study or open_study(self._folder, self._name, self._space)
+        return self._study
 
     def suggest(self, trial_id: str) -> Any:
         if self._deadline is not None and time.monotonic() > self._deadline:
             return Searcher.FINISHED
-        found = study_of(self)
-        study = found or self._opened
-        study.sampler = make_sampler(self._space_file, len(drawn_values(study, self._space_file)))
-        if found is None:
-            trial = study.ask(distributions(self._space_file))
-            self._numbers[trial_id] = trial.number
-            return dict(trial.params)
-        values = super().suggest(trial_id)
-        self._numbers[trial_id] = number_of(self, trial_id)
-        return values
-
-    @cached_property
-    def _opened(self) -> optuna.Study:
-        """The same study, for a version of Ray whose searcher hides its own."""
-        return open_study(self._folder, self._folder.name, self._space_file)
+        trial = draw(self._opened(), self._space)
+        if trial is None:  # all values that there are have been drawn
+            return Searcher.FINISHED
+        self._numbers[trial_id] = trial.number
+        self._told()
+        return dict(trial.params)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Ignore intermediate results: the study gets none, because the scheduler alone decides on pruning."""
@@ -86,7 +88,19 @@ class StudySearch(OptunaSearch):
         if number is None:  # Tune may call this twice for one trial, but a study accepts one result only
             return
         state = "failed" if error or not result else str(result["state"])
-        tell(study_of(self) or self._opened, number, state, float(result["objective"]) if result else 0.0)
+        tell(self._opened(), number, state, result["objectives"] if result else [])
+        self._told()
+
+    def save(self, checkpoint_path: str) -> None:
+        """Tune's file of the searcher's state: the numbers of running trials. The rest is in the study."""
+        Path(checkpoint_path).write_text(json.dumps(self._numbers))
+
+    def restore(self, checkpoint_path: str) -> None:
+        self._numbers = json.loads(Path(checkpoint_path).read_text())
+
+
+def _nothing() -> None:
+    pass
 
 
 class AskToStop(ASHAScheduler):
@@ -108,7 +122,11 @@ def ask_to_stop(run: str) -> None:
         file.write(b"")
 
 
-def make_scheduler(proxy: Proxy, mode: str, epochs: int) -> ASHAScheduler:
+def make_scheduler(space: Space, epochs: int) -> ASHAScheduler:
+    """ASHA, or with hyperband as many of its brackets as there are grace periods below ``epochs``."""
+    proxy = space.proxy
+    mode = next((goal.mode for goal in goals(space) if goal.protocol), "max")
+    rungs = int(math.log(max(1.0, epochs / proxy.grace), proxy.reduction)) + 1
     return AskToStop(
         time_attr="epoch",
         metric="proxy",
@@ -116,27 +134,28 @@ def make_scheduler(proxy: Proxy, mode: str, epochs: int) -> ASHAScheduler:
         max_t=epochs,
         grace_period=min(proxy.grace, epochs),
         reduction_factor=proxy.reduction,
+        brackets=rungs if space.scheduler == "hyperband" else 1,
     )
 
 
-def run_trials(work: Work, count: int, at_once: int, epochs: int, deadline: float | None) -> None:
+def run_trials(work: Work, study: str, count: int, at_once: int, epochs: int, deadline: float | None) -> None:
     """Run ``count`` trials, ``at_once`` at a time; each outcome is in the trial's record.
 
     Args:
-        epochs: epochs of a full pretraining.
+        study: name of the study. epochs: epochs of a full pretraining.
         deadline: on the monotonic clock; after it, running trials are finished and no other starts.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     trainable: Any = ray.tune.with_resources(ray.tune.with_parameters(run_trial, work=work), {"cpu": DRIVER_CPUS})
-    scheduler = make_scheduler(work.space.proxy, work.space.objective.mode, epochs) if work.proxy else None
+    scheduler = make_scheduler(work.space, epochs) if work.proxy else None
     tuner = Tuner(
         trainable,
         tune_config=TuneConfig(
             num_samples=count,
             max_concurrent_trials=at_once,
-            search_alg=StudySearch(work.space, work.folder, deadline),
+            search_alg=StudySearch(work.space, work.folder, study, deadline),
             scheduler=scheduler,
         ),
         run_config=RunConfig(

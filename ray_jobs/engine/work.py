@@ -50,6 +50,6 @@ class Work:
 def report(recorder: TrialRecorder, run: str, state: str) -> None:
     """Report to Tune. Every report has all keys, because its searcher and its scheduler each require theirs."""
     record = recorder.record
-    values = {"objective": record.objective, "proxy": record.proxy}
-    numbers = {name: math.nan if value is None else value for name, value in values.items()}
-    ray.tune.report(numbers | {"epoch": record.epoch, "run": run, "state": state})
+    proxy = math.nan if record.proxy is None else record.proxy
+    objectives = [math.nan if value is None else value for value in record.objectives]
+    ray.tune.report({"objectives": objectives, "proxy": proxy, "epoch": record.epoch, "run": run, "state": state})

@@ -101,7 +101,7 @@ def run(sweep: Sweep, todo: int, concurrent: int | None, timeout: float, quiet: 
         deadline = None if hours is None else time.monotonic() + 3600 * hours
         try:
             with sweep_progress(sweep.folder, todo, console, quiet):
-                run_trials(work, todo, plan.trials, t.epochs, deadline)
+                run_trials(work, sweep.study_name, todo, plan.trials, t.epochs, deadline)
         except KeyboardInterrupt:
             end_running(sweep, "interrupted")
             raise

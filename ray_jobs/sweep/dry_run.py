@@ -51,7 +51,7 @@ def describe(sweep: Sweep, cluster: str | None, concurrent: int | None) -> str:
             "others are not known yet"
         )
     lines += [f"resources{' (of this machine only)' if cluster is None else ''}: {plan.arithmetic}"]
-    fresh = max(0, (space.samples or 0) - len(sweep.trials)) * len(space.seeds) if space.search != "grid" else 0
+    fresh = sweep.fresh * len(space.seeds)
     lines.append(_time(sweep, len(left) + fresh, plan.trials))
     lines.append(_disk(sweep, len(left) + fresh))
     if cluster and checked:

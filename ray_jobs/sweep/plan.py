@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,9 @@ from paramcrop.evaluation.tasks import size_warnings as task_warnings
 from paramcrop.settings.config import Config
 from paramcrop.settings.explain import show
 from paramcrop.storage.files import atomic_write
+from paramcrop.storage.results import read_result
 from paramcrop.storage.runs import home
-from paramcrop.sweeps.objective import objective_parts
+from paramcrop.sweeps.objective import goals, objective_of
 from paramcrop.sweeps.record import is_done, read_record
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import VARIANT, Trial, config_of, data_ids, grid, make_trial, wanted_of
@@ -62,16 +64,22 @@ class Sweep:
     def trials(self) -> list[Trial]:
         """Every cell of a grid, or all trials drawn so far."""
         cells = grid(self.space)
-        if not cells and (self.folder / "study.journal").exists():
-            from paramcrop.sweeps.study import drawn_values
+        if not cells:
+            from paramcrop.sweeps.study import known_values
 
-            cells = drawn_values(self.study(), self.space)
+            cells = known_values(self.folder, self.study_name, self.space)
         return [make_trial(self.space, values) for values in cells]
+
+    @cached_property
+    def study_name(self) -> str:
+        from paramcrop.sweeps.study import study_name
+
+        return study_name(self.folder.name, self.space, self.data_id, self.contents)
 
     def study(self) -> optuna.Study:
         from paramcrop.sweeps.study import open_study
 
-        return open_study(self.folder, self.folder.name, self.space)
+        return open_study(self.folder, self.study_name, self.space)
 
     def wanted(self, trial: Trial) -> str:
         request = only(self.request, trial.tasks or self.space.evaluate.tasks)
@@ -106,19 +114,42 @@ class Sweep:
 
     def todo(self) -> int:
         """Prepare the folder and the study -> the number of trials to run. The caller must hold the sweep's lease."""
-        unfinished = self.unfinished()
-        fresh = max(0, (self.space.samples or 0) - len(self.trials)) if self.space.search != "grid" else 0
+        unfinished, fresh = self.unfinished(), self.fresh
         if unfinished or fresh:
             self.check()
         most = self.space.budget.trials or len(unfinished) + fresh
         write_space(self.folder, self.space)
         if unfinished or fresh:
-            from paramcrop.sweeps.study import end_unfinished, enqueue
+            from paramcrop.sweeps.study import asked, end_unfinished, enqueue
 
             study = self.study()
             end_unfinished(study)
+            self.adopt(study)
+            asked(study, self.space.question)
             enqueue(study, [trial.values for trial in unfinished[:most]])
         return min(len(unfinished) + fresh, most)
+
+    @property
+    def fresh(self) -> int:
+        """The number of trials of a search that are not drawn yet."""
+        if self.space.search == "grid":
+            return 0
+        from paramcrop.sweeps.study import number_of_cells
+
+        return int(max(0, min(self.space.samples or 0, number_of_cells(self.space)) - len(self.trials)))
+
+    def adopt(self, study: optuna.Study) -> None:
+        """Tell the study of the trials that are done already, with the objectives that are asked now."""
+        from paramcrop.sweeps.study import adopt
+
+        ends = list[tuple[Mapping[str, Any], str, Sequence[float]]]()
+        for trial in self.trials:
+            record = read_record(self.folder, trial.id)
+            if record is not None and is_done(record, self.wanted(trial)):
+                results = [result for file in record.results if (result := read_result(Path(file))) is not None]
+                values = objective_of(self.space, results, [Path(run["folder"]) for run in record.runs])
+                ends.append((trial.values, record.state, values))
+        adopt(study, self.space, ends)
 
 
 def broken_set(folder: str) -> ShardError | None:
@@ -161,7 +192,7 @@ def open_sweep(
     Raises:
         ConfigError, DataError: a setting of some trial, a task or a dataset is invalid.
     """
-    objective_parts(space)
+    goals(space)
     cells = grid(space) or corners(space)
     check_classes([config_of(space, make_trial(space, values), space.seeds[0]) for values in cells])  # mistakes first
     config = config_of(space, Trial({}, space.preset, {}, {}), space.seeds[0])
@@ -178,7 +209,7 @@ def open_sweep(
         space = space.model_copy(update={"set": {"data.split": "train"} | space.set | {"data.shards": data[stand_in]}})
         config = config_of(space, Trial({}, space.preset, {}, {}), space.seeds[0])
     request = _request(space, config, data, space.tasks)
-    proxy = _request(space, config, data, [space.proxy.task], checked=False) if space.scheduler == "asha" else None
+    proxy = _request(space, config, data, [space.proxy.task], checked=False) if space.scheduler != "none" else None
     _, videos = find_videos(config)
     return Sweep(folder, space, config, videos, data, data_ids(data), request, proxy)
 

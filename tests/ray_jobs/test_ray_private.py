@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import subprocess
@@ -17,21 +16,16 @@ from typing import Any
 import pytest
 import ray
 import yaml
-from optuna.trial import TrialState
 
 from paramcrop.data.clips import ClipSpec
 from paramcrop.data.manifest import Manifest
 from paramcrop.data.samples import TrainingSet, epoch_batches
 from paramcrop.errors import DataError
 from paramcrop.settings.presets import shipped
-from paramcrop.sweeps.space import Space
-from paramcrop.sweeps.study import enqueue, open_study
-from paramcrop.sweeps.trials import grid
 from ray_jobs.engine import ray_private
 from ray_jobs.engine.ingest import Decoding, execution_options, training_samples
 from ray_jobs.engine.ray_private import Name
 from ray_jobs.engine.train import own_error
-from ray_jobs.engine.tuning import StudySearch
 
 NAMES = [value for value in vars(ray_private).values() if isinstance(value, Name)]
 SPEC = ClipSpec(frames=8, size=32)
@@ -150,24 +144,6 @@ def test_without_the_cause_of_a_workers_error_rays_own_is_raised() -> None:
     assert str(own_error(failure)) == "torn"
     del wrapped._base_exc
     assert own_error(failure) is None
-
-
-@pytest.mark.parametrize("attribute", ["_ot_study", "_ot_trials"])
-def test_without_tunes_study_the_same_study_is_opened_directly(
-    attribute: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    space = Space.model_validate({"question": "?", "params": {"cropper.lower": [0.1, 0.3], "cropper.layers": [1, 2]}})
-    enqueue(open_study(tmp_path, tmp_path.name, space), grid(space))
-    search = StudySearch(space, tmp_path)
-    delattr(search, attribute)
-    assert [search.suggest(str(i)) for i in range(4)] == grid(space)
-    for i, state in enumerate(("done", "diverged", "pruned", "done")):
-        search.on_trial_complete(str(i), {"objective": (0.25, math.nan, 0.9, 0.5)[i], "state": state})
-        search.on_trial_complete(str(i), {"objective": 1.0, "state": "done"})  # Tune may call this twice
-    study = open_study(tmp_path, tmp_path.name, space)
-    complete, pruned = TrialState.COMPLETE, TrialState.PRUNED
-    assert [trial.state for trial in study.get_trials()] == [complete, pruned, pruned, complete]
-    assert study.best_value == 0.5 and len(notes(capsys)) == 1
 
 
 @pytest.mark.parametrize("name", [ray_private.PREPARE, ray_private.VALIDATE], ids=full)

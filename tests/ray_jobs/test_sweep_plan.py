@@ -41,7 +41,7 @@ def open_(folder: Path, shards: str, **fields: Any) -> Sweep:
 def carry_out(sweep: Sweep, state: str = "done") -> list[dict[str, Any]]:
     """Ask for the remaining trials as Tune does, and write their records -> the values suggested."""
     suggested, todo = [], sweep.todo()
-    search = StudySearch(sweep.space, sweep.folder) if todo else None
+    search = StudySearch(sweep.space, sweep.folder, sweep.study_name) if todo else None
     for i in range(todo):
         assert search is not None
         trial = make_trial(sweep.space, search.suggest(str(i)))
@@ -51,7 +51,7 @@ def carry_out(sweep: Sweep, state: str = "done") -> list[dict[str, Any]]:
         write_status(folder, "finished")
         recorder.run(0, Mirror(folder), "finished")
         recorder.end(state)
-        search.on_trial_complete(str(i), {"state": state, "objective": 0.5})
+        search.on_trial_complete(str(i), {"state": state, "objectives": [0.5]})
         suggested.append(trial.values)
     return suggested
 
@@ -81,6 +81,39 @@ def test_more_samples_continue_the_search(tmp_path: Path, shards: str) -> None:
     assert len({trial["cropper.lower"] for trial in first + second}) == 5
     states = {trial.state for trial in open_(folder, shards, **SEARCH).study().get_trials()}
     assert states == {TrialState.COMPLETE}
+
+
+CELLS: dict[str, Any] = {
+    "params": {"cropper.noise": {"choice": ["normal", "uniform"]}, "cropper.layers": {"int": [1, 3]}},
+    "search": "random",
+}
+
+
+@pytest.mark.parametrize("samples", [6, 9])
+def test_a_search_of_six_cells_is_six_trials_and_then_nothing(tmp_path: Path, shards: str, samples: int) -> None:
+    folder, fields = tmp_path / "a", CELLS | {"samples": samples}
+    trials = carry_out(open_(folder, shards, **fields))
+    assert len({str(values) for values in trials}) == 6 == len(trials)
+    assert carry_out(open_(folder, shards, **fields)) == [] == open_(folder, shards, **fields).unfinished()
+
+
+def test_another_objective_is_another_study_with_the_trials_that_are_done(tmp_path: Path, shards: str) -> None:
+    folder, fields = tmp_path / "a", CELLS | {"samples": 2}
+    trials = carry_out(open_(folder, shards, **fields))
+    least = open_(folder, shards, **fields | {"objective": {"mode": "min"}})
+    assert least.study_name != open_(folder, shards, **fields).study_name
+    assert [trial.values for trial in least.trials] == trials and carry_out(least) == []
+    more = open_(folder, shards, **fields | {"objective": {"mode": "min"}, "samples": 4})
+    assert len(carry_out(more)) == 2
+    study = more.study()
+    assert study.direction.name == "MINIMIZE" and len(study.get_trials(states=(TrialState.COMPLETE,))) >= 2
+
+
+def test_other_settings_begin_another_search(tmp_path: Path, shards: str) -> None:
+    folder, fields = tmp_path / "a", CELLS | {"samples": 2}
+    carry_out(open_(folder, shards, **fields))
+    other = open_(folder, shards, **fields | {"set": {"data.shards": shards, "optim.lr": 0.1}})
+    assert other.trials == [] and len(carry_out(other)) == 2
 
 
 def test_a_trial_that_failed_or_lost_its_run_is_repeated(tmp_path: Path, shards: str) -> None:

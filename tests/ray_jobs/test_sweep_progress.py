@@ -31,7 +31,7 @@ def watched(folder: Path, monkeypatch: pytest.MonkeyPatch, quiet: bool = False, 
         first, second = recorder(folder, "one layer"), recorder(folder, "two layers")
         second.record.doing = "seed 0: pretraining, epoch 5/9"
         second.compared(4, 0.312)
-        first.record.objective = 0.25
+        first.record.objectives = [0.25]
         first.end("done")
         time.sleep(1.2)
     return text.getvalue()
@@ -62,7 +62,10 @@ def test_a_terminal_has_one_line_for_each_running_trial(tmp_path: Path, monkeypa
     [
         ({"state": "pruned", "epoch": 4, "proxy": 0.1}, "a: pruned, 10.0 % at epoch 4, 7 s"),
         ({"state": "diverged", "runs": [{"error": "NaN"}]}, "a: diverged, 7 s (NaN)"),
-        ({"state": "failed", "failures": ["x: y", "z"], "objective": 0.5}, "a: failed, objective 50.0 %, 7 s (x: y)"),
+        (
+            {"state": "failed", "failures": ["x: y", "z"], "objectives": [0.5]},
+            "a: failed, objective 50.0 %, 7 s (x: y)",
+        ),
     ],
 )
 def test_how_a_trial_ended(fields: dict[str, Any], expected: str) -> None:

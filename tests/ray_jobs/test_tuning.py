@@ -14,7 +14,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from paramcrop.errors import ResourceError
-from paramcrop.sweeps.space import Proxy, Space
+from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.study import enqueue, open_study
 from paramcrop.sweeps.trials import grid
 from ray_jobs.engine.plan import DRIVER_CPUS, Node, plan_sweep
@@ -24,7 +24,7 @@ GRID = Space.model_validate({"question": "?", "params": {"cropper.lower": [0.1, 
 
 
 def result(**fields: Any) -> dict[str, Any]:
-    return {"objective": math.nan, "proxy": math.nan, "epoch": 0, "run": "", "state": "done"} | fields
+    return {"objectives": [math.nan], "proxy": math.nan, "epoch": 0, "run": "", "state": "done"} | fields
 
 
 @pytest.fixture
@@ -39,43 +39,53 @@ def states(folder: Path) -> list[TrialState]:
 
 
 def test_the_searcher_suggests_each_cell_once_with_flat_keys(folder: Path) -> None:
-    search = StudySearch(GRID, folder)
+    search = StudySearch(GRID, folder, folder.name)
     assert [search.suggest(str(i)) for i in range(4)] == grid(GRID)
 
 
 def test_every_way_to_end_ends_the_trial_in_the_study(folder: Path) -> None:
-    search = StudySearch(GRID, folder)
+    search = StudySearch(GRID, folder, folder.name)
     for i in range(4):
         search.suggest(str(i))
         search.on_trial_result(str(i), result(state="running", training_iteration=1))  # without an objective
-    search.on_trial_complete("0", result(objective=0.25))
+    search.on_trial_complete("0", result(objectives=[0.25]))
     search.on_trial_complete("1", result(state="diverged"))
-    search.on_trial_complete("2", result(state="pruned", objective=0.9))
+    search.on_trial_complete("2", result(state="pruned", objectives=[0.9]))
     search.on_trial_complete("3", error=True)
-    search.on_trial_complete("0", result(objective=0.75))  # Tune may call this twice
+    search.on_trial_complete("0", result(objectives=[0.75]))  # Tune may call this twice
     assert states(folder) == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.PRUNED, TrialState.FAIL]
     assert open_study(folder, folder.name, GRID).best_value == 0.25
 
 
 def test_no_trial_starts_after_the_deadline(folder: Path) -> None:
-    search = StudySearch(GRID, folder, deadline=time.monotonic() + 60)
+    search = StudySearch(GRID, folder, folder.name, deadline=time.monotonic() + 60)
     assert search.suggest("0") == grid(GRID)[0]
-    assert StudySearch(GRID, folder, deadline=time.monotonic() - 1).suggest("1") == Searcher.FINISHED
+    assert StudySearch(GRID, folder, folder.name, deadline=time.monotonic() - 1).suggest("1") == Searcher.FINISHED
     assert states(folder).count(TrialState.WAITING) == 3
 
 
 def test_tune_can_save_the_searchers_state(folder: Path) -> None:
-    search = StudySearch(GRID, folder)
+    search = StudySearch(GRID, folder, folder.name)
     search.suggest("0")
     search.save(str(folder / "state.pkl"))
-    restored = StudySearch(GRID, folder)
+    restored = StudySearch(GRID, folder, folder.name)
     restored.restore(str(folder / "state.pkl"))
-    restored.on_trial_complete("0", result(objective=0.25))  # a trial that the other searcher suggested
+    restored.on_trial_complete("0", result(objectives=[0.25]))  # a trial that the other searcher suggested
     assert states(folder) == [TrialState.COMPLETE] + [TrialState.WAITING] * 3
 
 
+def asha(scheduler: str = "asha") -> Space:
+    fields = {"scheduler": scheduler, "proxy": {"every": 2, "grace": 2, "reduction": 2}}
+    return Space.model_validate({"question": "?", "params": {"cropper.lower": [0.1]}} | fields)
+
+
+def test_hyperband_has_a_bracket_for_each_grace_period(tmp_path: Path) -> None:
+    assert len(make_scheduler(asha("hyperband"), epochs=16)._brackets) == 4  # 2, 4, 8 and 16 epochs
+    assert len(make_scheduler(asha("asha"), epochs=16)._brackets) == 1
+
+
 def test_the_scheduler_asks_the_worse_run_to_stop_and_kills_none(tmp_path: Path) -> None:
-    scheduler: Any = make_scheduler(Proxy(every=2, grace=2, reduction=2), "max", epochs=8)
+    scheduler: Any = make_scheduler(asha(), epochs=8)
     trials: list[Any] = [SimpleNamespace(trial_id=str(i)) for i in range(4)]
     decisions = []
     for i, trial in enumerate(trials):

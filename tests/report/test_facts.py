@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from paramcrop.report.facts import common_settings, final_metric, run_facts, worker_seconds
+from paramcrop.report.facts import common_settings, final_metric, run_facts
 from paramcrop.report.text import show_time, show_work
 from paramcrop.storage.runs import write_status
+from paramcrop.sweeps.cost import worker_seconds
 from tests.report.test_table import made_space
 from tests.sweeps.made import DATA, made_run
 

@@ -15,8 +15,9 @@ from paramcrop.report.figures import draw
 from paramcrop.report.panels import by_label, main_metric, over_key, places_of
 from paramcrop.report.table import Table, make_table
 from paramcrop.sweeps.record import TrialRecord, read_records, write_record
+from paramcrop.sweeps.samplers import make_sampler
 from paramcrop.sweeps.space import Space
-from paramcrop.sweeps.study import distributions, make_sampler, open_study, tell
+from paramcrop.sweeps.study import asked, distributions, open_study, tell
 from paramcrop.sweeps.trials import decode, grid, make_trial
 from tests.report.test_plots import made_crops
 from tests.report.test_table import OTHER, RIGHT, made_space, scores, table_of
@@ -135,6 +136,7 @@ def searched(folder: Path, complete: int) -> Space:
     evaluate = {"tasks": ["validation"]}
     space = made_space(params=params, evaluate=evaluate, search="random", samples=20, seeds=[0])
     study = open_study(write_space(folder, space), folder.name, space)
+    asked(study, space.question)
     rng = np.random.default_rng(0)
     for i in range(complete + 2):
         study.sampler = make_sampler(space, i)
@@ -142,14 +144,14 @@ def searched(folder: Path, complete: int) -> Space:
         trial = make_trial(space, decode(space, suggested.params))
         record = TrialRecord(trial.id, trial.label, trial.values, "", started=i, state="running" if i else "pruned")
         if i == 0:
-            tell(study, suggested.number, "pruned", 0.0)
+            tell(study, suggested.number, "pruned", [])
         elif i <= complete:
             run = made_run(folder.parent / "runs" / trial.id, space, trial.values, 0)
             right = (rng.random(50) < 0.2 + trial.values["cropper.lower"]).astype(float).tolist()
             record.results = [made_result(run, 0, {"R@1": right}, "made-up/validation")]
             record.runs = [{"seed": 0, "folder": str(run), "state": "finished", "error": ""}]
-            record.state, record.objective = "done", float(np.mean(right))
-            tell(study, suggested.number, "done", record.objective)
+            record.state, record.objectives = "done", [float(np.mean(right))]
+            tell(study, suggested.number, "done", [float(np.mean(right))])
         write_record(folder, record)
     return space
 

@@ -177,9 +177,9 @@ def test_the_objectives_task_and_metric_come_first(tmp_path: Path) -> None:
 
 def test_a_search_is_sorted_by_its_objective() -> None:
     space = made_space(params={"cropper.lower": {"uniform": [0, 0.5]}}, search="random", samples=3)
-    records = [TrialRecord(str(i), str(i), {}, "", objective=value) for i, value in enumerate((0.1, None, 0.3, 0.2))]
+    records = [TrialRecord(str(i), str(i), {}, "", objectives=[value]) for i, value in enumerate((0.1, None, 0.3, 0.2))]
     assert [record.id for record in in_order(space, records)] == ["2", "3", "0", "1"]
-    least = space.model_copy(update={"objective": space.objective.model_copy(update={"mode": "min"})})
+    least = space.model_copy(update={"objective": (space.objective[0].model_copy(update={"mode": "min"}),)})
     assert [record.id for record in in_order(least, records)] == ["0", "3", "2", "1"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import yaml
 from paramcrop.errors import ConfigError
 from paramcrop.settings.presets import preset_names
 from paramcrop.sweeps.space import FOLDER, Space, find_space, read_space, space_at
-from paramcrop.sweeps.trials import Trial, config_of, grid, make_trial, trial_id
+from paramcrop.sweeps.trials import Trial, config_of, grid, make_trial
+from paramcrop.sweeps.values import trial_id
 
 SHIPPED = sorted(path for path in FOLDER.glob("*.yaml") if path.stem != "paper")  # an index: see test_paper.py
 GRID = {"question": "?", "params": {"cropper.lower": [0, 0.1]}}
@@ -46,6 +48,39 @@ def space(**fields: object) -> Space:
         ({"derived": {"cropper.upper": "1 + cropper.lower"}}, "derived.cropper.upper must be KEY or NUMBER - KEY"),
         ({"derived": {"cropper.upper": "1 - cropper.lr"}}, "derived.cropper.upper must be KEY or NUMBER - KEY"),
         ({"question": ""}, "question"),
+        (
+            {"params": {"cropper.lower": [0.2, 0.2]}},
+            "params.cropper.lower must have every value once, but has 0.2 twice",
+        ),
+        ({"params": {"cropper.lower": [0.2, "2e-1"]}}, "must have every value once, but has 0.2 twice"),
+        (
+            {"params": {"cropper.layers": [1, 1.0]}},
+            "params.cropper.layers must have every value once, but has 1.0 twice",
+        ),
+        ({"params": {"cropper.lower": [math.inf]}}, "params.cropper.lower must have finite numbers, but has inf"),
+        (
+            {"search": "tpe", "samples": 2, "params": {"cropper.noise": {"choice": ["normal", "normal"]}}},
+            "normal twice",
+        ),
+        (
+            {"search": "tpe", "samples": 2, "params": {"cropper.layers": {"uniform": [1, 3]}}},
+            "params.cropper.layers must be int or a list, because the setting takes no fractions",
+        ),
+        (
+            {"params": {"policy": ["none"]}, "derived": {"cropper.upper": "1 - policy"}},
+            "derived.cropper.upper must subtract numbers, but policy has 'none'",
+        ),
+        (
+            {"params": {"cropper.spatial_scale": [[0.1, 1]]}, "derived": {"cropper.upper": "1-cropper.spatial_scale"}},
+            "derived.cropper.upper must subtract numbers, but cropper.spatial_scale has [0.1, 1]",
+        ),
+        ({"derived": {"cropper.upper": "1.2.3 - cropper.lower"}}, "derived.cropper.upper must be KEY or NUMBER - KEY"),
+        (
+            {"derived": {"cropper.lower": "1 - cropper.lower"}},
+            "a swept setting must not be derived as well, but cropper",
+        ),
+        ({"evaluate": {"seeds": [0, 0]}}, "evaluate.seeds must differ, but are [0, 0]"),
+        ({"objective": [{}, {"metric": "gpu_hours"}]}, "several objectives need a search other than grid"),
     ],
 )
 def test_a_mistake_is_one_line_with_the_file_and_the_key(
@@ -68,6 +103,25 @@ def test_a_missing_file_or_one_without_a_mapping_is_one_line(tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="'es_bound'; the nearest is es_bounds"):
         find_space("es_bound")
     assert find_space("es_bounds") == FOLDER / "es_bounds.yaml"
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path: Path) -> None:
+    text = "question: '?'\nparams: {optim.lr: [1e-3, 0.01], epochs: [1e-1, 5e-1], 'cropper.spatial_scale[0]': [2e-1]}\n"
+    (tmp_path / "mine.yaml").write_text(text + "derived: {cropper.upper: 9e-1 - optim.lr}\nset: {data.labels: 5e-1}\n")
+    sweep = read_space(tmp_path / "mine.yaml")
+    trials = [make_trial(sweep, values) for values in grid(sweep)]
+    assert trials[0].values == {"optim.lr": 0.001, "epochs": 0.1, "cropper.spatial_scale[0]": 0.2}
+    config = config_of(sweep, trials[0], 0)
+    assert (config.optim.lr, config.train.epochs, config.cropper.upper) == (0.001, 3, 0.899)
+    words = space(params={"cropper.noise": ["normal"], "optim.lr": ["fast"]})
+    assert words.params["cropper.noise"].listed == ("normal",) and words.params["optim.lr"].listed == ("fast",)
+
+
+@pytest.mark.parametrize("value", ["many", 0, -1, True, math.nan])
+def test_epochs_that_are_no_multiple_are_one_line(value: object) -> None:
+    sweep = space(params={"cropper.lower": [0.1]}, set={"epochs": value})
+    with pytest.raises(ConfigError, match="epochs must be a number above 0, a multiple of the preset's, but is"):
+        config_of(sweep, make_trial(sweep, {"cropper.lower": 0.1}), 0)
 
 
 def test_a_grid_is_the_product_in_the_files_order() -> None:
