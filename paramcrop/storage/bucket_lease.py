@@ -1,32 +1,50 @@
-"""A lease on a folder in a bucket: ``paramcrop.storage.lease`` for stores where creating a file is not exclusive.
+"""A lease on a folder in a bucket: ``paramcrop.storage.lease`` for stores that are not file systems.
 
-``lease/000003-TOKEN.json`` belongs to the third process that held the folder. The highest number is the holder; among
-equal numbers, the first token. A process that wants the folder writes its file, waits until files written at the same
-moment are visible, and looks whether it is the holder. If its own write took longer than that wait, another process may
-have looked too early to see it, so it starts again. Ages are measured with the store's clock. Two processes could hold
-the folder only if a file became visible after its write returned, which today's stores rule out.
+``lease/holder.json`` names the holder. Every write of it is conditional, which S3, GCS and Azure do atomically: it is
+created only where there is none, and replaced only while it is the version that the writer has read. So of two
+processes that want the folder, exactly one gets it, and a holder that was taken for dead sees that it has lost. The
+holder writes the file again every few seconds; one that ends leaves an empty one. Ages are measured with the store's
+clock. pyarrow has no conditional writes, so obstore opens the store that pyarrow opens.
 """
 
 from __future__ import annotations
 
+import configparser
 import json
+import os
 import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
 from threading import Event, Thread
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pyarrow.fs
+from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PreconditionError
+from obstore.store import GCSStore, ObjectStore, S3Store, from_url
 
 from paramcrop.errors import DataError, LeaseError
 from paramcrop.storage.files import open_folder
-from paramcrop.storage.lease import HEARTBEAT, STALE, has_ended, held_by, this_process, waiting_for
-from paramcrop.storage.mirror import retry
+from paramcrop.storage.lease import HEARTBEAT, STALE, has_ended, held_by, is_local, this_process, waiting_for
+
+if TYPE_CHECKING:
+    from obstore import UpdateVersion
 
 LONGEST = 60.0  # seconds that a beat to a store that does not answer may take
-SETTLE = 1.5  # seconds after which files that were written at the same moment are all visible
+FILE = "lease/holder.json"
+SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "az")
+RETRIES: Any = {"max_retries": 5}
+PLAIN: Any = {"allow_http": True}  # for servers at an address of one's own
+
+
+class Holder(NamedTuple):
+    """The file: the fields of the process, or none if the folder is free; its version, and when it was written."""
+
+    fields: dict[str, Any]
+    version: UpdateVersion
+    written: float
 
 
 class BucketLease:
@@ -37,140 +55,181 @@ class BucketLease:
 
     Raises:
         LeaseError: on entering, if another live process holds the folder.
+        DataError: on entering, if the store cannot be reached or has no conditional writes.
     """
 
     def __init__(self, uri: str, say: Callable[[str], None] = lambda text: None) -> None:
         self.uri, self.say, self.token = uri, say, uuid.uuid4().hex
-        self.path = ""
+        self.path = f"{uri}/lease/{self.token}"
+        self._version: UpdateVersion = {}
+        self._beats = 0
         self._ended = Event()
         self._beating = Thread(target=self._keep_beating, daemon=True)
 
     def __enter__(self) -> BucketLease:
-        while not self._write_in_time(self._dead_holder()):
-            self._release()
-        # Every rival that saw no file of this process wrote its own within SETTLE of looking. After this wait, all such
-        # files are visible to all of them, and all agree on the winner.
-        time.sleep(SETTLE)
-        if (now := newest(self.uri)) != self.path.rpartition("/")[2]:
-            self._release()
-            raise LeaseError(held_by(self.uri, _read(self.uri, now)))
-        self._remove_others()
+        try:
+            self._store = object_store(self.uri)
+            while not self._write(self._free_or_dead()):
+                continue
+            self._check_conditions()
+        except (BaseError, OSError) as error:
+            raise DataError(f"{self.uri} must be writable: {' '.join(str(error).split())[:300]}") from None
         self._beating.start()
         return self
-
-    def _dead_holder(self) -> str:
-        """The file of the last holder, which is dead; "" if nobody held the folder."""
-        holder, announced = newest(self.uri), False
-        while holder and not self._is_dead(holder):
-            if not announced:
-                self.say(waiting_for(self.uri, _read(self.uri, holder)))
-            announced, before = True, _touched(self.uri, holder)
-            time.sleep(HEARTBEAT * 1.5)
-            if _touched(self.uri, holder) not in (before, None):
-                raise LeaseError(held_by(self.uri, _read(self.uri, holder)))
-        return holder
-
-    def _write_in_time(self, holder: str) -> bool:
-        """Write the file that follows ``holder``'s; False if a rival came first or may have missed the file."""
-        number = int(holder.partition("-")[0]) + 1 if holder else 1
-        self.path, looked = f"{self.uri}/lease/{number:06d}-{self.token}.json", time.monotonic()
-        if newest(self.uri) != holder:
-            return False
-        self._beat()
-        return time.monotonic() - looked < SETTLE
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
-        # A last beat would write the file again, and a process that exits while a thread uses S3 may crash.
+        # A process that exits while a thread uses S3 may crash.
         self._beating.join(LONGEST)
-        self._release()
+        with suppress(BaseError):  # another has taken it, or the store is unreachable: without beats it goes stale
+            self._store.put(FILE, b"{}", mode=self._version)
 
-    def _is_dead(self, holder: str) -> bool:
-        """Whether the holder is a local process that has ended, or any process without a recent heartbeat."""
-        if has_ended(_read(self.uri, holder)):
-            return True
-        touched = _touched(self.uri, holder)
-        return touched is None or _now(self.uri, self.token) - touched > STALE
+    def _free_or_dead(self) -> Holder | None:
+        """The file that may be replaced; None if there is none yet."""
+        announced, before = False, None
+        while (holder := _read(self._store)) is not None and self._is_alive(holder):
+            if is_local(holder.fields) or before not in (None, holder.version):
+                raise LeaseError(held_by(self.uri, holder.fields))
+            if not announced:
+                self.say(waiting_for(self.uri, holder.fields))
+            announced, before = True, holder.version
+            time.sleep(HEARTBEAT * 1.5)
+        return holder
 
-    def _beat(self) -> None:
-        fs, path = open_folder(self.path)
-        if fs.type_name == "local":
-            fs.create_dir(path.rpartition("/")[0])
-        with fs.open_output_stream(path) as sink:
-            sink.write(json.dumps(this_process()).encode())
+    def _is_alive(self, holder: Holder) -> bool:
+        """False for no holder, a local process that has ended, and any process without a recent heartbeat."""
+        if not holder.fields or holder.fields.get("token") == self.token or has_ended(holder.fields):
+            return False
+        return _now(self._store, self.token) - holder.written <= STALE
+
+    def _write(self, holder: Holder | None) -> bool:
+        """Write the file in place of ``holder``'s; False if another process was faster."""
+        self._beats += 1
+        fields = this_process() | {"token": self.token, "beat": self._beats}
+        try:
+            put = self._store.put(FILE, json.dumps(fields).encode(), mode=holder.version if holder else "create")
+        except (AlreadyExistsError, PreconditionError):
+            return False
+        self._version = _version(put)
+        return True
+
+    def _check_conditions(self) -> None:
+        """Raises:
+        DataError: the store overwrites a file that is there; then two processes could hold the folder.
+        """
+        with suppress(AlreadyExistsError, PreconditionError):
+            self._store.put(FILE, b"{}", mode="create")
+            raise DataError(
+                f"{self.uri} must be in a store with conditional writes (If-None-Match), but it ignores them"
+            )
 
     def _keep_beating(self) -> None:
         while not self._ended.wait(HEARTBEAT):
-            try:
-                self._beat()
-            except (OSError, DataError):  # the store is briefly unreachable
-                continue
-
-    def _release(self) -> None:
-        try:
-            fs, path = open_folder(self.path)
-            fs.delete_file(path)
-        except (OSError, DataError):  # already deleted, or the store is unreachable: without heartbeats it goes stale
-            return
-
-    def _remove_others(self) -> None:
-        fs, root = open_folder(self.uri)
-        for name in _names(self.uri):
-            if name != self.path.rpartition("/")[2]:
-                with suppress(FileNotFoundError):  # its owner saw that it lost, and deleted the file first
-                    fs.delete_file(f"{root}/lease/{name}")
-
-
-def newest(uri: str) -> str:
-    """The name of the lease file of the process that holds ``uri`` or was the last to hold it; "" if there is none."""
-    names = _names(uri)
-    numbers = [name.partition("-")[0] for name in names]
-    return min((name for name in names if name.startswith(max(numbers))), default="") if names else ""
+            with suppress(BaseError):  # the store is briefly unreachable
+                if self._write(Holder({}, self._version, 0.0)):
+                    continue
+                holder = _read(self._store)
+                if holder is None or holder.fields.get("token") != self.token:  # taken by another process
+                    return
+                self._version = holder.version  # an earlier beat arrived, but not its answer
 
 
 def is_newest(path: str) -> bool:
-    """Whether the process whose lease file is at ``path`` still holds the folder."""
-    uri, _, name = path.partition("/lease/")
-    return newest(uri) == name
-
-
-def _names(uri: str) -> list[str]:
-    def look() -> list[pyarrow.fs.FileInfo]:
-        fs, root = open_folder(uri)
-        found: list[pyarrow.fs.FileInfo] = fs.get_file_info(
-            pyarrow.fs.FileSelector(f"{root}/lease", allow_not_found=True)
-        )
-        return found
-
-    found = retry(look)
-    return [info.base_name for info in found if info.base_name[:1].isdecimal()]
-
-
-def _read(uri: str, name: str) -> dict[str, Any]:
+    """Whether the process whose lease has this ``path`` still holds the folder."""
+    uri, _, token = path.partition("/lease/")
     fs, root = open_folder(uri)
     try:
-        with fs.open_input_stream(f"{root}/lease/{name}") as source:
-            fields = json.loads(source.read())
-    except (OSError, ValueError):
-        return {}
-    return fields if isinstance(fields, dict) else {}
+        with fs.open_input_stream(f"{root}/{FILE}") as source:
+            return bool(json.loads(source.read()).get("token") == token)
+    except (FileNotFoundError, ValueError):
+        return False
 
 
-def _touched(uri: str, name: str) -> float | None:
-    fs, root = open_folder(uri)
-    info = fs.get_file_info(f"{root}/lease/{name}")
-    return None if info.mtime_ns is None else info.mtime_ns / 1e9
+def is_held(uri: str) -> bool:
+    """Whether a live process holds the folder."""
+    store = object_store(uri)
+    holder = _read(store)
+    if holder is None or not holder.fields or has_ended(holder.fields):
+        return False
+    return _now(store, uuid.uuid4().hex) - holder.written <= STALE
 
 
-def _now(uri: str, token: str) -> float:
+def _read(store: ObjectStore) -> Holder | None:
+    try:
+        found = store.get(FILE)
+        fields = json.loads(bytes(found.bytes()))
+    except (NotFoundError, FileNotFoundError):
+        return None
+    except ValueError:
+        fields = {}
+    return Holder(fields, _version(found.meta), found.meta["last_modified"].timestamp())
+
+
+def _version(facts: Any) -> UpdateVersion:
+    """What identifies one version of a file: an ETag, or a generation on GCS."""
+    found: Any = {name: facts[name] for name in ("e_tag", "version") if facts[name] is not None}
+    version: UpdateVersion = found
+    return version
+
+
+def _now(store: ObjectStore, token: str) -> float:
     """The time on the store's clock."""
+    path = f"lease/now-{token}"
+    store.put(path, b"")
+    try:
+        return float(store.head(path)["last_modified"].timestamp())
+    finally:
+        store.delete(path)
+
+
+def object_store(uri: str) -> ObjectStore:
+    """The folder ``uri`` as an object store.
+
+    Raises:
+        DataError: its scheme has no conditional writes.
+    """
+    scheme = uri.partition("://")[0]
+    if scheme not in SCHEMES:
+        raise DataError(f"{uri} must be a local folder or in S3, GCS or Azure ({', '.join(SCHEMES)}) to be written to")
+    if scheme.startswith("a"):
+        return from_url(uri, retry_config=RETRIES)
     fs, root = open_folder(uri)
-    path = f"{root}/lease/now-{token}"
-    with fs.open_output_stream(path) as sink:
-        sink.write(b"")
-    info = fs.get_file_info(path)
-    fs.delete_file(path)
-    assert info.mtime_ns is not None
-    return float(info.mtime_ns / 1e9)
+    bucket, _, prefix = root.partition("/")
+    if scheme != "s3":
+        return GCSStore(bucket, prefix=prefix or None, retry_config=RETRIES)
+    config: Any = {"region": fs.region}
+    return S3Store(
+        bucket,
+        prefix=prefix or None,
+        config=config | _keys(),
+        client_options=PLAIN,
+        retry_config=RETRIES,
+        credential_provider=_provider(),
+    )
+
+
+def _provider() -> Any:
+    """boto3's credentials, which know profiles and single sign-on, if it is installed and the user has an ~/.aws."""
+    if "AWS_ACCESS_KEY_ID" in os.environ or not _aws().exists() or find_spec("boto3") is None:
+        return None
+    from obstore.auth.boto3 import Boto3CredentialProvider
+
+    return Boto3CredentialProvider()
+
+
+def _keys() -> dict[str, str]:
+    """The keys of ~/.aws/credentials, which obstore does not read; without any, it asks the machine for its role."""
+    if "AWS_ACCESS_KEY_ID" in os.environ or not _aws().exists() or find_spec("boto3") is not None:
+        return {}
+    files = configparser.ConfigParser()
+    files.read(os.environ.get("AWS_SHARED_CREDENTIALS_FILE", _aws() / "credentials"))
+    profile = os.environ.get("AWS_PROFILE", "default")
+    section = files[profile] if files.has_section(profile) else {}
+    names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
+    return {name.removeprefix("aws_"): section[name] for name in names if name in section}
+
+
+def _aws() -> Path:
+    return Path("~/.aws").expanduser()

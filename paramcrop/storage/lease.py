@@ -49,7 +49,7 @@ class Lease:
             if holder is None or not _is_alive(holder):
                 if self._take(holder):
                     break
-            elif _is_local(_read(holder)):
+            elif is_local(_read(holder)):
                 raise LeaseError(held_by(self.folder.parent, _read(holder)))
             else:
                 if not announced:
@@ -97,7 +97,7 @@ class Lease:
         first = _touched(holder)
         while _is_alive(holder):
             # A local holder at this point: its file was still being written when it was first read.
-            if _is_local(_read(holder)) or _touched(holder) not in (first, None):
+            if is_local(_read(holder)) or _touched(holder) not in (first, None):
                 raise LeaseError(held_by(self.folder.parent, _read(holder)))
             time.sleep(0.5)
 
@@ -150,14 +150,14 @@ def _read(lease: Path) -> dict[str, object]:
     return fields if isinstance(fields, dict) else {}
 
 
-def _is_local(fields: Mapping[str, object]) -> bool:
+def is_local(fields: Mapping[str, object]) -> bool:
     """Whether the process would be visible from this one: the same machine, boot and container."""
     return (fields.get("host"), fields.get("space")) == (socket.gethostname(), _process_space())
 
 
 def has_ended(fields: Mapping[str, object]) -> bool:
     """Whether the process with these ``this_process`` fields is known to have ended; False if it is not local."""
-    if not _is_local(fields):
+    if not is_local(fields):
         return False
     born = _born(int(str(fields["pid"])))
     return born is None or born != fields["born"]
@@ -165,7 +165,7 @@ def has_ended(fields: Mapping[str, object]) -> bool:
 
 def _is_alive(lease: Path) -> bool:
     fields = _read(lease)
-    if _is_local(fields):  # the process table is certain and answers at once; a heartbeat takes a minute to go stale
+    if is_local(fields):  # the process table is certain and answers at once; a heartbeat takes a minute to go stale
         return not has_ended(fields)
     try:
         return _now(lease.parent) - lease.stat().st_mtime < STALE

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,7 +30,7 @@ from paramcrop.storage.files import atomic_write, open_folder
 
 R = TypeVar("R")
 WAITS = (1, 2, 4, 8, 15, 30, 60, 60, 60)  # seconds between attempts while a store is unreachable: four minutes
-SIZE = 2**20  # bytes copied at a time
+LOCAL = pyarrow.fs.LocalFileSystem()
 STAMPS = ".fetched.json"  # in a copy: size and modification time of each file when it was last fetched
 MARK = ".uri"  # in a copy: the URI that it mirrors
 HEAVY = ".pt"  # suffix of large files
@@ -68,7 +67,7 @@ class Mirror:
 
         Args:
             names: files, or folders with a final "/"; without names, everything except ``HEAVY`` files.
-            light: skip weights and features (``HEAVY``).
+            light: leave weights and features (``HEAVY``) alone, here and there.
 
         Raises:
             OSError: the store stays unreachable.
@@ -90,20 +89,10 @@ class Mirror:
         for info in self._remote_files(name) if self.uri else ():
             self._store[0].delete_file(info.path)
 
-    def set_aside(self) -> str | None:
-        """Move everything to NAME~1, NAME~2, … and return the new path; None if there is nothing to move."""
-        found = [info.path for info in self._remote_files("")]
-        if not found:
-            return None
-        fs, root = self._store
-        aside = next(p for n in count(1) if not _exists(fs, p := f"{root}~{n}"))
-        for path in found:
-            if fs.type_name == "local":
-                fs.create_dir((aside + path.removeprefix(root)).rpartition("/")[0])
-            fs.copy_file(path, aside + path.removeprefix(root))
-        fs.delete_dir_contents(root, missing_dir_ok=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        return aside
+    def forget(self) -> None:
+        """Delete the local copy; the bucket stays as it is."""
+        if self.uri:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     @cached_property
     def _store(self) -> tuple[pa.fs.FileSystem, str]:
@@ -114,7 +103,8 @@ class Mirror:
         for name in names:
             remote = {self._name(info): info for info in self._remote_files(name)}
             remote = {path: info for path, info in remote.items() if not (light and path.endswith(HEAVY))}
-            for path in (p for p in self._local_files(name) if p not in remote):
+            kept = (p for p in self._local_files(name) if not (light and p.endswith(HEAVY)))
+            for path in (p for p in kept if p not in remote):
                 (self.folder / path).unlink(missing_ok=True)
             for path, info in remote.items():
                 # The stamp tells whether the bucket's file has changed, the size whether the local one has.
@@ -128,15 +118,22 @@ class Mirror:
         for path in (path for name in names for path in sorted(self._local_files(name), key=_meta_last)):
             if fs.type_name == "local":  # only a file system needs the folder to exist
                 fs.create_dir(f"{root}/{path}".rpartition("/")[0])
-            with (self.folder / path).open("rb") as source, fs.open_output_stream(f"{root}/{path}") as sink:
-                shutil.copyfileobj(source, sink, SIZE)
+            pa.fs.copy_files(
+                str(self.folder / path),
+                f"{root}/{path}",
+                source_filesystem=LOCAL,
+                destination_filesystem=fs,
+                use_threads=False,
+            )
 
     def _download(self, path: str, info: pa.fs.FileInfo) -> None:
         fs, _ = self._store
         file = self.folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(file) as part, fs.open_input_stream(info.path) as source, part.open("wb") as sink:
-            shutil.copyfileobj(source, sink, SIZE)
+        with atomic_write(file) as part:
+            pa.fs.copy_files(
+                info.path, str(part), source_filesystem=fs, destination_filesystem=LOCAL, use_threads=False
+            )
 
     def _remote_files(self, name: str) -> list[pa.fs.FileInfo]:
         """The bucket's file ``name``, or its files in that folder."""
@@ -236,7 +233,3 @@ def _stamp(info: pa.fs.FileInfo) -> list[int]:
 def _meta_last(path: str) -> tuple[bool, str]:
     """Sort key: meta.json, which marks a folder as complete, comes last."""
     return Path(path).name == "meta.json", path
-
-
-def _exists(fs: pa.fs.FileSystem, path: str) -> bool:
-    return bool(fs.get_file_info(pa.fs.FileSelector(path, recursive=True, allow_not_found=True)))

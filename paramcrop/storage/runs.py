@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,8 @@ import yaml
 from paramcrop.errors import ConfigError, DataError
 from paramcrop.settings.config import Config
 from paramcrop.settings.identity import flatten, identity, older_id, recorded, run_id, where_fields
-from paramcrop.storage import bucket_lease
-from paramcrop.storage.bucket_lease import BucketLease
 from paramcrop.storage.files import atomic_write
 from paramcrop.storage.jsonl import append_line, read_lines
-from paramcrop.storage.lease import Lease, is_newest
 from paramcrop.storage.mirror import Mirror, check_writable, folders_in
 from paramcrop.storage.versions import commit, versions
 
@@ -104,21 +100,6 @@ def method_version(folder: Path) -> int:
     """
     version: int = read_provenance(folder).get("method_version", 1)
     return version
-
-
-def set_aside(folder: Path) -> Path | None:
-    """Rename a run's folder to NAME-ID~1, NAME-ID~2, … so that the run can start afresh; None if it is empty.
-
-    Raises:
-        LeaseError: another process works on it.
-    """
-    if not any(folder.iterdir()):
-        return None
-    with Lease(folder):
-        aside = next(p for n in count(1) if not (p := folder.with_name(f"{folder.name}~{n}")).exists())
-        folder.rename(aside)
-    folder.mkdir()
-    return aside
 
 
 def write_status(folder: Path, state: str, **facts: Any) -> None:
@@ -239,16 +220,6 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 STATUS = ("status.json", "history.jsonl")  # written by the command
-
-
-def hold(place: Mirror, say: Callable[[str], None] = lambda text: None) -> Lease | BucketLease:
-    """A lease on a run in a bucket or a folder; once entered, its ``path`` is the argument of ``still_held``."""
-    return BucketLease(place.uri, say) if place.uri else Lease(place.folder, say)
-
-
-def still_held(lease: str) -> bool:
-    """Whether the process whose lease has this ``path`` still holds its run."""
-    return bucket_lease.is_newest(lease) if "://" in lease else is_newest(lease)
 
 
 def begin(place: Mirror, config: Config, data_id: str, about: dict[str, Any], say: Callable[[str], None]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -168,11 +168,19 @@ def gather_results(mirror: Mirror) -> None:
     """
     mirror.fetch("evaluations/")
     rows = mirror.folder / "results.jsonl"
-    known = {line["eval_id"] for line in read_lines(rows)}
+    known = {(line["eval_id"], line["metric"]): line for line in read_lines(rows)}  # of a metric, the last one
     for file in sorted((mirror.folder / "evaluations").glob("*.json")):
-        if file.stem not in known and (result := read_result(file)) is not None:
+        result = read_result(file)
+        news = (
+            [row for row in result["rows"] if not _is_in(row, known.get((file.stem, row["metric"])))] if result else []
+        )
+        if result and news:
             append_rows(rows, result)
     mirror.send("results.jsonl")
+
+
+def _is_in(row: Mapping[str, Any], line: Mapping[str, Any] | None) -> bool:
+    return line is not None and all(line.get(name) == value for name, value in row.items())
 
 
 def _outcome(ref: Any) -> ParamCropError | None:

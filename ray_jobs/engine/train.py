@@ -33,7 +33,7 @@ from paramcrop.evaluation.tasks import pace
 from paramcrop.settings.config import Config
 from paramcrop.storage.checkpoint import newest_checkpoint, steps_done
 from paramcrop.storage.mirror import Mirror
-from paramcrop.storage.runs import still_held
+from paramcrop.storage.owner import still_held
 from paramcrop.training.build import build_clip_spec, network_dtype
 from paramcrop.training.pretrain import pretrain
 from paramcrop.training.recorder import Recorder

@@ -14,8 +14,9 @@ from paramcrop.report.run_page import refresh_page
 from paramcrop.settings.config import Config
 from paramcrop.storage.checkpoint import NAME, newest_checkpoint, steps_done
 from paramcrop.storage.mirror import Mirror
+from paramcrop.storage.owner import hold
 from paramcrop.storage.results import read_result
-from paramcrop.storage.runs import begin, ending, hold, is_finished, read_metrics, read_status, run_place
+from paramcrop.storage.runs import begin, ending, is_finished, read_metrics, read_status, run_place
 from paramcrop.sweeps.objective import main_value
 from paramcrop.sweeps.record import TrialRecorder
 from ray_jobs.engine.evaluators import run_evaluations

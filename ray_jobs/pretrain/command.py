@@ -18,7 +18,8 @@ from paramcrop.data.order import steps_per_epoch
 from paramcrop.settings.config import Config
 from paramcrop.settings.identity import run_id
 from paramcrop.storage.mirror import Mirror
-from paramcrop.storage.runs import begin, ending, hold, is_finished, older_run, read_status, run_place, set_aside
+from paramcrop.storage.owner import hold, set_aside
+from paramcrop.storage.runs import begin, ending, is_finished, older_run, read_status, run_place
 from ray_jobs.device import find_device
 from ray_jobs.engine.plan import Node, Plan, plan_pretraining
 from ray_jobs.options import check_classes, check_cluster_option, config_parser, parse_config, probe_data, uncollected
@@ -60,15 +61,15 @@ def pretrain(config: Config, fresh: bool, console: Console) -> None:
     config = config.on(find_device(config))
     steps = config.total_steps(steps_per_epoch(manifest.videos, config.train.global_batch, config.labelled_rows))
     place = run_place(config, manifest.data_id)
-    if fresh and (aside := place.set_aside() if place.uri else set_aside(place.folder)):
-        say(f"--fresh: the old run is now {aside}")
     place.fetch("status.json", "checkpoints/", light=True)
-    if is_finished(place.folder):
+    if not fresh and is_finished(place.folder):
         say(f"already finished: {place} ({steps} steps); --fresh starts it afresh")
         return
-    for line in introduction(config, manifest, place, steps):
-        say(line)
     with hold(place, say) as lease:
+        if fresh and (aside := set_aside(place)):
+            say(f"--fresh: the old run is now {aside}")
+        for line in introduction(config, manifest, place, steps):
+            say(line)
         begin(place, config, manifest.data_id, manifest.about | {"content_id": manifest.content_id}, say)
         from paramcrop.report.run_page import refresh_page
 

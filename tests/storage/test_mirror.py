@@ -12,9 +12,8 @@ from paramcrop.data.manifest import Manifest
 from paramcrop.errors import DataError
 from paramcrop.settings.presets import load_config
 from paramcrop.storage import mirror
-from paramcrop.storage.files import open_folder
 from paramcrop.storage.mirror import Mirror, check_writable, folders_in, mirror_at, retry
-from paramcrop.storage.runs import begin, ending, is_finished, run_place, still_held, write_status
+from paramcrop.storage.runs import begin, ending, is_finished, run_place, write_status
 from tests.bucket import NAME, s3_server
 
 
@@ -77,6 +76,20 @@ def test_a_fetch_makes_the_copy_equal_to_the_bucket(uri: str) -> None:
     assert not (yours.folder / "a.txt").exists()
 
 
+def test_a_light_fetch_leaves_heavy_files_alone(uri: str) -> None:
+    mine, yours = Mirror.of(uri, "me"), Mirror.of(uri, "you")
+    heavy = write(mine, "checkpoints/epoch=0001/state.pt", "weights")
+    write(mine, "checkpoints/epoch=0001/meta.json", "{}")
+    mine.send("checkpoints/")
+    yours.fetch("checkpoints/epoch=0001/")
+    before = (yours.folder / "checkpoints/epoch=0001/state.pt").stat().st_mtime_ns
+    for _ in range(2):
+        yours.fetch("checkpoints/", light=True)
+        yours.fetch()
+    yours.fetch("checkpoints/epoch=0001/")
+    assert (yours.folder / "checkpoints/epoch=0001/state.pt").stat().st_mtime_ns == before and heavy.exists()
+
+
 def test_calls_are_retried_while_the_store_is_unreachable() -> None:
     tries = list[int]()
 
@@ -121,21 +134,6 @@ def test_a_run_keeps_its_folder_in_a_bucket_when_its_name_changes(uri: str) -> N
     assert run_place(config, "other data").uri != place.uri
 
 
-def test_setting_aside_moves_every_file(uri: str) -> None:
-    place = Mirror.of(uri, "me")
-    assert place.set_aside() is None
-    for number in (1, 2):
-        write(place, "metrics.jsonl", f"{number}")
-        place.send("metrics.jsonl")
-        aside = place.set_aside()
-        assert aside is not None and aside.endswith(f"demo-1~{number}") and not place.folder.exists()
-        other = Mirror.of(f"{uri}~{number}", "me")
-        other.fetch()
-        assert (other.folder / "metrics.jsonl").read_text() == f"{number}"
-    place.fetch()
-    assert [p for p in place.folder.iterdir() if not p.name.startswith(".")] == []
-
-
 def test_a_session_writes_its_status_into_the_bucket(uri: str, shards: tuple[str, Manifest]) -> None:
     config = load_config("demo")
     place, other = Mirror.of(uri, "me"), Mirror.of(uri, "you")
@@ -149,91 +147,3 @@ def test_a_session_writes_its_status_into_the_bucket(uri: str, shards: tuple[str
     assert (other.folder / "history.jsonl").read_text().count("\n") == 2
     write_status(place.folder, "finished", checkpoint="epoch=0001")
     assert not is_finished(place.folder)  # the checkpoint is missing
-
-
-def test_one_process_at_a_time_holds_a_folder_in_a_bucket(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    import json
-
-    from paramcrop.errors import LeaseError
-    from paramcrop.storage import bucket_lease
-    from paramcrop.storage.bucket_lease import BucketLease, newest
-
-    monkeypatch.setattr(bucket_lease, "SETTLE", 0.2)
-    monkeypatch.setattr(bucket_lease, "HEARTBEAT", 1.0)
-    with BucketLease(uri) as lease:
-        assert still_held(lease.path) and newest(uri).startswith("000001-")
-        with pytest.raises(LeaseError, match=f"one process at a time may work on {uri}, and process"):
-            BucketLease(uri).__enter__()
-        assert still_held(lease.path)
-    assert newest(uri) == "" and not still_held(lease.path)
-    dead = write(Mirror.of(uri, "me"), "lease/000007-dead.json", json.dumps({"host": "elsewhere", "pid": 1}))
-    Mirror.of(uri, "me").send("lease/000007-dead.json")
-    assert dead.exists()
-    monkeypatch.setattr(bucket_lease, "STALE", 2.0)
-    messages = list[str]()
-    with BucketLease(uri, messages.append) as lease:  # no heartbeat for two seconds
-        assert newest(uri).startswith("000008-") and still_held(lease.path)
-        assert len(messages) == 1 and "process 1 on elsewhere" in messages[0]
-
-
-def test_a_lease_survives_a_store_that_is_briefly_unreachable(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from paramcrop.storage import bucket_lease
-    from paramcrop.storage.bucket_lease import BucketLease
-
-    monkeypatch.setattr(bucket_lease, "SETTLE", 0.2)
-    monkeypatch.setattr(bucket_lease, "HEARTBEAT", 0.1)
-    lost = list[str]()
-    with BucketLease(uri) as lease:
-
-        def away_twice(folder: str) -> tuple[object, str]:
-            if len(lost) < 2:
-                lost.append(folder)
-                raise DataError(f"{folder}: could not resolve host")
-            return open_folder(folder)
-
-        monkeypatch.setattr(bucket_lease, "open_folder", away_twice)
-        while len(lost) < 2:
-            time.sleep(0.05)
-        before = bucket_lease._touched(uri, lease.path.rpartition("/")[2])
-        time.sleep(1.5)  # the store's clock has a resolution of a second
-        after = bucket_lease._touched(uri, lease.path.rpartition("/")[2])
-        assert lost == [lease.path] * 2 and before is not None and after is not None and after > before
-
-
-def test_a_write_that_is_slow_or_second_starts_again(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from paramcrop.storage import bucket_lease
-    from paramcrop.storage.bucket_lease import BucketLease
-
-    slow, late = BucketLease(uri), BucketLease(uri)
-    assert slow._write_in_time("") and not late._write_in_time("")
-    slow._release()
-    monkeypatch.setattr(bucket_lease, "SETTLE", 0.2)
-    monkeypatch.setattr(slow, "_beat", lambda: time.sleep(0.3))
-    assert not slow._write_in_time("")
-
-
-def test_exactly_one_of_several_simultaneous_processes_gets_the_lease(
-    uri: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from threading import Barrier, Thread
-
-    from paramcrop.errors import LeaseError
-    from paramcrop.storage.bucket_lease import BucketLease
-
-    got, ready = list[str](), Barrier(4)
-
-    def take() -> None:
-        lease = BucketLease(uri)
-        ready.wait()
-        try:
-            lease.__enter__()
-            got.append("held")
-        except LeaseError:
-            got.append("refused")
-
-    threads = [Thread(target=take) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(got) == ["held", "refused", "refused", "refused"]

@@ -16,7 +16,6 @@ from paramcrop.storage.runs import (
     is_finished,
     read_status,
     run_folder,
-    set_aside,
     write_provenance,
     write_status,
 )
@@ -32,19 +31,6 @@ def test_a_run_keeps_its_folder_when_its_name_changes(tmp_path: Path) -> None:
     other = load_config("demo", None, [f"run.storage={tmp_path}", "seed=1"])
     assert run_folder(other, "data") != folder
     assert run_folder(config, "other data") != folder
-
-
-def test_a_fresh_run_keeps_the_old_folder_under_another_name(tmp_path: Path) -> None:
-    config = load_config("demo", None, [f"run.storage={tmp_path}"])
-    folder = run_folder(config, "data")
-    assert set_aside(folder) is None  # nothing to keep
-    for number in (1, 2):
-        (folder / "metrics.jsonl").write_text(f"{number}")
-        aside = set_aside(folder)
-        assert aside is not None and aside.name == f"{folder.name}~{number}"
-        assert (aside / "metrics.jsonl").read_text() == f"{number}"
-        assert list(folder.iterdir()) == []
-    assert run_folder(config, "data") == folder
 
 
 def test_finished_needs_a_status_and_a_checkpoint(tmp_path: Path) -> None:

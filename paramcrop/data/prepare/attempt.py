@@ -20,7 +20,7 @@ from paramcrop.data.manifest import MANIFEST, Manifest, content_id, read_manifes
 from paramcrop.data.prepare.plan import PARTS, VERSION, Part, Piece, Plan, part_path, rejection, unread
 from paramcrop.errors import DataError
 from paramcrop.storage.files import open_folder
-from paramcrop.storage.lease import Lease
+from paramcrop.storage.owner import hold
 
 HIDDEN = r"\.[0-9a-f]{32}\."  # before the name of a file that is being written
 OURS = re.compile(rf"shard-\d{{5,}}\.parquet|{HIDDEN}(shard-\d{{5,}}\.parquet|manifest\.json)")
@@ -76,19 +76,17 @@ def begin(out: str, fresh: bool) -> None:
 
 @contextmanager
 def working(out: str, fresh: bool) -> Iterator[None]:
-    """``begin``, and lock a local folder against other commands. (A folder in a bucket is not locked.)
+    """``begin``, and lock the folder against other commands.
 
     Raises:
         LeaseError: another process is working on the folder.
         DataError: the folder is not writable.
     """
-    fs, root = open_folder(out)
     with ExitStack() as stack:
-        if isinstance(fs, pa.fs.LocalFileSystem):
-            try:
-                stack.enter_context(Lease(Path(root)))
-            except OSError as error:
-                raise _unwritable(out, error) from error
+        try:
+            stack.enter_context(hold(out if "://" in out else str(Path(out).expanduser().resolve())))
+        except OSError as error:
+            raise _unwritable(out, error) from error
         begin(out, fresh)
         yield
 
