@@ -17,6 +17,7 @@ from rich.table import Table as Terminal
 
 from paramcrop.cli import run
 from paramcrop.errors import ConfigError, DataError
+from paramcrop.storage.mirror import Mirror, mirror_at
 from paramcrop.storage.runs import home
 from ray_jobs.options import EXIT_CODES, Parser
 
@@ -41,13 +42,16 @@ def main(argv: Sequence[str]) -> None:
         except (PermissionError, FileExistsError, IsADirectoryError) as error:
             reason = f"{error.filename2 or error.filename}: {error.strerror}"
             raise ConfigError(f"a sweep's folder must be writable: {reason}") from None
-        for file in files:
-            console.print(f"  {file}", highlight=False, markup=False)
+        place = mirror_at(folder)
+        names = [str(file.relative_to(folder)) for file in files]
+        place.send(*names)
+        for name in names:
+            console.print(f"  {place}/{name}", highlight=False, markup=False)
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = Parser("paramcrop report", description=__doc__, epilog=EXIT_CODES)
-    text = "folders of sweeps, or their names below sweeps/ (default: the newest)"
+    text = "folders or URIs of sweeps, or their names below sweeps/ (default: the newest)"
     parser.add_argument("--sweep", nargs="+", metavar="SWEEP", help=text)
     parser.add_argument("--dry-run", action="store_true", help="print the table, then exit")
     return parser.parse_args(argv)
@@ -69,11 +73,31 @@ def find_sweeps(arguments: argparse.Namespace) -> list[Path]:
 
 
 def find_sweep(name: str, sweeps: Path) -> Path:
+    if "://" in name:
+        return fetched(name)
     places = [Path(name).expanduser().resolve(), sweeps / name]
     place = next((p for p in places if (p / FILE).is_file()), None)
     if place is None:
         raise DataError(f"--sweep must be the folder of a sweep, but neither {places[0]} nor {places[1]} is one")
     return place
+
+
+def fetched(uri: str) -> Path:
+    """This command's copy of a sweep in a bucket.
+
+    Raises:
+        DataError: there is no such sweep.
+    """
+    place = Mirror.of(uri.rstrip("/"), "report")
+    try:
+        place.fetch(waits=())
+    except (OSError, DataError) as error:
+        raise DataError(
+            f"--sweep must be the URI of a sweep, but {uri}: {' '.join(str(error).split())[:200]}"
+        ) from None
+    if not (place.folder / FILE).is_file():
+        raise DataError(f"--sweep must be the URI of a sweep, but {uri} has no {FILE}")
+    return place.folder
 
 
 def touched(folder: Path) -> float:

@@ -22,8 +22,9 @@ from paramcrop.report.paper_table import View, scale_of, show_both, title, view
 from paramcrop.report.table import Table, make_table, task_of, tidy_rows
 from paramcrop.settings.explain import show
 from paramcrop.storage.files import atomic_write
-from paramcrop.storage.lease import is_held
-from paramcrop.sweeps.record import UNFINISHED, read_records
+from paramcrop.storage.mirror import mirror_at
+from paramcrop.storage.owner import is_held
+from paramcrop.sweeps.record import UNFINISHED, fetch_runs, read_records
 from paramcrop.sweeps.space import Space, read_space
 
 TEMPLATE = "page.html.j2"
@@ -43,7 +44,8 @@ def read_table(folder: Path) -> Table:
         ConfigError: space.yaml is missing or invalid.
     """
     records = read_records(folder)
-    if not is_held(folder):  # a sweep that was killed could not update its records
+    fetch_runs(records)
+    if not is_held(mirror_at(folder)):  # a sweep that was killed could not update its records
         records = [replace(r, state="interrupted", doing="") if r.state in UNFINISHED else r for r in records]
     return make_table(read_space(folder / "space.yaml"), records)
 

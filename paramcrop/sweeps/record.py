@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from paramcrop.errors import DataError
 from paramcrop.storage.files import atomic_write
-from paramcrop.storage.mirror import Mirror
+from paramcrop.storage.mirror import WAITS, Mirror
 from paramcrop.sweeps.trials import Trial
 
 UNFINISHED = ("waiting", "running")
+READER = "reader"  # who this machine's copies of the runs belong to
+TOGETHER = 8  # runs that are fetched at once
 
 
 @dataclass
@@ -71,6 +75,7 @@ def write_record(folder: Path, record: TrialRecord) -> None:
 
 
 def read_record(folder: Path, trial: str) -> TrialRecord | None:
+    """The record of a trial, with the paths of this machine; it touches no network, see ``fetch_runs``."""
     try:
         values = json.loads(record_file(folder, trial).read_text())
     except (OSError, ValueError):
@@ -79,15 +84,37 @@ def read_record(folder: Path, trial: str) -> TrialRecord | None:
 
 
 def localised(record: TrialRecord) -> TrialRecord:
-    """Fetch the runs that are in a bucket, and point the record to this machine's copies of them."""
+    """Point the record to this machine's copies of the runs that are in a bucket."""
     for run in record.runs:
         if run.get("uri"):
-            mirror, theirs = Mirror.of(run["uri"], "reader"), run["folder"]
-            with suppress(OSError):
-                mirror.fetch(waits=())
-            run["folder"] = str(mirror.folder)
-            record.results = [file.replace(f"{theirs}/", f"{mirror.folder}/") for file in record.results]
+            theirs, mine = run["folder"], str(Mirror.of(run["uri"], READER).folder)
+            run["folder"] = mine
+            record.results = [file.replace(f"{theirs}/", f"{mine}/") for file in record.results]
     return record
+
+
+def fetch_runs(records: Iterable[TrialRecord], *names: str) -> None:
+    """Bring this machine's copies of the records' runs up to date, a few at a time.
+
+    What the store does not give stays as it was fetched last.
+
+    Args:
+        names: as for ``Mirror.fetch``; weights and features are never fetched.
+    """
+    found = {Mirror.of(run["uri"], READER) for record in records for run in record.runs if run.get("uri")}
+
+    def fetch(mirror: Mirror) -> None:
+        with suppress(OSError, DataError):
+            mirror.fetch(*names, light=True, waits=())
+
+    with ThreadPoolExecutor(TOGETHER) as pool:
+        list(pool.map(fetch, found))
+
+
+def fetch_records(place: Mirror) -> None:
+    """Bring this process's copies of a sweep's records up to date; while the store does not answer, they stay."""
+    with suppress(OSError, DataError):
+        place.fetch("trials/", waits=())
 
 
 def read_records(folder: Path) -> list[TrialRecord]:
@@ -107,7 +134,7 @@ def all_exist(files: Iterable[str]) -> bool:
     return all(Path(file).exists() for file in files)
 
 
-SECONDS = 1.0  # minimum time between two writes of the current activity
+SECONDS = {False: 1.0, True: 5.0}  # minimum time between two writes of the current activity, on disk and to a bucket
 
 
 class TrialRecorder:
@@ -115,19 +142,23 @@ class TrialRecorder:
 
     Attributes:
         record: the record that is written.
+
+    Args:
+        place: the sweep's folder, or this process's copy of it.
     """
 
-    def __init__(self, folder: Path, trial: Trial, wanted: str) -> None:
-        before = read_record(folder, trial.id)
-        self.folder = folder
+    def __init__(self, place: Mirror, trial: Trial, wanted: str) -> None:
+        self._place, self._name = place, f"trials/{trial.id}.json"
+        place.fetch(self._name)
+        before = read_record(place.folder, trial.id)
         self._spent, self._begun, self._written = before.seconds if before else 0.0, time.monotonic(), 0.0
         self.record = TrialRecord(trial.id, trial.label, trial.values, wanted, state="running", started=time.time())
-        self._write()
+        self._write(WAITS)
 
     def doing(self, text: str) -> None:
         """Set the current activity, which is written at most once a second."""
         self.record.doing = text
-        if time.monotonic() - self._written >= SECONDS:
+        if time.monotonic() - self._written >= SECONDS[bool(self._place.uri)]:
             self._write()
 
     def run(self, seed: int, place: Mirror, state: str = "", error: str = "") -> None:
@@ -154,9 +185,14 @@ class TrialRecorder:
 
     def end(self, state: str) -> None:
         self.record.state, self.record.doing = state, ""
-        self._write()
+        self._write(WAITS)
 
-    def _write(self) -> None:
+    def _write(self, waits: Iterable[float] = ()) -> None:
+        """Args:
+        waits: between attempts to reach the bucket. Without any, a failure is left to the next write.
+        """
         self._written = time.monotonic()
         self.record.seconds = round(self._spent + self._written - self._begun, 1)
-        write_record(self.folder, self.record)
+        write_record(self._place.folder, self.record)
+        with nullcontext() if waits else suppress(OSError, DataError):
+            self._place.send(self._name, waits=waits)

@@ -32,8 +32,9 @@ def run_trial(values: dict[str, Any], work: Work) -> None:
     """Tune's trainable. The outcome goes into the trial's record; Tune only gets the objective and the proxies."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    os.environ["PARAMCROP_HOME"] = work.home  # this process may be on a node with another home
     trial = make_trial(work.space, decode(work.space, values))
-    recorder = TrialRecorder(work.folder, trial, work.wanted(trial))
+    recorder = TrialRecorder(work.place(f"trial-{os.getpid()}"), trial, work.wanted(trial))
     state, done = "done", list[Path]()
     for seed in work.space.seeds:
         try:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from threading import Thread
 
 from paramcrop.data.order import steps_per_epoch
-from paramcrop.errors import LeaseError
+from paramcrop.errors import DataError, LeaseError
 from paramcrop.evaluation.tasks import make_jobs
 from paramcrop.report.run_page import refresh_page
 from paramcrop.settings.config import Config
@@ -24,7 +24,7 @@ from ray_jobs.engine.train import Pretraining, run_pretraining
 from ray_jobs.engine.work import Work, report
 from ray_jobs.videos import find_videos
 
-POLL = 1.0  # seconds between two looks at the running pretraining
+POLL, FAR = 1.0, 5.0  # seconds between two looks at the running pretraining, on a file system and in a bucket
 WAIT = 2.0  # seconds between two attempts to take over a run that another process holds
 
 
@@ -81,17 +81,18 @@ def _watched(run: Pretraining, steps: int, compared: bool, recorder: TrialRecord
 
     thread = Thread(target=train, daemon=True)
     thread.start()
+    seen = ""
     while thread.is_alive():
-        thread.join(POLL)
+        thread.join(FAR if place.uri else POLL)
         recorder.doing(f"seed {config.seed}: pretraining{_done(place, config.train.epochs, steps)}")
         if compared and work.proxy and thread.is_alive():
-            _compare(place, config, recorder, work)
+            seen = _compare(place, config, recorder, work, seen)
     if raised:
         raise raised[0]
 
 
 def _done(place: Mirror, epochs: int, steps: int) -> str:
-    with suppress(OSError):
+    with suppress(OSError, DataError):
         place.fetch("metrics.jsonl", waits=())
     metrics = read_metrics(place.folder)
     if not metrics:
@@ -100,23 +101,31 @@ def _done(place: Mirror, epochs: int, steps: int) -> str:
     return f", epoch {last['epoch'] + 1}/{epochs}, step {last['step']}/{steps}, loss {last['loss']:.3f}"
 
 
-def _compare(place: Mirror, config: Config, recorder: TrialRecorder, work: Work) -> None:
-    """Evaluate and report the newest checkpoint, unless it was reported before or is the last one.
+def _compare(place: Mirror, config: Config, recorder: TrialRecorder, work: Work, seen: str) -> str:
+    """Evaluate and report the newest checkpoint, unless it was reported before or is the last one -> its name.
 
     The scheduler may then ask the run to stop.
+
+    Args:
+        seen: the newest checkpoint at the last look: it is not read again.
     """
-    place.fetch("checkpoints/", light=True)
+    with suppress(OSError, DataError):
+        place.fetch("checkpoints/", light=True, waits=())
+    name = max((meta.parent.name for meta in place.folder.glob("checkpoints/epoch=*/meta.json")), default="")
+    if name == seen or work.proxy is None:
+        return name
     newest, _ = newest_checkpoint(place.folder, place.fetch)
     epoch, _ = steps_done(newest)
-    if newest is None or epoch <= recorder.record.epoch or epoch >= config.train.epochs or work.proxy is None:
-        return
+    if newest is None or epoch <= recorder.record.epoch or epoch >= config.train.epochs:
+        return name
     if newest.name != NAME.format(epoch):  # saved within an epoch, so not comparable with other trials
-        return
+        return name
     jobs = make_jobs(work.proxy, [place.folder], epoch)
     failed = run_evaluations(jobs, work.pool, lambda finished, texts: None)
     results = [result for job in jobs if (result := read_result(job.result_file)) is not None]
     if failed or not results:
         recorder.record.failures += [f"proxy at epoch {epoch}: {error}" for error in failed.values()]
-        return
+        return name
     recorder.compared(epoch, sum(map(main_value, results)) / len(results))
     report(recorder, str(place), "running")
+    return name

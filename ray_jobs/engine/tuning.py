@@ -12,9 +12,10 @@ import json
 import logging
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from paramcrop.errors import DataError
 from paramcrop.storage.files import open_folder
+from paramcrop.storage.mirror import Mirror
 from paramcrop.sweeps.objective import goals
 from paramcrop.sweeps.space import Space
-from paramcrop.sweeps.study import draw, open_study, tell
+from paramcrop.sweeps.study import FILE, draw, open_study, tell
 from ray_jobs.engine.plan import DRIVER_CPUS
 from ray_jobs.engine.trial import run_trial
 from ray_jobs.engine.work import Work
@@ -148,6 +151,7 @@ def run_trials(work: Work, study: str, count: int, at_once: int, epochs: int, de
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    place = Mirror(work.folder, work.uri)
     trainable: Any = ray.tune.with_resources(ray.tune.with_parameters(run_trial, work=work), {"cpu": DRIVER_CPUS})
     scheduler = make_scheduler(work.space, epochs) if work.proxy else None
     tuner = Tuner(
@@ -155,12 +159,12 @@ def run_trials(work: Work, study: str, count: int, at_once: int, epochs: int, de
         tune_config=TuneConfig(
             num_samples=count,
             max_concurrent_trials=at_once,
-            search_alg=StudySearch(work.space, work.folder, study, deadline),
+            search_alg=StudySearch(work.space, work.folder, study, deadline, partial(send_study, place)),
             scheduler=scheduler,
         ),
         run_config=RunConfig(
             name=f"{time.time_ns()}",
-            storage_path=str(work.folder / "tune"),
+            storage_path=f"{place}/tune",  # every node writes there
             failure_config=FailureConfig(max_failures=RESTARTS),
             verbose=0,
         ),
@@ -168,4 +172,16 @@ def run_trials(work: Work, study: str, count: int, at_once: int, epochs: int, de
     try:
         tuner.fit()
     finally:
-        shutil.rmtree(work.folder / "tune", ignore_errors=True)
+        _remove(f"{place}/tune")
+
+
+def send_study(place: Mirror) -> None:
+    """Send the study to the sweep's bucket; if that fails, the next change sends it."""
+    with suppress(OSError, DataError):
+        place.send(FILE, waits=())
+
+
+def _remove(folder: str) -> None:
+    with suppress(OSError, DataError):
+        fs, path = open_folder(folder)
+        fs.delete_dir(path)

@@ -11,6 +11,7 @@ from typing import Any
 import ray.tune
 
 from paramcrop.evaluation.tasks import Request, only
+from paramcrop.storage.mirror import Mirror
 from paramcrop.sweeps.record import TrialRecorder
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import Trial, wanted_of
@@ -22,7 +23,8 @@ class Work:
     """What all trials of a sweep share.
 
     Attributes:
-        space: the sweep's question. folder: the sweep's folder.
+        space: the sweep's question. folder, uri: the sweep's folder, or the URI of which it is the driver's copy.
+        home: the driver's ``home()``, which all nodes see if they use it.
         data_id: data id of the pretraining videos. contents: dataset -> data id, for evaluation.
         request: the evaluations of all trials. proxy: the evaluation by which asha compares trials; None without asha.
         plan: the resources of one trial. pool: the evaluators, shared by all trials.
@@ -30,12 +32,18 @@ class Work:
 
     space: Space
     folder: Path
+    uri: str
+    home: str
     data_id: str
     contents: Mapping[str, str]
     request: Request
     proxy: Request | None
     plan: Plan
     pool: Sequence[Any]
+
+    def place(self, who: str) -> Mirror:
+        """The sweep's folder, or ``who``'s copy of it."""
+        return Mirror.of(self.uri, who) if self.uri else Mirror(self.folder)
 
     def request_for(self, trial: Trial) -> Request:
         """The evaluations of a trial's runs."""

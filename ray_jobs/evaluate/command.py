@@ -71,9 +71,11 @@ def run(arguments: Namespace) -> None:
     if todo:
         from ray_jobs.engine.connect import cluster_nodes, connect
         from ray_jobs.engine.evaluators import make_pool, run_evaluations
+        from ray_jobs.engine.nodes import check_visible
         from ray_jobs.engine.plan import plan_evaluations
 
         connect(ray_logs=False)
+        check_visible([job.uri or job.run for job in todo], [job.folder for job in todo])
         plan = plan_evaluations(cluster_nodes(), arguments.evaluators, arguments.device)
         console.print(f"resources: {plan.arithmetic}", highlight=False)
         evaluations = Evaluations(len(todo))

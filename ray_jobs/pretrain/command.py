@@ -176,9 +176,11 @@ def train(
     if done == steps:
         return
     from ray_jobs.engine.connect import connect, planned
+    from ray_jobs.engine.nodes import check_visible
     from ray_jobs.engine.train import Pretraining, run_pretraining
 
     connect(config.run.ray_logs, trains=True)
+    check_visible([place], [data])
     with planned(config, partial(plan_of, config), lambda text: console.print(text, highlight=False)) as plan:
         console.print(f"resources: {plan.arithmetic}", highlight=False)
         with run_progress(place, steps, console):

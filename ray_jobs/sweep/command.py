@@ -11,17 +11,20 @@ from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 
 from rich.console import Console
 
 from paramcrop.data.synthetic import outlines
-from paramcrop.storage.lease import Lease
+from paramcrop.storage.mirror import Mirror
+from paramcrop.storage.owner import hold
 from paramcrop.storage.runs import home
-from paramcrop.sweeps.record import read_record, write_record
+from paramcrop.sweeps.record import fetch_records, read_record, write_record
 from ray_jobs.device import find_device
 from ray_jobs.options import parse_sets, uncollected
 from ray_jobs.sweep.options import PAPER, find_sweeps, parse_arguments
-from ray_jobs.sweep.plan import Sweep, open_sweep, raise_failures
+from ray_jobs.sweep.plan import Sweep, open_sweep, raise_failures, sweep_place
+from ray_jobs.videos import find_videos
 
 
 def main(argv: Sequence[str]) -> None:
@@ -34,8 +37,11 @@ def main(argv: Sequence[str]) -> None:
 
 def run_all(arguments: Namespace, data: dict[str, str], console: Console, start: float) -> None:
     device = partial(find_device, cluster=arguments.cluster)
-    sweeps = [open_sweep(home() / "sweeps" / name, space, data, device) for name, space in find_sweeps(arguments, data)]
+    asked = find_sweeps(arguments, data)
+    sweeps = [open_sweep(sweep_place(name, space), space, data, device) for name, space in asked]
     if arguments.dry_run:
+        for sweep in sweeps:
+            sweep.place.fetch(waits=())
         with uncollected():
             console.print(dry_run(sweeps, arguments), highlight=False, markup=False)
         return
@@ -43,7 +49,8 @@ def run_all(arguments: Namespace, data: dict[str, str], console: Console, start:
     if len(sweeps) > 1:
         from paramcrop.report.page import write_paper
 
-        for file in write_paper([sweep.folder for sweep in sweeps], home() / "sweeps" / PAPER):
+        paper = sweep_place(PAPER, sweeps[0].space)
+        for file in sent(paper, write_paper([sweep.folder for sweep in sweeps], paper.folder)):
             console.print(f"  {file}", highlight=False, markup=False)
     if any(trials):
         console.print(f"{sum(trials)} trials in {time.monotonic() - start:.0f} s", highlight=False)
@@ -58,12 +65,13 @@ def dry_run(sweeps: Sequence[Sweep], arguments: Namespace) -> str:
 
 def answer(sweep: Sweep, arguments: Namespace, console: Console) -> int:
     """Run the remaining trials of a sweep and report on it -> the number of trials that it ran."""
-    with Lease(sweep.folder, lambda text: console.print(text, highlight=False)):
+    with hold(sweep.place, lambda text: console.print(text, highlight=False)):
+        sweep.place.fetch()
         todo = sweep.todo()
         if todo:
             run(sweep, todo, arguments.concurrent, arguments.timeout, arguments.quiet, console)
     if not todo:
-        text = f"nothing to do; finished trials: {len(sweep.trials)}; {sweep.folder / 'index.html'}"
+        text = f"nothing to do; finished trials: {len(sweep.trials)}; {sweep.place}/index.html"
         console.print(text, highlight=False, markup=False)
         return 0
     from paramcrop.report.page import read_table, write_report
@@ -71,15 +79,23 @@ def answer(sweep: Sweep, arguments: Namespace, console: Console) -> int:
 
     files = write_report(sweep.folder)
     print_table(read_table(sweep.folder), console)
-    for file in files:
+    for file in sent(sweep.place, files):
         console.print(f"  {file}", highlight=False, markup=False)
     return todo
+
+
+def sent(place: Mirror, files: Sequence[Path]) -> list[str]:
+    """Send the files of a report to the sweep's bucket, if it is in one -> where they are."""
+    names = [str(file.relative_to(place.folder)) for file in files]
+    place.send(*names)
+    return [f"{place}/{name}" for name in names]
 
 
 def run(sweep: Sweep, todo: int, concurrent: int | None, timeout: float, quiet: bool, console: Console) -> None:
     """Connect to Ray (or start it), divide the cluster, and run the remaining trials."""
     from ray_jobs.engine.connect import connect, planned
     from ray_jobs.engine.evaluators import end_pool, make_pool
+    from ray_jobs.engine.nodes import check_visible
     from ray_jobs.engine.plan import Node, SweepPlan, plan_sweep
     from ray_jobs.engine.tuning import run_trials
     from ray_jobs.engine.work import Work
@@ -92,15 +108,25 @@ def run(sweep: Sweep, todo: int, concurrent: int | None, timeout: float, quiet: 
         return plan_sweep(nodes, t.workers, t.device, t.cpus_per_worker, concurrent)
 
     with planned(sweep.config, plan_of, lambda text: console.print(text, highlight=False)) as plan:
-        lines = [sweep.space.question, f"sweep: {sweep.folder}", f"resources: {plan.arithmetic}", *sweep.warnings]
+        check_visible([sweep.place], [*sweep.data.values(), find_videos(sweep.config)[0]])
+        lines = [sweep.space.question, f"sweep: {sweep.place}", f"resources: {plan.arithmetic}", *sweep.warnings]
         console.print("\n".join(lines), highlight=False, markup=False)
         pool = make_pool(plan.evaluation, timeout, todo)
-        shared = sweep.space, sweep.folder, sweep.data_id, sweep.contents, sweep.request, sweep.proxy
+        shared = (
+            sweep.space,
+            sweep.folder,
+            sweep.place.uri,
+            str(home()),
+            sweep.data_id,
+            sweep.contents,
+            sweep.request,
+            sweep.proxy,
+        )
         work = Work(*shared, plan.pretraining, pool)
         hours = sweep.space.budget.hours
         deadline = None if hours is None else time.monotonic() + 3600 * hours
         try:
-            with sweep_progress(sweep.folder, todo, console, quiet):
+            with sweep_progress(sweep.place, todo, console, quiet):
                 run_trials(work, sweep.study_name, todo, plan.trials, t.epochs, deadline)
         except KeyboardInterrupt:
             end_running(sweep, "interrupted")
@@ -111,8 +137,10 @@ def run(sweep: Sweep, todo: int, concurrent: int | None, timeout: float, quiet: 
 
 def end_running(sweep: Sweep, state: str, *why: str) -> None:
     """Record the end of trials whose process could not do so itself."""
+    fetch_records(sweep.place)
     for trial in sweep.trials:
         record = read_record(sweep.folder, trial.id)
         if record is not None and record.state == "running":
             record.state, record.doing, record.failures = state, "", [*record.failures, *why]
             write_record(sweep.folder, record)
+    sweep.place.send("trials/", "study.journal")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from statistics import median
 
 from paramcrop.data.order import steps_per_epoch
@@ -37,7 +38,7 @@ def describe(sweep: Sweep, cluster: str | None, concurrent: int | None) -> str:
     left = {place: config for place, config in runs.items() if _state(place) != "finished"}
     lines = [
         space.question,
-        f"sweep: {sweep.folder}",
+        f"sweep: {sweep.place}",
         f"preset {space.preset}, {t.epochs} epochs, seeds {', '.join(map(str, space.seeds))}",
     ]
     lines += [f"  {key} = {value}" for key, value in space.set.items()]
@@ -123,7 +124,8 @@ def _trials(sweep: Sweep) -> list[str]:
 def _time(sweep: Sweep, runs: int, at_once: int) -> str:
     """The estimated time, from the median seconds per step of finished runs with the same name."""
     config, paces = sweep.config, list[float]()
-    for folder in (home() / "runs").glob(f"{config.run.name}-*"):
+    storage = config.run.storage or str(home() / "runs")
+    for folder in Path(storage).expanduser().glob(f"{config.run.name}-*") if "://" not in storage else ():
         events = {line["event"]: line["time"] for line in read_lines(folder / "history.jsonl")}
         last = (read_lines(folder / "metrics.jsonl") or [{}])[-1].get("step")
         if "finished" in events and "running" in events and last:

@@ -20,10 +20,11 @@ from paramcrop.evaluation.tasks import size_warnings as task_warnings
 from paramcrop.settings.config import Config
 from paramcrop.settings.explain import show
 from paramcrop.storage.files import atomic_write
+from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.results import read_result
 from paramcrop.storage.runs import home
 from paramcrop.sweeps.objective import goals, objective_of
-from paramcrop.sweeps.record import is_done, read_record
+from paramcrop.sweeps.record import fetch_runs, is_done, read_record
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import VARIANT, Trial, config_of, data_ids, grid, make_trial, wanted_of
 from ray_jobs.device import find_device
@@ -40,14 +41,14 @@ class Sweep:
     """A sweep's folder, its question, and its datasets.
 
     Attributes:
-        folder: the sweep's folder. space: its question.
+        place: the sweep's folder, or this command's copy of it. space: its question.
         config: the preset with the settings of all trials.
         videos: manifest of the pretraining videos.
         data: evaluation dataset -> its folder. contents: dataset -> data id.
         request: the evaluations of all trials. proxy: the evaluation by which asha compares trials; None without asha.
     """
 
-    folder: Path
+    place: Mirror
     space: Space
     config: Config
     videos: Manifest
@@ -55,6 +56,10 @@ class Sweep:
     contents: dict[str, str]
     request: Request
     proxy: Request | None
+
+    @property
+    def folder(self) -> Path:
+        return self.place.folder
 
     @property
     def data_id(self) -> str:
@@ -110,7 +115,12 @@ class Sweep:
         return [*lines, *(f"warning: {text}" for text in broken)]
 
     def unfinished(self) -> list[Trial]:
-        return [t for t in self.trials if not is_done(read_record(self.folder, t.id), self.wanted(t))]
+        found = [(trial, read_record(self.folder, trial.id), self.wanted(trial)) for trial in self.trials]
+        # With ``is_done``, a run in a bucket needs its status and results here.
+        fetch_runs(
+            (r for _, r, wanted in found if r and r.wanted == wanted), "status.json", "history.jsonl", "evaluations/"
+        )
+        return [trial for trial, record, wanted in found if not is_done(record, wanted)]
 
     def todo(self) -> int:
         """Prepare the folder and the study -> the number of trials to run. The caller must hold the sweep's lease."""
@@ -127,6 +137,7 @@ class Sweep:
             self.adopt(study)
             asked(study, self.space.question)
             enqueue(study, [trial.values for trial in unfinished[:most]])
+        self.place.send("space.yaml", "study.journal")
         return min(len(unfinished) + fresh, most)
 
     @property
@@ -181,8 +192,18 @@ def write_space(folder: Path, space: Space) -> None:
         part.write_text(yaml.safe_dump(space.model_dump(mode="json", exclude_none=True), sort_keys=False))
 
 
+def sweep_place(name: str, space: Space) -> Mirror:
+    """Where a sweep lies: below the storage of its runs, or, without one, beside them."""
+    storage = config_of(space, Trial({}, space.preset, {}, {}), space.seeds[0]).run.storage
+    if storage is None:
+        return Mirror(home() / "sweeps" / name)
+    if "://" in storage:
+        return Mirror.of(f"{storage.rstrip('/')}/sweeps/{name}", "sweep")
+    return Mirror(Path(storage).expanduser().resolve() / "sweeps" / name)
+
+
 def open_sweep(
-    folder: Path, space: Space, data: dict[str, str], device: Callable[[Config], str] = find_device
+    place: Mirror, space: Space, data: dict[str, str], device: Callable[[Config], str] = find_device
 ) -> Sweep:
     """Check a sweep's settings and open its datasets.
 
@@ -211,7 +232,7 @@ def open_sweep(
     request = _request(space, config, data, space.tasks)
     proxy = _request(space, config, data, [space.proxy.task], checked=False) if space.scheduler != "none" else None
     _, videos = find_videos(config)
-    return Sweep(folder, space, config, videos, data, data_ids(data), request, proxy)
+    return Sweep(place, space, config, videos, data, data_ids(data), request, proxy)
 
 
 def corners(space: Space) -> list[dict[str, Any]]:

@@ -4,38 +4,41 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from paramcrop.sweeps.record import UNFINISHED, TrialRecord, read_records
+from paramcrop.storage.mirror import Mirror
+from paramcrop.sweeps.record import UNFINISHED, TrialRecord, fetch_records, read_records
 from ray_jobs.progress import Progress, Standing
 
-POLL = 1.0  # seconds between two updates
+POLL, FAR = 1.0, 5.0  # seconds between two updates, from a file system and from a bucket
 LINE = 30.0  # seconds between two lines about running trials, without a terminal
 
 
-def sweep_progress(folder: Path, todo: int, console: Console, quiet: bool) -> Progress:
-    """The progress of the trials with records in ``folder``.
+def sweep_progress(place: Mirror, todo: int, console: Console, quiet: bool) -> Progress:
+    """The progress of the trials with records in ``place``.
 
     Args:
         todo: number of trials of this command. quiet: print only one line at the end of each trial.
     """
-    return Progress(_Trials(folder, todo).look, console, poll=POLL, line=LINE, transient=True, quiet=quiet)
+    return Progress(
+        _Trials(place, todo).look, console, poll=FAR if place.uri else POLL, line=LINE, transient=True, quiet=quiet
+    )
 
 
 class _Trials:
     """The trials that this command has started."""
 
-    def __init__(self, folder: Path, todo: int) -> None:
-        self._folder, self._todo = folder, todo
+    def __init__(self, place: Mirror, todo: int) -> None:
+        self._place, self._todo = place, todo
         self._begun, self._clock, self._ended = time.monotonic(), time.time(), set[str]()
 
     def look(self) -> Standing:
-        records = [record for record in read_records(self._folder) if record.started >= self._clock]
+        fetch_records(self._place)
+        records = [record for record in read_records(self._place.folder) if record.started >= self._clock]
         news = tuple(f"{line(record)}; {self._totals()}" for record in records if self._has_just_ended(record))
         running = [record for record in records if record.state in UNFINISHED]
         return Standing(Group(table(running), Text(self._totals())), tuple(map(doing, running)), news)

@@ -35,7 +35,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def open_(folder: Path, shards: str, **fields: Any) -> Sweep:
     space = Space.model_validate(GRID | {"set": {"data.shards": shards}} | fields)
-    return open_sweep(folder, space, {"small": shards})
+    return open_sweep(Mirror(folder), space, {"small": shards})
 
 
 def carry_out(sweep: Sweep, state: str = "done") -> list[dict[str, Any]]:
@@ -45,7 +45,7 @@ def carry_out(sweep: Sweep, state: str = "done") -> list[dict[str, Any]]:
     for i in range(todo):
         assert search is not None
         trial = make_trial(sweep.space, search.suggest(str(i)))
-        recorder = TrialRecorder(sweep.folder, trial, sweep.wanted(trial))
+        recorder = TrialRecorder(sweep.place, trial, sweep.wanted(trial))
         folder = sweep.folder.parent / f"run-{trial.id}"
         folder.mkdir(exist_ok=True)
         write_status(folder, "finished")
@@ -171,7 +171,7 @@ def test_the_classifiers_of_a_demo_are_pretrained_on_what_stands_in_for_their_da
     monkeypatch.setenv("PARAMCROP_HOME", str(tmp_path))
     paper = read_paper()
     assert paper is not None
-    sweep = open_sweep(tmp_path / "a", with_stand_in(space_at(paper_space(paper, "table6")), "synthetic"), {})
+    sweep = open_sweep(Mirror(tmp_path / "a"), with_stand_in(space_at(paper_space(paper, "table6")), "synthetic"), {})
     sweep.check()
     assert (
         sweep.videos.content_id == read_manifest(sweep.data["synthetic"]).content_id

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from paramcrop.storage.mirror import Mirror
 from paramcrop.sweeps.record import TrialRecord, TrialRecorder, read_record
 from paramcrop.sweeps.trials import Trial
 from ray_jobs.sweep.progress import line, sweep_progress
 
 
 def recorder(folder: Path, label: str) -> TrialRecorder:
-    return TrialRecorder(folder, Trial({"cropper.layers": label}, label, {}, {}), "wanted")
+    return TrialRecorder(Mirror(folder), Trial({"cropper.layers": label}, label, {}, {}), "wanted")
 
 
 def watched(folder: Path, monkeypatch: pytest.MonkeyPatch, quiet: bool = False, terminal: bool = False) -> str:
@@ -27,7 +28,7 @@ def watched(folder: Path, monkeypatch: pytest.MonkeyPatch, quiet: bool = False, 
     recorder(folder, "from before").end("done")
     text = io.StringIO()
     console = Console(file=text, force_terminal=terminal, width=150, soft_wrap=True)
-    with sweep_progress(folder, 2, console, quiet):
+    with sweep_progress(Mirror(folder), 2, console, quiet):
         first, second = recorder(folder, "one layer"), recorder(folder, "two layers")
         second.record.doing = "seed 0: pretraining, epoch 5/9"
         second.compared(4, 0.312)

@@ -1,0 +1,91 @@
+"""Whether every node of a cluster sees the same folders."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from paramcrop.data.manifest import MANIFEST
+from paramcrop.errors import ConfigError, ResourceError
+from paramcrop.storage.mirror import Mirror
+from paramcrop.storage.owner import local_path
+
+SECONDS = 120.0  # that a node may take to answer
+
+
+def check_visible(places: Iterable[Mirror | str], data: Iterable[str]) -> None:
+    """Check that every node sees these folders. URIs of buckets and a cluster of one node need no check.
+
+    Args:
+        places: folders to write to; a file that is written here must be there. data: datasets; as is their manifest.
+
+    Raises:
+        ConfigError: one of ``places`` is not writable.
+        ResourceError: a node does not see a folder.
+    """
+    nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
+    if len(nodes) < 2:
+        return
+    with ExitStack() as stack:
+        marks = [stack.enter_context(_mark(path)) for path in _local(places)]
+        marks += [path / MANIFEST for path in _local(data)]
+        if marks:
+            _ask(nodes, {str(mark): digest_of(mark) for mark in marks})
+
+
+def _local(places: Iterable[Mirror | str]) -> list[Path]:
+    """The folders among the places, each once."""
+    return [path for place in dict.fromkeys(map(str, places)) if (path := local_path(place)) is not None]
+
+
+def _ask(nodes: dict[str, str], marks: dict[str, str]) -> None:
+    look = ray.remote(missing).options(num_cpus=0, max_retries=1)
+    answers = [
+        (host, look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(marks))
+        for node, host in nodes.items()
+    ]
+    for host, answer in answers:
+        try:
+            lacks = ray.get(answer, timeout=SECONDS)
+        except ray.exceptions.RayError as error:
+            raise ResourceError(f"node {host} must answer, but: {str(error).strip().splitlines()[0]}") from None
+        if lacks:
+            raise ResourceError(
+                f"all {len(nodes)} nodes must see the folders of runs, sweeps and videos, but {host} does not see "
+                f"{Path(lacks[0]).parent}; use a folder that all of them share or a URI, as in "
+                "run.storage=s3://BUCKET/runs, data.shards=s3://BUCKET/shards and --data NAME=s3://BUCKET/shards"
+            )
+
+
+@contextmanager
+def _mark(folder: Path) -> Iterator[Path]:
+    """A file in the folder, for the duration of the block."""
+    mark = folder / f".visible-{uuid.uuid4().hex}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        mark.write_text(mark.name)
+    except OSError as error:
+        raise ConfigError(f"{folder} must be a writable folder: {error.strerror}") from None
+    try:
+        yield mark
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+def missing(marks: dict[str, str]) -> list[str]:
+    """The files that this node does not have, or not with the content of this digest."""
+    return [name for name, digest in marks.items() if digest_of(Path(name)) != digest]
+
+
+def digest_of(file: Path) -> str:
+    """The SHA-256 of a file; "" if it cannot be read."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return ""
