@@ -226,7 +226,8 @@ def test_the_runs_of_a_sweep_may_be_in_a_bucket(tmp_path: Path) -> None:
         arguments = ("--space", space, f"run.storage={NAME}/runs")
         done = run(tmp_path, *arguments, "--quiet")
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        assert len(folders_in(f"{NAME}/runs")) == 2 and not (tmp_path / "runs").exists()
+        assert len(folders_in(f"{NAME}/runs")) == 3 and folders_in(f"{NAME}/runs/sweeps") == ["mine"]
+        assert not (tmp_path / "runs").exists() and not (tmp_path / "sweeps").exists()
         again, dry = run(tmp_path, *arguments), run(tmp_path, *arguments, "--dry-run")
     assert "nothing to do; finished trials: 2" in again.stdout
     assert "pretrainings: 2, 2 of them finished" in dry.stdout
