@@ -12,7 +12,7 @@ from paramcrop.settings.explain import show
 from paramcrop.sweeps.space import FOLDER, Space, read_space
 from site_pages.markdown import meaning, table
 
-INTERNAL = "layout"  # a table of the paper: filled by the program, written by nobody
+INTERNAL = ("layout", "extra_seeds")  # filled by the program, written by nobody
 
 
 def space_keys_page() -> str:
@@ -37,7 +37,7 @@ def models(name: str = "", model: type[BaseModel] = Space) -> dict[str, type[Bas
 
 
 def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    return {key: field for key, field in model.model_fields.items() if key != INTERNAL}
+    return {key: field for key, field in model.model_fields.items() if key not in INTERNAL}
 
 
 def _inner(field: FieldInfo) -> list[type[BaseModel]]:

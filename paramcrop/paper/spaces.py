@@ -8,7 +8,8 @@ from typing import Any
 from paramcrop.evaluation.protocols import find_protocol, parameters
 from paramcrop.paper.tables import Entry, Paper, Row, cell_of, cells, names_of
 from paramcrop.sweeps.layout import Cell, Layout, Line
-from paramcrop.sweeps.space import Evaluate, PresetChanges, Space, find_space, read_space
+from paramcrop.sweeps.parts import Evaluate, PresetChanges
+from paramcrop.sweeps.space import Space, find_space, read_space
 
 DEMO = "demo"
 

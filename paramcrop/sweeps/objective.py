@@ -12,7 +12,8 @@ from paramcrop.evaluation.protocols import Protocol, find_protocol
 from paramcrop.evaluation.statistics import mean_of
 from paramcrop.storage.jsonl import read_lines
 from paramcrop.sweeps.cost import worker_seconds
-from paramcrop.sweeps.space import Objective, Space
+from paramcrop.sweeps.parts import Objective
+from paramcrop.sweeps.space import Space
 
 # The main metric of each kind of protocol.
 MAIN = {"finetune": "video@1", "heads": "video@1", "knn": "video@1", "retrieval": "R@1", "validation": "R@1"}

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from paramcrop.errors import ConfigError
 from paramcrop.settings.explain import nearest, validated
 from paramcrop.settings.presets import preset_names, read_mapping, shipped
 from paramcrop.sweeps.layout import STRICT, Layout
+from paramcrop.sweeps.parts import Budget, Evaluate, Objective, PresetChanges, Proxy, Swept, Until, Variant, field
 from paramcrop.sweeps.values import check_values, coerced, takes_fractions
 
 MOST_CELLS = 1000  # of a grid; each is pretrained once per seed
@@ -22,151 +23,41 @@ NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 DERIVED = re.compile(rf"(?:(?P<number>{NUMBER}) *- *)?(?P<key>[A-Za-z_][\w.]*(?:\[\d\])?)")
 
 
-def _field(default: Any, text: str, **limits: Any) -> Any:
-    return Field(default=default, description=text, **limits)
-
-
-class Swept(BaseModel):
-    """One swept setting: a list of values for a grid or a choice, or a range to sample from."""
-
-    model_config = STRICT | ConfigDict(serialize_by_alias=True)
-
-    values: tuple[Any, ...] | None = _field(None, "these values, in this order", min_length=1)
-    uniform: tuple[float, float] | None = _field(None, "low and high")
-    loguniform: tuple[float, float] | None = _field(None, "low and high, uniform in the logarithm")
-    integers: tuple[int, int] | None = _field(None, "low and high, integers", alias="int")
-    choice: tuple[Any, ...] | None = _field(None, "one of these values", min_length=1)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_list(cls, value: Any) -> Any:
-        return {"values": value} if isinstance(value, list) else value
-
-    @model_validator(mode="after")
-    def _check(self) -> Swept:
-        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"a swept setting must be a list or one of {', '.join(RANGES)}, but has {given}")
-        low, high = self.bounds or (0, 1)
-        if low >= high or (self.loguniform and low <= 0):
-            raise ValueError(
-                f"{given[0]} must have low < high{', both above 0' * (given[0] == 'loguniform')}, but is {[low, high]}"
-            )
-        return self
-
-    @property
-    def bounds(self) -> tuple[float, float] | None:
-        return self.uniform or self.loguniform or self.integers
-
-    @property
-    def listed(self) -> tuple[Any, ...] | None:
-        """The values of a list or a choice; None for a range."""
-        return self.values or self.choice
-
-
-RANGES = ("uniform", "loguniform", "int", "choice")
-
-
-class Variant(BaseModel):
-    """One row of a table: a set of settings with a label."""
-
-    model_config = STRICT
-
-    label: str = Field(min_length=1)
-    set: dict[str, Any] = _field({}, "dotted key -> value; epochs is a multiple of the preset's epochs")
-    tasks: tuple[str, ...] = _field((), "tasks of this variant, instead of the space's evaluate.tasks")
-    paper: dict[str, float] = _field({}, "'DATASET/PROTOCOL METRIC' -> the paper's value, in %")
-
-
-class Evaluate(BaseModel):
-    """How each pretraining is evaluated: the tasks of `paramcrop evaluate`."""
-
-    model_config = STRICT
-
-    tasks: tuple[str, ...] = _field(
-        ("validation",), "PROTOCOL (on every given dataset) or DATASET/PROTOCOL; empty: no evaluation"
-    )
-    set: dict[str, Any] = _field({}, "protocol parameters that differ from those of the named protocols")
-    splits: tuple[int, ...] = _field((), "split numbers, for datasets with several; empty: all")
-    seeds: tuple[int, ...] = _field((0,), "seeds of the evaluation", min_length=1)
-    as_pretrained: bool = _field(False, "test on clips with the size, length and frame rate of the run's views")
-
-
-class Objective(BaseModel):
-    """What the search optimises, and what the report shows first."""
-
-    model_config = STRICT
-
-    metric: str = _field(
-        "", "'TASK METRIC' as in 'validation R@1', gpu_hours or cpu_hours (of the workers); empty: the first task's"
-    )
-    mode: Literal["max", "min"] = "max"
-
-
-class Budget(BaseModel):
-    """Limits after which a command starts no more trials; running trials are finished."""
-
-    model_config = STRICT
-
-    trials: int | None = _field(None, "new trials per command", ge=1)
-    hours: float | None = _field(None, "duration of one command", gt=0)
-
-
-class Proxy(BaseModel):
-    """How asha compares trials while they train."""
-
-    model_config = STRICT
-
-    task: str = _field("validation", "a cheap protocol on training videos")
-    every: int = _field(5, "epochs between two comparisons", ge=1)
-    grace: int = _field(5, "epochs before which no trial is stopped", ge=1)
-    reduction: float = _field(3.0, "of the trials that reach a rung, one in this many continues", gt=1)
-
-
-class PresetChanges(BaseModel):
-    """What a space changes with one preset, for example smaller sizes on a laptop."""
-
-    model_config = STRICT
-
-    set: dict[str, Any] = {}
-    evaluate: Evaluate | None = None
-    seeds: tuple[int, ...] | None = None
-    epochs: float = _field(1.0, "multiple of the space's epochs", gt=0)
-
-
 class Space(BaseModel):
     """A question, and everything needed to answer it."""
 
     model_config = STRICT
 
     question: str = Field(description="one sentence", min_length=1)
-    preset: str = _field("demo", "preset of `paramcrop pretrain`")
-    set: dict[str, Any] = _field({}, "dotted key -> value, for every trial")
-    epochs: float = _field(1.0, "multiple of the preset's epochs", gt=0)
-    params: dict[str, Swept] = _field({}, "dotted key, or epochs (a multiple of the preset's) -> list or range")
-    derived: dict[str, str] = _field({}, "dotted key -> KEY or NUMBER - KEY, where KEY is one of params")
-    variants: tuple[Variant, ...] = _field((), "instead of params: the rows of a table")
-    seeds: tuple[int, ...] = _field((0, 1, 2), "seeds of the pretraining, for each trial", min_length=1)
+    preset: str = field("demo", "preset of `paramcrop pretrain`")
+    set: dict[str, Any] = field({}, "dotted key -> value, for every trial")
+    epochs: float = field(1.0, "multiple of the preset's epochs", gt=0)
+    params: dict[str, Swept] = field({}, "dotted key, or epochs (a multiple of the preset's) -> list or range")
+    derived: dict[str, str] = field({}, "dotted key -> KEY or NUMBER - KEY, where KEY is one of params")
+    variants: tuple[Variant, ...] = field((), "instead of params: the rows of a table")
+    seeds: tuple[int, ...] = field((0, 1, 2), "seeds of the pretraining, for each trial", min_length=1)
     evaluate: Evaluate = Evaluate()
-    objective: tuple[Objective, ...] = _field((Objective(),), "one, or a list of several", min_length=1)
-    show: Literal["table", "curve", "crops"] = _field("table", "how the report shows the sweep")
-    frame: Literal["crop", "video"] = _field(
+    objective: tuple[Objective, ...] = field((Objective(),), "one, or a list of several", min_length=1)
+    show: Literal["table", "curve", "crops"] = field("table", "how the report shows the sweep")
+    frame: Literal["crop", "video"] = field(
         "crop", "frame of centre distance and IoU: the croppers' clip, or the video from which R1, R2 cut it"
     )
-    videos: tuple[int, ...] = _field((0,), "which of a run's four kept clips to draw crops on", min_length=1)
-    pretrained_on: str = _field("", "name of an evaluation dataset to pretrain on, instead of data.shards")
-    layout: Layout | None = _field(None, "the table of the paper whose cells this space fills")
-    search: Literal["grid", "random", "tpe", "gp", "cmaes", "qmc", "nsga2", "auto"] = _field(
+    videos: tuple[int, ...] = field((0,), "which of a run's four kept clips to draw crops on", min_length=1)
+    pretrained_on: str = field("", "name of an evaluation dataset to pretrain on, instead of data.shards")
+    layout: Layout | None = field(None, "the table of the paper whose cells this space fills")
+    search: Literal["grid", "random", "tpe", "gp", "cmaes", "qmc", "nsga2", "auto"] = field(
         "grid", "how values are chosen: all of them, or by a sampler of Optuna"
     )
-    samples: int | None = _field(None, "number of trials of a search", ge=1)
-    sampler_seed: int = _field(0, "seed of a search", ge=0, le=2**32 - 1)
+    samples: int | None = field(None, "number of trials of a search", ge=1)
+    sampler_seed: int = field(0, "seed of a search", ge=0, le=2**32 - 1)
+    until: Until | None = field(None, "add seeds until a comparison is resolved; for a grid")
+    extra_seeds: dict[str, int] = field({}, "trial id -> its number of seeds, if more than seeds; set by the program")
     budget: Budget = Budget()
-    scheduler: Literal["none", "asha", "hyperband"] = _field(
+    scheduler: Literal["none", "asha", "hyperband"] = field(
         "none", "asha: stop unpromising trials early; hyperband: the same with several grace periods"
     )
     proxy: Proxy = Proxy()
-    with_preset: dict[str, PresetChanges] = _field({}, "preset -> what it changes")
+    with_preset: dict[str, PresetChanges] = field({}, "preset -> what it changes")
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -183,6 +74,11 @@ class Space(BaseModel):
     @classmethod
     def _one_or_several(cls, value: Any) -> Any:
         return value if isinstance(value, list | tuple) else (value,)
+
+    def seeds_of(self, trial: str) -> tuple[int, ...]:
+        """The seeds of the trial with this id: ``seeds``, and as many whole numbers after them as ``until`` has added."""
+        more = max(0, self.extra_seeds.get(trial, 0) - len(self.seeds))
+        return (*self.seeds, *range(max(self.seeds) + 1, max(self.seeds) + 1 + more))
 
     @model_validator(mode="after")
     def _check(self) -> Space:
@@ -216,6 +112,14 @@ class Space(BaseModel):
         for name, listed in (("seeds", self.seeds), ("evaluate.seeds", self.evaluate.seeds)):
             if len(set(listed)) < len(listed):
                 raise ValueError(f"{name} must differ, but are {list(listed)}")
+        if self.until and (self.search != "grid" or not self.tasks):
+            raise ValueError("until needs search=grid and an evaluation, because it compares named trials")
+        labels = [variant.label for variant in self.variants]
+        unknown = [name for pair in (self.until.resolved if self.until else ()) for name in pair if name not in labels]
+        if labels and unknown:
+            raise ValueError(
+                f"until.resolved must name trials, but {unknown[0]!r} is none{nearest(unknown[0], labels)}"
+            )
         if len(self.objective) > 1 and (self.search == "grid" or self.scheduler != "none"):
             raise ValueError("several objectives need a search other than grid, and scheduler=none")
         return self

@@ -34,8 +34,9 @@ from paramcrop.errors import DataError
 from paramcrop.settings.digest import short_hash, text_hash
 from paramcrop.settings.identity import run_id
 from paramcrop.sweeps.objective import goals
+from paramcrop.sweeps.parts import Swept
 from paramcrop.sweeps.samplers import make_sampler
-from paramcrop.sweeps.space import Space, Swept
+from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import VARIANT, Trial, config_of, decode, encode
 from paramcrop.sweeps.values import trial_id
 

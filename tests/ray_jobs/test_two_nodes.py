@@ -43,7 +43,8 @@ def shards(cluster: Machines) -> str:
 
 def sweep(cluster: Machines, space: str, storage: str, data: str) -> Command:
     """A sweep of the dataset at ``data``, with its runs at ``storage``."""
-    arguments = ("--space", space, "--data", f"small={data}", f"data.shards={data}", TRAIN, f"run.storage={storage}")
+    settings = (f"data.shards={data}", TRAIN, f"run.storage={storage}")
+    arguments = ("--space", space, *settings, "--data", f"small={data}")
     return Command(cluster.home, "sweep.py", *arguments, env=cluster.env)
 
 
@@ -100,7 +101,7 @@ def test_a_grid_survives_a_killed_worker_and_a_killed_driver_and_equals_that_of_
     cluster: Machines, shards: str, tmp_path: Path, storage: str
 ) -> None:
     space = write_space(cluster.folder / f"grid-{storage}.yaml", params={"cropper.lower": [0.1, 0.3]}, seeds=[0, 1])
-    alone = Command(tmp_path, "sweep.py", "--space", space, "--data", f"small={shards}", f"data.shards={shards}", TRAIN)
+    alone = Command(tmp_path, "sweep.py", "--space", space, f"data.shards={shards}", TRAIN, "--data", f"small={shards}")
     done(alone)
     expected = objectives(read_records(tmp_path / "sweeps" / f"grid-{storage}"))
     assert [state for state, _ in expected.values()] == ["done", "done"]

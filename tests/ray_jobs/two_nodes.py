@@ -1,4 +1,4 @@
-"""A Ray cluster of a head without CPUs and one or two workers, each with a home of its own that the others cannot see."""
+"""A Ray cluster of a head without CPUs and of workers, each with a home of its own that the others cannot see."""
 
 from __future__ import annotations
 

@@ -14,7 +14,8 @@ import pytest
 from paramcrop.errors import DataError
 from paramcrop.storage.files import atomic_write, atomic_write_on, open_folder
 from paramcrop.storage.runs import read_status, write_status
-from paramcrop.sweeps.space import Space, Swept
+from paramcrop.sweeps.parts import Swept
+from paramcrop.sweeps.space import Space
 from ray_jobs.sweep.plan import write_space
 
 WRITERS, TIMES = 4, 100
