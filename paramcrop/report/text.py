@@ -11,6 +11,7 @@ from paramcrop.report.facts import FINAL_METRICS, RunFacts, Spread, common_setti
 from paramcrop.report.table import Cell, Row, Table, Task, named_by_id
 from paramcrop.settings.explain import show
 from paramcrop.sweeps.trials import rounded
+from paramcrop.sweeps.until import standings, until_goal
 
 SPREAD = "± 95 % interval over pretraining seeds (from three seeds on)"
 ERRORS = f"in %, {SPREAD}, [standard error from the size of the test set alone]"
@@ -196,6 +197,10 @@ def all_notes(table: Table) -> list[str]:
         lines.append("≥: the time of workers that were killed or are still running is not included")
     if table.space.search != "grid":
         lines.append("trials are sorted by the objective that the search optimises: the best of many is partly luck")
+    if until := table.space.until:
+        goal, results = until_goal(table.space), {row.label: row.results for row in table.rows}
+        rule = "seeds were added until a sequential test resolved it; this interval holds at every look"
+        lines += [f"{pair.show(goal)} ({rule})" for pair in standings(until.resolved, goal, results)]
     return [*lines, *(note.removeprefix("note: ") for note in notes(_with_pretraining(table)))]
 
 

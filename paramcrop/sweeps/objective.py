@@ -50,10 +50,10 @@ def goals(space: Space) -> tuple[Goal, ...]:
     Raises:
         ConfigError: an objective names no task of the space, or a metric that its protocol does not have.
     """
-    return tuple(_goal(space, objective) for objective in space.objective) if space.tasks else ()
+    return tuple(goal_of(space, objective) for objective in space.objective) if space.tasks else ()
 
 
-def _goal(space: Space, objective: Objective) -> Goal:
+def goal_of(space: Space, objective: Objective) -> Goal:
     if objective.metric in COSTS:
         return Goal("", "", objective.metric, objective.mode)
     text = objective.metric or space.tasks[0]
@@ -85,21 +85,29 @@ def main_value(result: Mapping[str, Any]) -> float:
     return value
 
 
-def objective_of(space: Space, results: Sequence[Mapping[str, Any]], runs: Sequence[Path]) -> list[float]:
+def objective_of(
+    space: Space, seeds: Sequence[int], results: Sequence[Mapping[str, Any]], runs: Sequence[Path]
+) -> list[float]:
     """The value of each objective, averaged over the pretraining seeds and, if it names no dataset, over the datasets.
 
     Args:
-        results: the results of the trial's runs. runs: their folders.
+        seeds: those of the trial. results: the results of its runs. runs: their folders.
 
     Returns:
-        NaN for an objective if a seed of the space has no result.
+        NaN for an objective if a seed has no result.
     """
     return [
-        _cost(space, goal.metric, runs) if not goal.protocol else _mean(space, goal, results) for goal in goals(space)
+        _cost(goal.metric, seeds, runs) if not goal.protocol else _mean(goal, seeds, results) for goal in goals(space)
     ]
 
 
-def _mean(space: Space, goal: Goal, results: Sequence[Mapping[str, Any]]) -> float:
+def _mean(goal: Goal, seeds: Sequence[int], results: Sequence[Mapping[str, Any]]) -> float:
+    values = seed_values(goal, results)
+    return sum(values.values()) / len(values) if values and set(values) == set(seeds) else math.nan
+
+
+def seed_values(goal: Goal, results: Sequence[Mapping[str, Any]]) -> dict[int, float]:
+    """Pretraining seed -> its value of a metric, averaged over the datasets; without seeds that lack a dataset."""
     sets: dict[str, dict[int, list[dict[str, Any]]]] = {}
     for result in results:
         matches = result["protocol"].partition("[")[0] == goal.protocol and goal.dataset in ("", result["dataset"])
@@ -108,14 +116,15 @@ def _mean(space: Space, goal: Goal, results: Sequence[Mapping[str, Any]]) -> flo
                 if row["metric"] == goal.metric:
                     seeds = sets.setdefault(result["dataset"], {})
                     seeds.setdefault(result["pretraining_seed"], []).append(row | {"splits": result["splits"]})
-    if not sets or any(set(seeds) != set(space.seeds) for seeds in sets.values()):
-        return math.nan
-    return sum(mean_of(seeds).value for seeds in sets.values()) / len(sets)
+    shared = set.intersection(*map(set, sets.values())) if sets else set()
+    return {
+        seed: sum(mean_of({seed: seeds[seed]}).value for seeds in sets.values()) / len(sets) for seed in sorted(shared)
+    }
 
 
-def _cost(space: Space, metric: str, runs: Sequence[Path]) -> float:
+def _cost(metric: str, seeds: Sequence[int], runs: Sequence[Path]) -> float:
     """Hours of the workers on one kind of device, a mean over the runs; a start that was killed does not count."""
-    if len(runs) < len(space.seeds):
+    if len(runs) < len(seeds):
         return math.nan
     seconds = [worker_seconds(read_lines(run / "history.jsonl"))[0].get(COSTS[metric], 0.0) for run in runs]
     return sum(seconds) / len(runs) / 3600

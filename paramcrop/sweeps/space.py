@@ -76,7 +76,7 @@ class Space(BaseModel):
         return value if isinstance(value, list | tuple) else (value,)
 
     def seeds_of(self, trial: str) -> tuple[int, ...]:
-        """The seeds of the trial with this id: ``seeds``, and as many whole numbers after them as ``until`` has added."""
+        """The seeds of the trial with this id: ``seeds``, and as many whole numbers after them as ``until`` added."""
         more = max(0, self.extra_seeds.get(trial, 0) - len(self.seeds))
         return (*self.seeds, *range(max(self.seeds) + 1, max(self.seeds) + 1 + more))
 
@@ -114,12 +114,6 @@ class Space(BaseModel):
                 raise ValueError(f"{name} must differ, but are {list(listed)}")
         if self.until and (self.search != "grid" or not self.tasks):
             raise ValueError("until needs search=grid and an evaluation, because it compares named trials")
-        labels = [variant.label for variant in self.variants]
-        unknown = [name for pair in (self.until.resolved if self.until else ()) for name in pair if name not in labels]
-        if labels and unknown:
-            raise ValueError(
-                f"until.resolved must name trials, but {unknown[0]!r} is none{nearest(unknown[0], labels)}"
-            )
         if len(self.objective) > 1 and (self.search == "grid" or self.scheduler != "none"):
             raise ValueError("several objectives need a search other than grid, and scheduler=none")
         return self

@@ -145,7 +145,7 @@ def wanted_of(space: Space, trial: Trial, data_id: str, tasks: Sequence[tuple[st
     Args:
         data_id: that of the pretraining videos. tasks: (data id of the dataset, protocol).
     """
-    runs = [run_id(config_of(space, trial, seed), data_id) for seed in space.seeds]
+    runs = [run_id(config_of(space, trial, seed), data_id) for seed in space.seeds_of(trial.id)]
     evaluations = [(content, protocol.digest) for content, protocol in tasks]
     proxy = space.proxy.model_dump() if space.scheduler != "none" else None
     how = [space.evaluate.splits, space.evaluate.seeds, space.scheduler, proxy]

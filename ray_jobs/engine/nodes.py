@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -45,12 +46,11 @@ def _local(places: Iterable[Mirror | str]) -> list[Path]:
 
 
 def _ask(nodes: dict[str, str], marks: dict[str, str]) -> None:
-    look = ray.remote(missing).options(num_cpus=0, max_retries=1)
-    answers = [
-        (host, look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(marks))
-        for node, host in nodes.items()
-    ]
-    for host, answer in answers:
+    look: Any = ray.remote(num_cpus=0)(missing)
+    places = {node: NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes}
+    answers = {node: look.options(scheduling_strategy=place).remote(marks) for node, place in places.items()}
+    for node, answer in answers.items():
+        host = nodes[node]
         try:
             lacks = ray.get(answer, timeout=SECONDS)
         except ray.exceptions.RayError as error:

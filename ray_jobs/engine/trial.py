@@ -36,9 +36,10 @@ def run_trial(values: dict[str, Any], work: Work) -> None:
     trial = make_trial(work.space, decode(work.space, values))
     recorder = TrialRecorder(work.place(f"trial-{os.getpid()}"), trial, work.wanted(trial))
     state, done = "done", list[Path]()
-    for seed in work.space.seeds:
+    seeds = work.space.seeds_of(trial.id)
+    for seed in seeds:
         try:
-            place = pretrain(config_of(work.space, trial, seed), seed == work.space.seeds[0], recorder, work)
+            place = pretrain(config_of(work.space, trial, seed), seed == seeds[0], recorder, work)
         except NonFiniteLossError as error:
             state = recorder.failed(seed, "diverged", error)
             break
@@ -55,7 +56,7 @@ def run_trial(values: dict[str, Any], work: Work) -> None:
     if state != "pruned":
         results = _evaluate(done, work.request_for(trial), recorder, work)
         state = "failed" if state == "done" and recorder.record.failures else state
-        recorder.record.objectives = [_finite(value) for value in objective_of(work.space, results, done)]
+        recorder.record.objectives = [_finite(value) for value in objective_of(work.space, seeds, results, done)]
     recorder.end(state)
     report(recorder, "", state)
 

@@ -6,6 +6,7 @@ has finished is computed again: you can kill the command at any time, and the sa
 
 from __future__ import annotations
 
+import math
 import time
 from argparse import Namespace
 from collections.abc import Sequence
@@ -20,10 +21,12 @@ from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.owner import hold
 from paramcrop.storage.runs import home
 from paramcrop.sweeps.record import fetch_records, read_record, write_record
+from paramcrop.sweeps.until import until_goal
 from ray_jobs.device import find_device
 from ray_jobs.options import parse_sets, uncollected
 from ray_jobs.sweep.options import PAPER, find_sweeps, parse_arguments
 from ray_jobs.sweep.plan import Sweep, open_sweep, raise_failures, sweep_place
+from ray_jobs.sweep.seeds import standings_of, with_known_seeds, with_more_seeds
 from ray_jobs.videos import find_videos
 
 
@@ -67,10 +70,10 @@ def answer(sweep: Sweep, arguments: Namespace, console: Console) -> int:
     """Run the remaining trials of a sweep and report on it -> the number of trials that it ran."""
     with hold(sweep.place, lambda text: console.print(text, highlight=False)):
         sweep.place.fetch()
-        todo = sweep.todo()
-        if todo:
-            run(sweep, todo, arguments.concurrent, arguments.timeout, arguments.quiet, console)
-    if not todo:
+        ran, standing = run_left(sweep, arguments, console)
+    for line in standing:
+        console.print(f"until: {line}", highlight=False, markup=False)
+    if not ran:
         text = f"nothing to do; finished trials: {len(sweep.trials)}; {sweep.place}/index.html"
         console.print(text, highlight=False, markup=False)
         return 0
@@ -81,7 +84,29 @@ def answer(sweep: Sweep, arguments: Namespace, console: Console) -> int:
     print_table(read_table(sweep.folder), console)
     for file in sent(sweep.place, files):
         console.print(f"  {file}", highlight=False, markup=False)
-    return todo
+    return ran
+
+
+def run_left(sweep: Sweep, arguments: Namespace, console: Console) -> tuple[int, list[str]]:
+    """Run what is left, and then one seed at a time until the comparisons that the space names are resolved.
+
+    Returns:
+        The number of trials that ran, and the standing of each comparison.
+    """
+    sweep, budget, ran = with_known_seeds(sweep), sweep.space.budget, 0
+    deadline = None if budget.hours is None else time.monotonic() + 3600 * budget.hours
+    goal = until_goal(sweep.space) if sweep.space.until else None
+    while True:
+        todo = sweep.todo()
+        if todo:
+            run(sweep, todo, arguments, deadline, console)
+        ran += todo
+        over = (budget.trials or math.inf) <= ran or (deadline or math.inf) < time.monotonic()
+        more = None if over else with_more_seeds(sweep)
+        if more is None or goal is None:
+            return ran, [pair.show(goal) for pair in standings_of(sweep)] if goal else []
+        sweep, pair = more
+        console.print(f"until: {pair.show(goal)}; one more seed of each", highlight=False, markup=False)
 
 
 def sent(place: Mirror, files: Sequence[Path]) -> list[str]:
@@ -91,7 +116,7 @@ def sent(place: Mirror, files: Sequence[Path]) -> list[str]:
     return [f"{place}/{name}" for name in names]
 
 
-def run(sweep: Sweep, todo: int, concurrent: int | None, timeout: float, quiet: bool, console: Console) -> None:
+def run(sweep: Sweep, todo: int, arguments: Namespace, deadline: float | None, console: Console) -> None:
     """Connect to Ray (or start it), divide the cluster, and run the remaining trials."""
     from ray_jobs.engine.connect import connect, planned
     from ray_jobs.engine.evaluators import end_pool, make_pool
@@ -105,13 +130,13 @@ def run(sweep: Sweep, todo: int, concurrent: int | None, timeout: float, quiet: 
     t = sweep.config.train
 
     def plan_of(nodes: list[Node]) -> SweepPlan:
-        return plan_sweep(nodes, t.workers, t.device, t.cpus_per_worker, concurrent)
+        return plan_sweep(nodes, t.workers, t.device, t.cpus_per_worker, arguments.concurrent)
 
     with planned(sweep.config, plan_of, lambda text: console.print(text, highlight=False)) as plan:
         check_visible([sweep.place], [*sweep.data.values(), find_videos(sweep.config)[0]])
         lines = [sweep.space.question, f"sweep: {sweep.place}", f"resources: {plan.arithmetic}", *sweep.warnings]
         console.print("\n".join(lines), highlight=False, markup=False)
-        pool = make_pool(plan.evaluation, timeout, todo)
+        pool = make_pool(plan.evaluation, arguments.timeout, todo)
         shared = (
             sweep.space,
             sweep.folder,
@@ -123,10 +148,8 @@ def run(sweep: Sweep, todo: int, concurrent: int | None, timeout: float, quiet: 
             sweep.proxy,
         )
         work = Work(*shared, plan.pretraining, pool)
-        hours = sweep.space.budget.hours
-        deadline = None if hours is None else time.monotonic() + 3600 * hours
         try:
-            with sweep_progress(sweep.place, todo, console, quiet):
+            with sweep_progress(sweep.place, todo, console, arguments.quiet):
                 run_trials(work, sweep.study_name, todo, plan.trials, t.epochs, deadline)
         except KeyboardInterrupt:
             end_running(sweep, "interrupted")

@@ -82,7 +82,7 @@ def describe_all(sweeps: Sequence[Sweep]) -> str:
 def _runs(sweep: Sweep, trial: Trial) -> list[tuple[Mirror, Config]]:
     """Each seed's run: where it is or would be stored, and its settings."""
     found = []
-    for seed in sweep.space.seeds:
+    for seed in sweep.space.seeds_of(trial.id):
         config = config_of(sweep.space, trial, seed)
         found.append((_place(config, sweep), config))
     return found
@@ -107,7 +107,7 @@ def _trials(sweep: Sweep) -> list[str]:
     lines, first, unfinished = [], dict[Mirror, str](), {trial.id for trial in sweep.unfinished()}
     for number, trial in enumerate(sweep.trials, 1):
         record, states = read_record(sweep.folder, trial.id), []
-        for seed, (place, _) in zip(sweep.space.seeds, _runs(sweep, trial), strict=True):
+        for seed, (place, _) in zip(sweep.space.seeds_of(trial.id), _runs(sweep, trial), strict=True):
             shared = f", shared with {first[place]}" if place in first else ""
             states.append(f"seed {seed} {_state(place)}{shared}")
             first.setdefault(place, trial.label)

@@ -24,9 +24,10 @@ from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.results import read_result
 from paramcrop.storage.runs import home
 from paramcrop.sweeps.objective import goals, objective_of
-from paramcrop.sweeps.record import fetch_runs, is_done, read_record
+from paramcrop.sweeps.record import TrialRecord, fetch_runs, is_done, read_record
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import VARIANT, Trial, config_of, data_ids, grid, make_trial, wanted_of
+from paramcrop.sweeps.until import check_until
 from ray_jobs.device import find_device
 from ray_jobs.evaluate.options import MADE_UP, MADE_UP_TEST, SYNTHETIC
 from ray_jobs.options import check_classes
@@ -157,10 +158,14 @@ class Sweep:
         for trial in self.trials:
             record = read_record(self.folder, trial.id)
             if record is not None and is_done(record, self.wanted(trial)):
-                results = [result for file in record.results if (result := read_result(Path(file))) is not None]
-                values = objective_of(self.space, results, [Path(run["folder"]) for run in record.runs])
+                runs, seeds = [Path(run["folder"]) for run in record.runs], self.space.seeds_of(trial.id)
+                values = objective_of(self.space, seeds, results_of(record), runs)
                 ends.append((trial.values, record.state, values))
         adopt(study, self.space, ends)
+
+
+def results_of(record: TrialRecord) -> list[dict[str, Any]]:
+    return [result for file in record.results if (result := read_result(Path(file))) is not None]
 
 
 def broken_set(folder: str) -> ShardError | None:
@@ -214,6 +219,7 @@ def open_sweep(
         ConfigError, DataError: a setting of some trial, a task or a dataset is invalid.
     """
     goals(space)
+    check_until(space)
     cells = grid(space) or corners(space)
     check_classes([config_of(space, make_trial(space, values), space.seeds[0]) for values in cells])  # mistakes first
     config = config_of(space, Trial({}, space.preset, {}, {}), space.seeds[0])
