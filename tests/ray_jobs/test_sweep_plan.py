@@ -14,15 +14,19 @@ from paramcrop.data.manifest import read_manifest, write_manifest
 from paramcrop.errors import ParamCropError
 from paramcrop.paper.spaces import paper_space, with_stand_in
 from paramcrop.paper.tables import read_paper
+from paramcrop.report.table import make_table
+from paramcrop.report.text import all_notes
 from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.runs import write_status
-from paramcrop.sweeps.record import TrialRecorder, read_record, write_record
+from paramcrop.sweeps.record import TrialRecorder, read_record, read_records, write_record
 from paramcrop.sweeps.space import Space, space_at
 from paramcrop.sweeps.trials import make_trial
 from ray_jobs.engine.tuning import StudySearch
 from ray_jobs.sweep.dry_run import describe
 from ray_jobs.sweep.plan import Sweep, open_sweep
+from ray_jobs.sweep.seeds import standings_of, with_known_seeds, with_more_seeds
 from tests.labelled import make_labelled
+from tests.sweeps.made import made_result, made_run, made_trial
 
 GRID: dict[str, Any] = {"question": "?", "params": {"cropper.lower": [0.1, 0.3]}, "seeds": [0]}
 SEARCH = {"search": "tpe", "samples": 2, "params": {"cropper.lower": {"uniform": [0.0, 0.4]}}}
@@ -81,6 +85,44 @@ def test_more_samples_continue_the_search(tmp_path: Path, shards: str) -> None:
     assert len({trial["cropper.lower"] for trial in first + second}) == 5
     states = {trial.state for trial in open_(folder, shards, **SEARCH).study().get_trials()}
     assert states == {TrialState.COMPLETE}
+
+
+def compared(tmp_path: Path, shards: str, apart: float, seeds: int) -> Sweep:
+    """A sweep that compares two trials, with results of some seeds that are ``apart``."""
+    until = {"resolved": ["lower=0.1", "lower=0.3"], "most_seeds": 6}
+    sweep = open_(tmp_path / "a", shards, until=until, seeds=[0, 1])
+    for i, trial in enumerate(sweep.trials):
+        score = {
+            s: {"R@1": [1.0] * (20 + s + round(apart * i)) + [0.0] * (80 - s - round(apart * i))} for s in range(seeds)
+        }
+        record = made_trial(sweep.folder, sweep.space, trial.values, {})
+        for seed, of in score.items():
+            run = made_run(tmp_path / "runs" / f"{trial.id}-{seed}", sweep.space, trial.values, seed)
+            record.runs.append({"seed": seed, "folder": str(run), "state": "finished", "error": ""})
+            record.results.append(made_result(run, seed, of, "small/validation"))
+        write_record(sweep.folder, record)
+    return with_known_seeds(sweep)
+
+
+def test_seeds_are_added_one_at_a_time_up_to_the_most(tmp_path: Path, shards: str) -> None:
+    sweep = compared(tmp_path, shards, apart=0, seeds=3)
+    assert [sweep.space.seeds_of(trial.id) for trial in sweep.trials] == [(0, 1, 2)] * 2
+    wanted = sweep.wanted(sweep.trials[0])
+    found = with_more_seeds(sweep)
+    assert found is not None
+    more, pair = found
+    assert (pair.seeds, pair.resolved) == (3, False)
+    assert [more.space.seeds_of(trial.id) for trial in more.trials] == [(0, 1, 2, 3)] * 2
+    assert more.wanted(more.trials[0]) != wanted and more.study_name == sweep.study_name
+    assert with_more_seeds(more) is None  # the fourth seed has failed: no fifth
+    assert with_more_seeds(compared(tmp_path / "six", shards, apart=0, seeds=6)) is None
+
+
+def test_a_resolved_comparison_needs_no_more_seeds(tmp_path: Path, shards: str) -> None:
+    sweep = compared(tmp_path, shards, apart=40, seeds=5)
+    (pair,) = standings_of(sweep)
+    assert pair.resolved and pair.value == pytest.approx(-0.4) and with_more_seeds(sweep) is None
+    assert any("5 seeds, resolved" in line for line in all_notes(make_table(sweep.space, read_records(sweep.folder))))
 
 
 CELLS: dict[str, Any] = {
