@@ -16,7 +16,7 @@ from paramcrop.evaluation.statistics import Difference, Mean, difference, means
 from paramcrop.paper.published import paper_value
 from paramcrop.report.facts import RunFacts, run_facts
 from paramcrop.storage.results import read_result, shown_metrics
-from paramcrop.sweeps.objective import goals
+from paramcrop.sweeps.objective import front, goals
 from paramcrop.sweeps.record import TrialRecord
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import Trial, grid, make_trial
@@ -100,14 +100,23 @@ def named_by_id(space: Space) -> bool:
 
 
 def in_order(space: Space, records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """All trials of a grid in the order of the space, or the trials of a search by objective, best first."""
+    """All trials of a grid in the order of the space, or the trials of a search by objective, best first.
+
+    With several objectives, the trials of the Pareto front come first.
+    """
     if space.search == "grid":
         known = {record.id: record for record in records}
         trials = [make_trial(space, values) for values in grid(space)]
         listed = [known.pop(t.id) if t.id in known else TrialRecord(t.id, t.label, t.values, "") for t in trials]
         return [*listed, *known.values()]
     sign = -1 if space.objective[0].mode == "max" else 1
-    return sorted(records, key=lambda record: (record.objective is None, sign * (record.objective or 0.0)))
+    best = dict(zip((r.id for r in records), front(goals(space), [r.objectives for r in records]), strict=True))
+    several = len(space.objective) > 1
+
+    def place(record: TrialRecord) -> tuple[bool, bool, float]:
+        return several and not best[record.id], record.objective is None, sign * (record.objective or 0.0)
+
+    return sorted(records, key=place)
 
 
 def task_of(result: Mapping[str, Any]) -> str:

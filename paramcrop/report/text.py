@@ -10,6 +10,7 @@ from paramcrop.evaluation.statistics import Difference, Mean
 from paramcrop.report.facts import FINAL_METRICS, RunFacts, Spread, common_settings, final_metric
 from paramcrop.report.table import Cell, Row, Table, Task, named_by_id
 from paramcrop.settings.explain import show
+from paramcrop.sweeps.objective import front, goals
 from paramcrop.sweeps.trials import rounded
 from paramcrop.sweeps.until import standings, until_goal
 
@@ -136,12 +137,21 @@ def task_lines(table: Table, task: Task) -> list[list[str]]:
 
 
 def setting_lines(table: Table) -> list[list[str]]:
-    """A header, then a line per trial with its swept settings; empty if the labels contain them."""
-    if not named_by_id(table.space):
+    """A header, then a line per trial with its swept settings and, if there are several, its objectives.
+
+    Empty if there is one objective and the labels contain the settings.
+    """
+    aims = goals(table.space) if len(table.space.objective) > 1 else ()
+    if not named_by_id(table.space) and not aims:
         return []
     keys = list(table.space.params)
-    values = [[show(rounded(row.record.values.get(key))) for key in keys] for row in table.rows]
-    return [["", *keys], *([row.label, *line] for row, line in zip(table.rows, values, strict=True))]
+    lines = [[row.label, *(show(rounded(row.record.values.get(key))) for key in keys)] for row in table.rows]
+    best = front(aims, [row.record.objectives for row in table.rows])
+    for line, row, first in zip(lines, table.rows, best, strict=True) if aims else ():
+        values = [*row.record.objectives, *[None] * len(aims)]
+        line += [NOTHING if v is None else goal.show(v) for goal, v in zip(aims, values, strict=False)]
+        line.append("yes" if first else "")
+    return [["", *keys, *(goal.name for goal in aims), *(["on the front"] if aims else [])], *lines]
 
 
 def trial_lines(table: Table) -> list[list[str]]:

@@ -85,6 +85,22 @@ def main_value(result: Mapping[str, Any]) -> float:
     return value
 
 
+def front(aims: Sequence[Goal], values: Sequence[Sequence[float | None]]) -> list[bool]:
+    """Whether each of several trials is on the Pareto front: no other is as good in all objectives and better in one.
+
+    Args:
+        values: of each trial, one for each objective; a trial without all of them is not on the front.
+    """
+    signs = [1 if goal.mode == "max" else -1 for goal in aims]
+    known = [[v * s for v, s in zip(one, signs, strict=False) if v is not None] for one in values]
+    full = [one for one in known if len(one) == len(aims)]
+
+    def beaten(one: list[float]) -> bool:
+        return any(other != one and all(a >= b for a, b in zip(other, one, strict=True)) for other in full)
+
+    return [len(one) == len(aims) and not beaten(one) for one in known]
+
+
 def objective_of(
     space: Space, seeds: Sequence[int], results: Sequence[Mapping[str, Any]], runs: Sequence[Path]
 ) -> list[float]:

@@ -16,6 +16,7 @@ from paramcrop.evaluation.statistics import (
     interval_half,
     mean_of,
     means,
+    noise_share,
     scores_of,
     share_error,
     t_half,
@@ -225,3 +226,12 @@ def test_a_difference_that_is_there_is_resolved() -> None:
         found = difference(drawn(rng, chance + 0.06, 3, 0.01), drawn(rng, chance, 3, 0.01), "knn")
         resolved += found is not None and found.resolved
     assert resolved >= 70
+
+
+def test_the_share_of_noise_is_that_of_the_seeds() -> None:
+    rng = np.random.default_rng(0)
+    pure = noise_share(rng.normal(size=(400, 3)).tolist())
+    half = noise_share((rng.normal(size=(400, 1)) * math.sqrt(1 / 3) + rng.normal(size=(400, 3))).tolist())
+    assert pure == pytest.approx(1.0, abs=0.1) and half == pytest.approx(0.5, abs=0.1)
+    assert noise_share([[0.1, 0.1], [0.5, 0.5]]) == 0.0
+    assert noise_share([[0.1], [0.2], [0.3, 0.4]]) is None

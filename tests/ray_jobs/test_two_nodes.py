@@ -66,10 +66,10 @@ def test_a_folder_that_a_worker_does_not_see_is_refused_in_one_line(cluster: Mac
     if not can_hide():
         pytest.skip("this machine allows no file tree of one's own")
     space = write_space(cluster.folder / "mine.yaml", params={"cropper.lower": [0.1]})
-    text = done(sweep(cluster, space, str(cluster.home / "runs"), shards), code=3)
+    text = done(sweep(cluster, space, str(cluster.home / "hidden"), shards), code=3)
     line = next(line for line in text.splitlines() if line.startswith("error: "))
     assert "all 2 nodes must see the folders of runs, sweeps and videos, but" in line
-    assert f"does not see {cluster.home}/runs/sweeps/mine" in line and "Traceback" not in text
+    assert f"does not see {cluster.home}/hidden/sweeps/mine" in line and "Traceback" not in text
 
 
 def test_a_sweep_in_a_bucket_is_seen_by_its_driver_and_leaves_nothing_at_home(cluster: Machines, shards: str) -> None:

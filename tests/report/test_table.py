@@ -13,7 +13,7 @@ import pytest
 
 from paramcrop.paper.published import paper_value
 from paramcrop.report.table import Table, in_order, make_table, tidy_rows
-from paramcrop.report.text import all_notes, failures, show_cell, task_lines, trial_lines
+from paramcrop.report.text import all_notes, failures, setting_lines, show_cell, task_lines, trial_lines
 from paramcrop.sweeps.record import TrialRecord, read_records, write_record
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import grid, make_trial
@@ -181,6 +181,20 @@ def test_a_search_is_sorted_by_its_objective() -> None:
     assert [record.id for record in in_order(space, records)] == ["2", "3", "0", "1"]
     least = space.model_copy(update={"objective": (space.objective[0].model_copy(update={"mode": "min"}),)})
     assert [record.id for record in in_order(least, records)] == ["0", "3", "2", "1"]
+
+
+def test_with_two_objectives_the_front_comes_first_and_is_marked() -> None:
+    objective = [{"metric": "validation R@1"}, {"metric": "gpu_hours", "mode": "min"}]
+    params = {"cropper.lower": {"uniform": [0, 0.5]}}
+    evaluate = {"tasks": ["validation"]}
+    space = made_space(params=params, search="nsga2", samples=4, objective=objective, evaluate=evaluate)
+    values: tuple[list[float | None], ...] = ([0.1, 1.0], [0.3, 2.0], [0.2, 2.0], [0.4, None], [0.3, 2.0])
+    records = [TrialRecord(str(i), f"t{i}", {"cropper.lower": 0.1 * i}, "", objectives=v) for i, v in enumerate(values)]
+    table = make_table(space, records)
+    assert [row.record.id for row in table.rows] == ["1", "4", "0", "3", "2"]
+    lines = setting_lines(table)
+    assert lines[0] == ["", "cropper.lower", "validation-retrieval R@1 (%)", "gpu hours", "on the front"]
+    assert lines[1] == ["t1", "0.1", "30.0 %", "2 h", "yes"] and lines[4] == ["t3", "0.3", "40.0 %", "-", ""]
 
 
 def test_a_trial_that_the_space_no_longer_has_stays_in_the_table(folder: Path) -> None:
