@@ -194,7 +194,7 @@ def draw_search(table: Table, sweep: Path, folder: Path) -> Iterator[tuple[Path,
     if len(aims) == 2:
         file = folder / "front.png"
         names = [goal.name for goal in aims]
-        _draw(lambda: draw.plot_pareto_front(study, target_names=names), file)
+        _draw(lambda: draw.plot_pareto_front(study, target_names=names), file, *(bool(goal.protocol) for goal in aims))
         yield file, "The trials by both objectives; no trial is better in both than one of the front (red)."
     for i, goal in enumerate(aims):
         yield from _draw_goal(table, study, goal, i, folder)
@@ -210,7 +210,7 @@ def _draw_goal(table: Table, study: optuna.Study, goal: Goal, i: int, folder: Pa
 
     named: dict[str, Any] = {"target": target, "target_name": goal.name}
     percent, file = bool(goal.protocol), folder / f"slice{suffix}.png"
-    _draw(lambda: draw.plot_slice(study, **named), file, percent=percent)
+    _draw(lambda: draw.plot_slice(study, **named), file, y_percent=percent)
     yield file, f"{goal.name} over each swept setting, {len(complete)} trials; later trials are darker."
     if len(set(map(target, complete))) > 1 and len(complete) >= MIN_TRIALS:
         file = folder / f"importance{suffix}.png"
@@ -221,7 +221,7 @@ def _draw_goal(table: Table, study: optuna.Study, goal: Goal, i: int, folder: Pa
         caption = f"How much each setting decides which trials are in the best third by {goal.name} (PED-ANOVA)."
         yield file, " ".join(filter(None, (caption, seed_noise(table, goal))))
     file = folder / f"history{suffix}.png"
-    _draw(lambda: draw.plot_optimization_history(study, **named), file, percent=percent)
+    _draw(lambda: draw.plot_optimization_history(study, **named), file, y_percent=percent)
     yield file, f"{goal.name} of every trial, and the best value so far."
 
 
@@ -245,7 +245,7 @@ def _quiet(call: Callable[[], Any]) -> Any:
         return call()
 
 
-def _draw(call: Callable[[], Any], out: Path, percent: bool = False) -> None:
+def _draw(call: Callable[[], Any], out: Path, x_percent: bool = False, y_percent: bool = False) -> None:
     """Save the figure that a call draws, and undo the global style that Optuna sets."""
     with plt.rc_context(), as_spelt():
         drawn = _quiet(call)
@@ -253,8 +253,9 @@ def _draw(call: Callable[[], Any], out: Path, percent: bool = False) -> None:
         figure.suptitle("")
         for axes in figure.axes[: -1 if len(figure.axes) > 1 else None]:  # the last one is the colour bar
             _plain(axes)
-        if percent:
-            figure.axes[0].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1, symbol=""))
+        for axis, percent in ((figure.axes[0].xaxis, x_percent), (figure.axes[0].yaxis, y_percent)):
+            if percent:
+                axis.set_major_formatter(PercentFormatter(1.0, decimals=1, symbol=""))
         with atomic_write(out) as part:
             figure.savefig(part, dpi=DPI, bbox_inches="tight")
         plt.close(figure)

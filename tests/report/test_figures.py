@@ -156,6 +156,28 @@ def searched(folder: Path, complete: int) -> Space:
     return space
 
 
+def test_two_objectives_are_drawn_as_a_front_and_each_by_itself(tmp_path: Path) -> None:
+    objective = [{"metric": "validation R@1"}, {"metric": "gpu_hours", "mode": "min"}]
+    params = {"cropper.lower": {"uniform": [0, 0.5]}, "cropper.hidden": {"choice": [16, 64]}}
+    fields = {"search": "nsga2", "samples": 14, "objective": objective, "seeds": [0]}
+    space = made_space(params=params, evaluate={"tasks": ["validation"]}, **fields)
+    folder = write_space(tmp_path / "sweep", space)
+    study = open_study(folder, "sweep-1-2", space)
+    asked(study, space.question)
+    for i in range(14):
+        study.sampler = make_sampler(space, i)
+        trial = study.ask(distributions(space))
+        good = trial.params["cropper.lower"]
+        tell(study, trial, "done", [0.2 + good, 1.0 + good**2 + 0.05 * (i % 3)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pictures = draw(make_table(space, []), folder)
+    each = [f"{kind}{i}.png" for i in (1, 2) for kind in ("slice", "importance", "history")]
+    assert names(pictures) == ["front.png", *each]
+    assert "how much of it is noise is unknown" in pictures[2].caption.lower()
+    assert "gpu hours" in pictures[5].caption and "noise" not in pictures[5].caption
+
+
 def test_a_search_is_drawn_by_optuna_without_changing_the_style_of_other_pictures(tmp_path: Path) -> None:
     space = searched(tmp_path / "sweep", complete=15)
     style = dict(matplotlib.rcParams)
