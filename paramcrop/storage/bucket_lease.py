@@ -28,6 +28,7 @@ from obstore.store import GCSStore, ObjectStore, S3Store, from_url
 from paramcrop.errors import DataError, LeaseError
 from paramcrop.storage.files import open_folder
 from paramcrop.storage.lease import HEARTBEAT, STALE, has_ended, held_by, is_local, this_process, waiting_for
+from paramcrop.storage.mirror import retry
 
 if TYPE_CHECKING:
     from obstore import UpdateVersion
@@ -73,7 +74,7 @@ class BucketLease:
                 continue
             self._check_conditions()
         except (BaseError, OSError) as error:
-            raise DataError(f"{self.uri} must be writable: {' '.join(str(error).split())[:300]}") from None
+            raise _unreachable(self.uri, "writable", error) from None
         self._beating.start()
         return self
 
@@ -139,21 +140,40 @@ class BucketLease:
 def is_newest(path: str) -> bool:
     """Whether the process whose lease has this ``path`` still holds the folder."""
     uri, _, token = path.partition("/lease/")
-    fs, root = open_folder(uri)
-    try:
+
+    def look() -> bool:
+        fs, root = open_folder(uri)
         with fs.open_input_stream(f"{root}/{FILE}") as source:
             return bool(json.loads(source.read()).get("token") == token)
+
+    try:
+        return retry(look)
     except (FileNotFoundError, ValueError):
         return False
 
 
 def is_held(uri: str) -> bool:
-    """Whether a live process holds the folder."""
-    store = object_store(uri)
-    holder = _read(store)
+    """Whether a live process holds the folder. Reading is enough; without leave to write, this machine's clock counts.
+
+    Raises:
+        DataError: the store cannot be reached.
+    """
+    try:
+        store = object_store(uri)
+        holder = _read(store)
+    except BaseError as error:
+        raise _unreachable(uri, "readable", error) from None
     if holder is None or not holder.fields or has_ended(holder.fields):
         return False
-    return _now(store, uuid.uuid4().hex) - holder.written <= STALE
+    try:
+        now = _now(store, uuid.uuid4().hex)
+    except BaseError:
+        now = time.time()
+    return now - holder.written <= STALE
+
+
+def _unreachable(uri: str, what: str, error: Exception) -> DataError:
+    return DataError(f"{uri} must be {what}: {' '.join(str(error).split())[:300]}")
 
 
 def _read(store: ObjectStore) -> Holder | None:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pyarrow.fs import FileSelector
 from rich.console import Console
 
 from paramcrop.data.prepare.attempt import working
@@ -20,14 +21,15 @@ from paramcrop.storage import mirror
 from paramcrop.storage.files import open_folder
 from paramcrop.storage.jsonl import read_lines
 from paramcrop.storage.mirror import Mirror
-from paramcrop.storage.owner import is_held
+from paramcrop.storage.owner import hold, is_held
 from paramcrop.storage.results import write_result
-from paramcrop.storage.runs import write_status
+from paramcrop.storage.runs import run_place, write_status
 from paramcrop.sweeps.record import TrialRecorder, fetch_runs, is_done, read_record, read_records
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import Trial
 from ray_jobs.engine import trial_run
 from ray_jobs.engine.evaluators import gather_results
+from ray_jobs.pretrain.command import pretrain
 from ray_jobs.report import find_sweep
 from ray_jobs.sweep.plan import sweep_place
 from ray_jobs.sweep.progress import sweep_progress
@@ -185,3 +187,22 @@ def test_a_report_finds_a_sweep_by_its_uri(uri: str) -> None:
     sweep.send("space.yaml")
     folder = find_sweep(f"{sweep.uri}/", Path("nowhere"))
     assert read_record(folder, Trial({"cropper.lower": 0.1}, "", {}, {}).id) is not None
+
+
+@pytest.mark.parametrize("where", ["bucket", "folder"])
+def test_fresh_moves_no_run_that_another_process_works_on(
+    request: pytest.FixtureRequest, tmp_path: Path, shards: tuple[str, Any], where: str
+) -> None:
+    storage = f"{request.getfixturevalue('uri')}/runs" if where == "bucket" else f"{tmp_path}/runs"
+    settings = [f"data.shards={shards[0]}", f"run.storage={storage}", "train.global_batch=8", "train.device=cpu"]
+    config = load_config("demo", None, settings)
+    place = run_place(config, shards[1].data_id, "another")
+    place.folder.mkdir(parents=True, exist_ok=True)
+    write_status(place.folder, "running")
+    place.send("status.json", "history.jsonl")
+    with hold(place), pytest.raises(LeaseError, match="one process at a time may work on"):
+        pretrain(config, fresh=True, console=Console(file=io.StringIO()))
+    fs, root = open_folder(storage)
+    names = [info.base_name for info in fs.get_file_info(FileSelector(root))]
+    assert len(names) == 1 and "~" not in names[0]
+    assert fs.get_file_info(f"{root}/{names[0]}/status.json").is_file
