@@ -20,7 +20,7 @@ from site_pages.api import api_page
 from site_pages.paper import cost_rows
 from site_pages.protocols import KINDS
 from site_pages.settings import is_unstated, unstated_page
-from site_pages.spaces import models
+from site_pages.spaces import INTERNAL, models
 from tests.blocks import blocks
 from tests.wheel import ROOT
 
@@ -43,7 +43,7 @@ def test_every_setting_preset_protocol_key_and_command_is_on_its_page(generated:
     assert [number for number in used if f"| `{number}` |" not in protocols] == []
     keys = generated["reference/space-keys.md"]
     asked = {field.alias or key for model in models().values() for key, field in model.model_fields.items()}
-    assert [key for key in sorted(asked - {"layout"}) if f"| `{key}` |" not in keys] == []
+    assert [key for key in sorted(asked - {*INTERNAL}) if f"| `{key}` |" not in keys] == []
     assert [name for name in COMMANDS if f"usage: paramcrop {name}" not in generated["reference/commands.md"]] == []
     assert [name for name in paramcrop.__all__ if f"`{name}`" not in api_page()] == []
 

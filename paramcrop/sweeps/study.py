@@ -12,6 +12,7 @@ import json
 import math
 import random
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -25,6 +26,7 @@ from optuna.distributions import (
     IntDistribution,
     distribution_to_json,
 )
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
@@ -115,9 +117,13 @@ def open_study(folder: Path, name: str, space: Space) -> optuna.Study:
         raise _damaged(folder) from None
 
 
-def asked(study: optuna.Study, question: str) -> None:
+def asked(study: optuna.Study, space: Space) -> None:
     """Note in the study that it is the current one, and what it is about."""
-    study.set_user_attr("question", question)
+    study.set_user_attr("question", space.question)
+    if names := [goal.name for goal in goals(space)]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study.set_metric_names(names)
     study.set_user_attr(ASKED, time.time())
 
 

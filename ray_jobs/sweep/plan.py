@@ -136,7 +136,7 @@ class Sweep:
             study = self.study()
             end_unfinished(study)
             self.adopt(study)
-            asked(study, self.space.question)
+            asked(study, self.space)
             enqueue(study, [trial.values for trial in unfinished[:most]])
         self.place.send("space.yaml", "study.journal")
         return min(len(unfinished) + fresh, most)

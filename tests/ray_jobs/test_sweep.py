@@ -231,3 +231,23 @@ def test_the_runs_of_a_sweep_may_be_in_a_bucket(tmp_path: Path) -> None:
         again, dry = run(tmp_path, *arguments), run(tmp_path, *arguments, "--dry-run")
     assert "nothing to do; finished trials: 2" in again.stdout
     assert "pretrainings: 2, 2 of them finished" in dry.stdout
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_seeds_are_added_until_there_are_no_more_or_the_comparison_is_resolved(tmp_path: Path) -> None:
+    variants = [{"label": "a"}, {"label": "b", "set": {"cropper.layers": 2}}]
+    until = {"resolved": ["a", "b"], "most_seeds": 2}
+    space = write_space(tmp_path / "mine.yaml", variants=variants, until=until)
+    done = run(tmp_path, "--space", space, "--quiet")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "± unknown % after 1 seed, not resolved; one more seed of each" in done.stdout
+    found = by_label(tmp_path, "mine")
+    assert {label: [run["seed"] for run in record.runs] for label, record in found.items()} == {
+        "a": [0, 1],
+        "b": [0, 1],
+    }
+    assert len(list(tmp_path.glob("runs/demo-*"))) == 4
+    again = run(tmp_path, "--space", space)
+    assert "nothing to do; finished trials: 2" in again.stdout and "after 2 seeds, not resolved" in again.stdout
+    assert "after 2 seeds, not resolved" in (tmp_path / "sweeps" / "mine" / "table.md").read_text()

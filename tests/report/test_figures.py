@@ -136,7 +136,7 @@ def searched(folder: Path, complete: int) -> Space:
     evaluate = {"tasks": ["validation"]}
     space = made_space(params=params, evaluate=evaluate, search="random", samples=20, seeds=[0])
     study = open_study(write_space(folder, space), folder.name, space)
-    asked(study, space.question)
+    asked(study, space)
     rng = np.random.default_rng(0)
     for i in range(complete + 2):
         study.sampler = make_sampler(space, i)
@@ -163,7 +163,7 @@ def test_two_objectives_are_drawn_as_a_front_and_each_by_itself(tmp_path: Path) 
     space = made_space(params=params, evaluate={"tasks": ["validation"]}, **fields)
     folder = write_space(tmp_path / "sweep", space)
     study = open_study(folder, "sweep-1-2", space)
-    asked(study, space.question)
+    asked(study, space)
     for i in range(14):
         study.sampler = make_sampler(space, i)
         trial = study.ask(distributions(space))

@@ -180,8 +180,8 @@ def test_another_question_about_the_same_runs_is_a_study_of_its_own_that_is_told
         adopt(told, least, [(values[0], "done", [0.25]), (values[1], "pruned", [])])
     assert [trial.state for trial in told.get_trials()] == [TrialState.COMPLETE, TrialState.PRUNED]
     assert told.best_value == 0.25 and told.direction.name == "MINIMIZE"
-    asked(study, "?")
-    asked(told, "?")
+    asked(study, space)
+    asked(told, least)
     current = current_study(tmp_path)
     assert current is not None and current.study_name == second
 
