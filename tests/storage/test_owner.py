@@ -213,3 +213,18 @@ def test_a_file_uri_is_held_as_a_folder(tmp_path: Path) -> None:
     with hold(f"file://{tmp_path}") as held:
         assert isinstance(held, Lease) and is_held(tmp_path.as_posix())
     assert folders_in(f"file://{tmp_path}") == []
+
+
+def test_keys_come_from_the_environment_or_the_users_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".aws").mkdir()
+    text = "[default]\naws_access_key_id=a\naws_secret_access_key=b\n[lab]\naws_access_key_id=c\naws_session_token=d\n"
+    (tmp_path / ".aws" / "credentials").write_text(text)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(bucket_lease, "find_spec", lambda name: None)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    assert bucket_lease._keys() == {"access_key_id": "a", "secret_access_key": "b"}
+    monkeypatch.setenv("AWS_PROFILE", "lab")
+    assert bucket_lease._keys() == {"access_key_id": "c", "session_token": "d"}
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "e")
+    assert bucket_lease._keys() == {}
