@@ -54,4 +54,5 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True)
-    return "" if isinstance(value, BaseModel) or value in ({}, (), "") else f"`{show(value)}`"
+    models = isinstance(value, BaseModel) or (isinstance(value, tuple) and any(isinstance(v, BaseModel) for v in value))
+    return "" if models or value in ({}, (), "") else f"`{show(value)}`"
