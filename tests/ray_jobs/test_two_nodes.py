@@ -43,7 +43,7 @@ def shards(cluster: Machines) -> str:
 
 def sweep(cluster: Machines, space: str, storage: str, data: str) -> Command:
     """A sweep of the dataset at ``data``, with its runs at ``storage``."""
-    settings = (f"data.shards={data}", TRAIN, f"run.storage={storage}")
+    settings = (f"data.shards={data}", TRAIN, "train.global_batch=8", f"run.storage={storage}")
     arguments = ("--space", space, *settings, "--data", f"small={data}")
     return Command(cluster.home, "sweep.py", *arguments, env=cluster.env)
 
