@@ -20,6 +20,7 @@ from optuna.trial import TrialState
 from optuna.visualization import matplotlib as draw
 
 from paramcrop.report.facts import Spread, final_metric
+from paramcrop.report.interactive.search_charts import search_chart
 from paramcrop.report.plots import as_spelt
 from paramcrop.report.table import Row, Table, Task
 from paramcrop.settings.explain import show
@@ -85,9 +86,8 @@ def over_key(axes: Axes, table: Table, key: str, measure: Measure) -> None:
     for row in table.rows:
         point = measure.of(row)
         if point is not None and key in row.record.values:
-            others = {k: v for k, v in row.record.values.items() if k != key}
-            name = ", ".join(f"{k.rpartition('.')[2]}={show(rounded(v))}" for k, v in others.items())
-            lines.setdefault(name, []).append((places[_text(row.record.values[key])], point))
+            name = line_name(row.record.values, key)
+            lines.setdefault(name, []).append((places[place_text(row.record.values[key])], point))
     if len(lines) > MAX_LINES:
         _line(axes, [point for line in lines.values() for point in line], "C0", "none", "", 0.0)
     else:
@@ -102,6 +102,12 @@ def over_key(axes: Axes, table: Table, key: str, measure: Measure) -> None:
     _ticks(axes, table.space, key, places)
     axes.set_xlabel(_name(table.space, key))
     axes.grid(alpha=0.3)
+
+
+def line_name(values: Mapping[str, Any], key: str) -> str:
+    """The settings besides ``key``, which a line over ``key`` shares: "layers=2, lower=0.1"."""
+    others = {k: v for k, v in values.items() if k != key}
+    return ", ".join(f"{k.rpartition('.')[2]}={show(rounded(v))}" for k, v in others.items())
 
 
 def _line(axes: Axes, points: Sequence[tuple[float, Point]], color: str, style: str, label: str, shift: float) -> None:
@@ -120,11 +126,11 @@ def places_of(table: Table, key: str) -> dict[str, float]:
     """Text of a value -> its position on the axis: the value if all are numbers, else 0, 1, 2, …"""
     values = [row.record.values[key] for row in table.rows if key in row.record.values]
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        return {_text(value): float(value) for value in values}
-    return {text: float(i) for i, text in enumerate(dict.fromkeys(map(_text, values)))}
+        return {place_text(value): float(value) for value in values}
+    return {text: float(i) for i, text in enumerate(dict.fromkeys(map(place_text, values)))}
 
 
-def _text(value: Any) -> str:
+def place_text(value: Any) -> str:
     """The text of a value; equal for 1 and 1.0."""
     return str(float(value) if isinstance(value, int) and not isinstance(value, bool) else value)
 
@@ -135,8 +141,8 @@ def _ticks(axes: Axes, space: Space, key: str, places: Mapping[str, float]) -> N
         axes.set_xscale("log")
         plain_ticks(axes)
     elif swept.listed:
-        shown = [value for value in swept.listed if _text(value) in places]
-        axes.set_xticks([places[_text(value)] for value in shown], [show(rounded(value)) for value in shown])
+        shown = [value for value in swept.listed if place_text(value) in places]
+        axes.set_xticks([places[place_text(value)] for value in shown], [show(rounded(value)) for value in shown])
         margin = 0.05 * ((max(places.values()) - min(places.values())) or 1.0)
         axes.set_xlim(min(places.values()) - margin, max(places.values()) + margin)
 
@@ -184,25 +190,38 @@ MIN_TRIALS, BEST = 12, 1 / 3
 DPI = 110
 
 
-def draw_search(space: Space, sweep: Path, folder: Path) -> Iterator[tuple[Path, str]]:
-    """Draw the pictures of a search -> files and captions; there are none with fewer than two objectives."""
+def draw_search(space: Space, sweep: Path, folder: Path) -> Iterator[tuple[Path, str, str]]:
+    """Draw the pictures of a search -> files, captions and charts; there are none with fewer than two objectives."""
     study = _study(space, sweep)
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if study else []
     if study is None or len(complete) < 2:
         return
     dataset, protocol, metric = objective_parts(space)
-    name = f"{dataset}/{protocol} {metric}".lstrip("/") + " (%)"
+    plain = f"{dataset}/{protocol} {metric}".lstrip("/")
+    name = f"{plain} (%)"
     _draw(lambda: draw.plot_slice(study, target_name=name), folder / "slice.png", percent=True)
     yield (
         folder / "slice.png",
         f"The objective over each swept setting, {len(complete)} trials; later trials are darker.",
+        search_chart("slice", study, plain),
+    )
+    _draw(lambda: draw.plot_parallel_coordinate(study, target_name=name), folder / "parallel.png")
+    yield (
+        folder / "parallel.png",
+        "All settings of each trial; a line is a trial, coloured by its objective.",
+        search_chart("parallel", study, plain),
     )
     if len({trial.value for trial in complete}) > 1 and len(complete) >= MIN_TRIALS:
         evaluator = _quiet(lambda: PedAnovaImportanceEvaluator(target_quantile=BEST))
         _draw(lambda: draw.plot_param_importances(study, evaluator=evaluator), folder / "importance.png")
-        yield folder / "importance.png", "How much each setting decides which trials are in the best third (PED-ANOVA)."
+        caption = "How much each setting decides which trials are in the best third (PED-ANOVA)."
+        yield folder / "importance.png", caption, search_chart("importance", study, plain, evaluator=evaluator)
     _draw(lambda: draw.plot_optimization_history(study, target_name=name), folder / "history.png", percent=True)
-    yield folder / "history.png", "The objective of every trial, and the best value so far."
+    yield (
+        folder / "history.png",
+        "The objective of every trial, and the best value so far.",
+        search_chart("history", study, plain),
+    )
 
 
 def _study(space: Space, sweep: Path) -> optuna.Study | None:

@@ -160,13 +160,17 @@ def test_a_search_is_drawn_by_optuna_without_changing_the_style_of_other_picture
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pictures = draw(make_table(space, read_records(tmp_path / "sweep")), tmp_path / "sweep")
-    assert names(pictures) == ["slice.png", "importance.png", "history.png", "trials.png"]
+    assert names(pictures) == ["slice.png", "parallel.png", "importance.png", "history.png", "trials.png"]
     assert dict(matplotlib.rcParams) == style and not plt.get_fignums()
 
 
 @pytest.mark.parametrize(
     ("complete", "drawn"),
-    [(0, []), (1, ["trials.png", "figure5.png"]), (2, ["slice.png", "history.png", "trials.png", "figure5.png"])],
+    [
+        (0, []),
+        (1, ["trials.png", "figure5.png"]),
+        (2, ["slice.png", "parallel.png", "history.png", "trials.png", "figure5.png"]),
+    ],
 )
 def test_too_few_trials_have_no_importances(tmp_path: Path, complete: int, drawn: list[str]) -> None:
     space = searched(tmp_path / "sweep", complete)

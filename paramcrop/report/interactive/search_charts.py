@@ -1,0 +1,32 @@
+"""Optuna's own charts of a search, in the style of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+from optuna import visualization
+
+from paramcrop.report.interactive.style import as_json
+
+CHARTS: dict[str, Callable[..., Any]] = {
+    "slice": visualization.plot_slice,
+    "parallel": visualization.plot_parallel_coordinate,
+    "importance": visualization.plot_param_importances,
+    "history": visualization.plot_optimization_history,
+}
+
+
+def search_chart(kind: str, study: optuna.Study, name: str, **options: Any) -> str:
+    """A chart of the study as JSON.
+
+    Args:
+        kind: of ``CHARTS``.
+        name: what the objective is called; its values are shares.
+    """
+    figure = CHARTS[kind](study, target_name=name, **options)
+    if kind in ("slice", "history"):
+        figure.update_yaxes(tickformat=".1%")
+    figure.update_layout(title=None)
+    return as_json(figure)
