@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paramcrop.paper.cost import cost_of
+from paramcrop.paper.cost import WINDOW_SECONDS, cost_of
 from paramcrop.paper.spaces import paper_space, preset_of
 from paramcrop.paper.tables import Entry, Paper
 from paramcrop.settings.explain import show
@@ -52,16 +52,19 @@ def cost_page(paper: Paper) -> str:
     head = ["`--space`", "runs", "pretraining, GPU-h", "evaluation, GPU-h", "decoding, core-h", "days on 8 GPUs"]
     return f"""# What the paper costs
 
-Hours of one H100 at the paper's scale, with three seeds and three splits, computed in `paramcrop/paper/cost.py`:
+Hours of one H200 at the paper's scale, with three seeds and three splits, computed in `paramcrop/paper/cost.py`:
 
 - FLOP = 2 x multiply-accumulates, times three with a backward pass. S3D-G has 4.475 G multiply-accumulates for a view
   of 16 x 112 x 112 and 35.96 G for a clip of 32 x 224 x 224; R-2D3D-18 has 6.86 G and 54.1 G.
-- Rates: 15.0 TFLOP/s for S3D-G and 34.2 TFLOP/s for R-2D3D, which is 560 and 830 views/s, measured in bfloat16 with
-  ready tensors.
-- Decoding a window of 64 frames takes 22 ms of a core, and a video has two windows.
+- Rates in training: 78.6 TFLOP/s for S3D-G, a whole step at 2,928 views/s, and 142.3 TFLOP/s for R-2D3D-18, 3,457
+  views/s from the times of its step's parts. Both were [measured](gpu.md) in bfloat16 with ready tensors of
+  16 x 112 x 112.
+- Rates of a forward pass alone: 47.6 TFLOP/s for S3D-G and 200.2 for R-2D3D-18, 5,321 and 14,591 clips/s. Clips of
+  32 x 224 x 224 are taken to have the same rates.
+- Decoding a window of 64 frames takes {1000 * WINDOW_SECONDS:.0f} ms of a core, and a video has two windows.
 
-So a 20-epoch run of S3D-G on 240,000 videos is 9.6 million views x 26.85 GFLOP / 15.0 TFLOP/s = 4.8 GPU-hours. To keep
-8 GPUs busy, decoding takes 99 cores with S3D-G and 146 with R-2D3D-18.
+So a 20-epoch run of S3D-G on 240,000 videos is 9.6 million views / 2,928 = 0.9 GPU-hours. To keep 8 GPUs busy, decoding
+takes {8 * 2928 * WINDOW_SECONDS:.0f} cores with S3D-G and {8 * 3457 * WINDOW_SECONDS:.0f} with R-2D3D-18.
 
 {table(head, cost_rows(paper))}"""
 

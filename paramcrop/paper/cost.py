@@ -1,6 +1,7 @@
 """The cost of a sweep at the paper's scale, computed from multiply-accumulates and measured rates.
 
 GPU-seconds = FLOP / rate. FLOP = 2 x multiply-accumulates of a forward pass, and three times that with a backward pass.
+Both rates are of one H200 in bfloat16 with clips of 16 x 112 x 112 in its memory (docs/numbers/gpu.md).
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from paramcrop.sweeps.trials import config_of, grid, make_trial
 from paramcrop.training.build import build_backbone, view_size
 from paramcrop.training.model_size import macs
 
-# FLOP/s of one H100 in training (bfloat16, the paper's views, no data loading), measured at 560 and 830 clips/s.
-RATES = {"s3dg": 15.0e12, "s3d": 15.0e12, "r2d3d": 34.2e12}
+# FLOP/s in training: a step of S3D-G at 2,928 views/s; the parts of one of R-2D3D-18, 3,457 views/s.
+TRAINING = {"s3dg": 78.6e12, "s3d": 78.6e12, "r2d3d": 142.3e12}
+# FLOP/s of the forward pass alone, launched one by one: 5,321 and 14,591 clips/s.
+FEATURES = {"s3dg": 47.6e12, "s3d": 47.6e12, "r2d3d": 200.2e12}
 WINDOW_SECONDS = 0.022  # time of one core to decode 64 frames of 170x128 with a keyframe every 16
 KINETICS = 240_000
 SPLITS = {"ucf101": ((9537, 3783), (9586, 3734), (9624, 3696)), "hmdb51": ((3570, 1530),) * 3}
-FORWARD, BACKWARD = 2, 4  # FLOP per multiply-accumulate
 
 
 class Cost(NamedTuple):
@@ -60,25 +62,30 @@ def videos_of(config: Config) -> int:
 def _pretraining(config: Config, videos: int) -> float:
     """GPU-seconds of two views of every video, forward and backward."""
     views = 2 * config.train.epochs * videos
-    return views * (FORWARD + BACKWARD) * _macs(config, view_size(config)) / RATES[config.backbone.name]
+    return views * 3 * 2 * _macs(config, view_size(config)) / TRAINING[config.backbone.name]
 
 
 def _evaluation(config: Config, task: str) -> float:
     """GPU-seconds over all splits."""
     dataset, _, name = task.rpartition("/")
-    how = find_protocol(name)
-    one = _macs(config, (how.frames, how.size, how.size)) / RATES[config.backbone.name]
+    how, backbone = find_protocol(name), config.backbone.name
+    flop = 2 * _macs(config, (how.frames, how.size, how.size))
+    forward, update = flop / FEATURES[backbone], 3 * flop / TRAINING[backbone]  # seconds of a clip
     splits = [pair for name, pairs in SPLITS.items() if dataset in ("", name) for pair in pairs]
-    return sum(one * _passes(how, train, test) for train, test in splits)
+    return sum(_updates(how, train) * update + _features(how, train, test) * forward for train, test in splits)
 
 
-def _passes(how: Protocol, train: int, test: int) -> float:
-    """FLOP for all clips of a split, per multiply-accumulate of one clip."""
+def _updates(how: Protocol, train: int) -> float:
+    """Clips that the backbone learns from in a split."""
+    return how.epochs * how.labels * train if how.kind == "finetune" and how.train == "all" else 0
+
+
+def _features(how: Protocol, train: int, test: int) -> float:
+    """Clips that pass the backbone forward in a split."""
     clips = how.test_clips or 10
     if how.kind == "finetune":
-        each = FORWARD + (BACKWARD if how.train == "all" else 0)
-        return how.epochs * how.labels * train * each + test * clips * FORWARD
-    return ((0 if how.kind == "classifier" else train) + test) * clips * FORWARD
+        return (0 if how.train == "all" else how.epochs * how.labels * train) + test * clips
+    return ((0 if how.kind == "classifier" else train) + test) * clips
 
 
 def _macs(config: Config, size: tuple[int, int, int]) -> int:

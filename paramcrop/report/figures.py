@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from paramcrop.errors import DataError
 from paramcrop.report.crop_pictures import plot_crops
+from paramcrop.report.interactive.charts import curves_chart, training_chart, trials_chart
 from paramcrop.report.panels import PAPER, Measure, at_end, by_label, draw_search, main_metric, over_key
 from paramcrop.report.plots import as_spelt, plot_figure5
 from paramcrop.report.snapshots import read_snapshots
@@ -34,10 +35,11 @@ DISTANCES = {"crop": "crop_distance", "video": "source_distance"}  # by the fram
 
 
 class Picture(NamedTuple):
-    """A file and its caption."""
+    """A file and its caption, and the same as a chart that answers the mouse: JSON for ``Plotly.newPlot``, or none."""
 
     file: Path
     caption: str
+    chart: str = ""
 
 
 def draw(table: Table, sweep: Path) -> list[Picture]:
@@ -54,15 +56,17 @@ def _question(table: Table, tasks: Mapping[str, Measure], folder: Path) -> Itera
         return
     if table.space.show == "curve" and table.space.params:
         _curves(table, tasks, folder / "curve.png")
-        yield Picture(folder / "curve.png", f"Main metrics over the swept setting; dotted line: chance. {ERRORS}.")
+        caption = f"Main metrics over the swept setting; dotted line: chance. {ERRORS}."
+        yield Picture(folder / "curve.png", caption, curves_chart(table, tasks))
         frame = table.space.frame
-        _curves(table, {"centre distance at the end": at_end(DISTANCES[frame])}, folder / "distance.png")
+        distance = {"centre distance at the end": at_end(DISTANCES[frame])}
+        _curves(table, distance, folder / "distance.png")
         caption = f"Centre distance of the two crops at the end, in {FRAMES[frame]}. {ERRORS}."
-        yield Picture(folder / "distance.png", caption)
+        yield Picture(folder / "distance.png", caption, curves_chart(table, distance))
     elif len(table.rows) <= MAX_LABELLED:
         _labelled(table, tasks, folder / "trials.png")
         caption = "Main metrics; dashed line: the first trial, dotted line: chance"
-        yield Picture(folder / "trials.png", f"{caption}. {ERRORS}.")
+        yield Picture(folder / "trials.png", f"{caption}. {ERRORS}.", trials_chart(table.rows, tasks))
 
 
 def _training(table: Table, folder: Path) -> Iterator[Picture]:
@@ -82,7 +86,7 @@ def _training(table: Table, folder: Path) -> Iterator[Picture]:
             plot_figure5(first, part, table.space.frame)
         caption = f"Centre distance and IoU of the two crops during training, in {FRAMES[table.space.frame]}"
         caption += " (as in the paper's Figure 5); mean and range over seeds."
-        yield Picture(folder / "figure5.png", caption)
+        yield Picture(folder / "figure5.png", caption, training_chart(first, table.space.frame))
 
 
 def _has_crops(run: Path) -> bool:

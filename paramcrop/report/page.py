@@ -6,18 +6,23 @@ import base64
 import os
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from paramcrop.errors import DataError
 from paramcrop.report import text
+from paramcrop.report.crop_pictures import animate_crops
 from paramcrop.report.figures import Picture, draw
+from paramcrop.report.interactive.style import script
 from paramcrop.report.paper_table import View, scale_of, show_both, title, view
 from paramcrop.report.table import Table, make_table, task_of, tidy_rows
 from paramcrop.settings.explain import show
@@ -28,6 +33,8 @@ from paramcrop.sweeps.record import UNFINISHED, fetch_runs, read_records
 from paramcrop.sweeps.space import Space, read_space
 
 TEMPLATE = "page.html.j2"
+RELOAD = 30  # seconds after which the page of a running sweep loads itself anew
+FILMS = 6  # trials whose crops are shown as films; one takes about 100 kB
 TEXT, WHOLE, REAL = pa.string(), pa.int64(), pa.float64()
 COLUMNS = {
     **dict.fromkeys(("trial", "label", "state", "why", "task", "dataset", "protocol", "metric"), TEXT),
@@ -65,7 +72,7 @@ def write_report(folder: Path) -> list[Path]:
     with atomic_write(markdown) as part:
         part.write_text(make_markdown(table))
     with atomic_write(page) as part:
-        part.write_text(make_page(table, folder.name, pictures))
+        part.write_text(make_page(table, folder, pictures))
     return [page, markdown, parquet, *(picture.file for picture in pictures)]
 
 
@@ -121,8 +128,9 @@ def plain(text: str) -> str:
     return MARKDOWN.sub(r"\\\1", " ".join(text.split())).replace("\\<", "&lt;")
 
 
-def make_page(table: Table, name: str, pictures: Iterable[Picture]) -> str:
-    """A self-contained HTML file."""
+def make_page(table: Table, folder: Path, pictures: Sequence[Picture]) -> str:
+    """A self-contained HTML file. While the sweep runs, it shows how far it is and loads itself anew."""
+    going = progress_of(table, time.time()) if is_held(mirror_at(folder)) else None
     return (
         templates()
         .get_template(TEMPLATE)
@@ -130,14 +138,67 @@ def make_page(table: Table, name: str, pictures: Iterable[Picture]) -> str:
             table=table,
             filled=view(table),
             space=table.space,
-            name=name,
-            pictures=list(pictures),
+            name=folder.name,
+            pictures=pictures,
+            charts=script if any(picture.chart for picture in pictures) else None,
+            films=films_of(table),
+            pages=pages_of(table, folder),
+            going=going,
+            reload=RELOAD if going else 0,
             text=text,
             fixed=text.fixed_settings(table),
             request=_request(table.space),
             written=time.strftime("%Y-%m-%d %H:%M"),
         )
     )
+
+
+class Progress(NamedTuple):
+    """How far a running sweep is."""
+
+    done: int
+    trials: int
+    text: str
+
+
+def progress_of(table: Table, now: float) -> Progress | None:
+    """None: every trial has ended. The end is expected from the mean duration of the trials that are done.
+
+    Args:
+        now: seconds since 1970.
+    """
+    records = [row.record for row in table.rows]
+    left = [record for record in records if record.state in UNFINISHED]
+    trials = len(records) if table.space.search == "grid" else max(len(records), table.space.samples or 0)
+    done = len(records) - len(left)
+    if done == trials:
+        return None
+    taken = [record.seconds for record in records if record.state == "done" and record.seconds]
+    text, running = f"{done} of {trials} trials have ended", sum(record.state == "running" for record in left)
+    if taken and running:
+        seconds = sum(taken) / len(taken) * (trials - done) / running
+        text += time.strftime("; the last one should end about %Y-%m-%d %H:%M", time.localtime(now + seconds))
+    return Progress(done, trials, text + ".")
+
+
+def films_of(table: Table) -> dict[str, str]:
+    """Label of a trial -> film of the crops of its first run, as a data URL, for the first trials that saved crops."""
+    films = dict[str, str]()
+    for row in table.rows:
+        with suppress(DataError):
+            if row.runs and len(films) < FILMS:
+                films[row.label] = (
+                    "data:image/webp;base64," + base64.b64encode(animate_crops(row.runs[0].folder)).decode()
+                )
+    return films
+
+
+def pages_of(table: Table, folder: Path) -> dict[Path, str]:
+    """Folder of a run -> link to its own page, relative to the sweep's folder; empty if it has none."""
+    runs = {run.folder for row in table.rows for run in row.runs}
+    return {
+        run: quote(os.path.relpath(run / "index.html", folder)) if (run / "index.html").exists() else "" for run in runs
+    }
 
 
 def templates() -> Environment:
@@ -181,7 +242,9 @@ def write_paper(sweeps: Sequence[Path], folder: Path) -> list[Path]:
     page, markdown = folder / "index.html", folder / "paper.md"
     with atomic_write(page) as part:
         template = templates().get_template("paper.html.j2")
-        part.write_text(template.render(sections=sections, text=text, written=time.strftime("%Y-%m-%d %H:%M")))
+        charts = script if any(picture.chart for section in sections for picture in section.pictures) else None
+        written = time.strftime("%Y-%m-%d %H:%M")
+        part.write_text(template.render(sections=sections, text=text, charts=charts, reload=0, written=written))
     with atomic_write(markdown) as part:
         part.write_text(_paper_markdown(sections, folder))
     return [page, markdown]

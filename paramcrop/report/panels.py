@@ -21,6 +21,7 @@ from optuna.visualization import matplotlib as draw
 
 from paramcrop.evaluation.statistics import noise_share
 from paramcrop.report.facts import Spread, final_metric
+from paramcrop.report.interactive.search_charts import front_chart, search_chart
 from paramcrop.report.plots import as_spelt
 from paramcrop.report.table import Row, Table, Task
 from paramcrop.settings.explain import show
@@ -86,9 +87,8 @@ def over_key(axes: Axes, table: Table, key: str, measure: Measure) -> None:
     for row in table.rows:
         point = measure.of(row)
         if point is not None and key in row.record.values:
-            others = {k: v for k, v in row.record.values.items() if k != key}
-            name = ", ".join(f"{k.rpartition('.')[2]}={show(rounded(v))}" for k, v in others.items())
-            lines.setdefault(name, []).append((places[_text(row.record.values[key])], point))
+            name = line_name(row.record.values, key)
+            lines.setdefault(name, []).append((places[place_text(row.record.values[key])], point))
     if len(lines) > MAX_LINES:
         _line(axes, [point for line in lines.values() for point in line], "C0", "none", "", 0.0)
     else:
@@ -103,6 +103,12 @@ def over_key(axes: Axes, table: Table, key: str, measure: Measure) -> None:
     _ticks(axes, table.space, key, places)
     axes.set_xlabel(_name(table.space, key))
     axes.grid(alpha=0.3)
+
+
+def line_name(values: Mapping[str, Any], key: str) -> str:
+    """The settings besides ``key``, which a line over ``key`` shares: "layers=2, lower=0.1"."""
+    others = {k: v for k, v in values.items() if k != key}
+    return ", ".join(f"{k.rpartition('.')[2]}={show(rounded(v))}" for k, v in others.items())
 
 
 def _line(axes: Axes, points: Sequence[tuple[float, Point]], color: str, style: str, label: str, shift: float) -> None:
@@ -121,11 +127,11 @@ def places_of(table: Table, key: str) -> dict[str, float]:
     """Text of a value -> its position on the axis: the value if all are numbers, else 0, 1, 2, …"""
     values = [row.record.values[key] for row in table.rows if key in row.record.values]
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        return {_text(value): float(value) for value in values}
-    return {text: float(i) for i, text in enumerate(dict.fromkeys(map(_text, values)))}
+        return {place_text(value): float(value) for value in values}
+    return {text: float(i) for i, text in enumerate(dict.fromkeys(map(place_text, values)))}
 
 
-def _text(value: Any) -> str:
+def place_text(value: Any) -> str:
     """The text of a value; equal for 1 and 1.0."""
     return str(float(value) if isinstance(value, int) and not isinstance(value, bool) else value)
 
@@ -136,8 +142,8 @@ def _ticks(axes: Axes, space: Space, key: str, places: Mapping[str, float]) -> N
         axes.set_xscale("log")
         plain_ticks(axes)
     elif swept.listed:
-        shown = [value for value in swept.listed if _text(value) in places]
-        axes.set_xticks([places[_text(value)] for value in shown], [show(rounded(value)) for value in shown])
+        shown = [value for value in swept.listed if place_text(value) in places]
+        axes.set_xticks([places[place_text(value)] for value in shown], [show(rounded(value)) for value in shown])
         margin = 0.05 * ((max(places.values()) - min(places.values())) or 1.0)
         axes.set_xlim(min(places.values()) - margin, max(places.values()) + margin)
 
@@ -185,8 +191,8 @@ MIN_TRIALS, BEST = 12, 1 / 3
 DPI = 110
 
 
-def draw_search(table: Table, sweep: Path, folder: Path) -> Iterator[tuple[Path, str]]:
-    """Draw the pictures of a search -> files and captions; there are none with fewer than two complete trials."""
+def draw_search(table: Table, sweep: Path, folder: Path) -> Iterator[tuple[Path, str, str]]:
+    """Draw the pictures of a search -> files, captions and charts; there are none with fewer than two trials."""
     study, aims = current_study(sweep), goals(table.space)
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if study else []
     if study is None or len(complete) < 2 or len(study.directions) != len(aims):
@@ -195,34 +201,44 @@ def draw_search(table: Table, sweep: Path, folder: Path) -> Iterator[tuple[Path,
         file = folder / "front.png"
         names = [goal.name for goal in aims]
         _draw(lambda: draw.plot_pareto_front(study, target_names=names), file, *(bool(goal.protocol) for goal in aims))
-        yield file, "The trials by both objectives; no trial is better in both than one of the front (red)."
+        caption = "The trials by both objectives; no trial is better in both than one of the front (red)."
+        yield file, caption, front_chart(study, [(goal.plain, bool(goal.protocol)) for goal in aims])
     for i, goal in enumerate(aims):
         yield from _draw_goal(table, study, goal, i, folder)
 
 
-def _draw_goal(table: Table, study: optuna.Study, goal: Goal, i: int, folder: Path) -> Iterator[tuple[Path, str]]:
+def _draw_goal(table: Table, study: optuna.Study, goal: Goal, i: int, folder: Path) -> Iterator[tuple[Path, str, str]]:
     """The pictures of the ``i``-th objective."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    suffix = str(i + 1) if len(study.directions) > 1 else ""
+    suffix, percent = str(i + 1) if len(study.directions) > 1 else "", bool(goal.protocol)
 
     def target(trial: FrozenTrial) -> float:
         return float(trial.values[i])
 
     named: dict[str, Any] = {"target": target, "target_name": goal.name}
-    percent, file = bool(goal.protocol), folder / f"slice{suffix}.png"
+
+    def chart(kind: str, **options: Any) -> str:
+        return search_chart(kind, study, goal.plain, percent, **{"target": target} | options)
+
+    file = folder / f"slice{suffix}.png"
     _draw(lambda: draw.plot_slice(study, **named), file, y_percent=percent)
-    yield file, f"{goal.name} over each swept setting, {len(complete)} trials; later trials are darker."
+    caption = f"{goal.name} over each swept setting, {len(complete)} trials; later trials are darker."
+    yield file, caption, chart("slice")
+    file = folder / f"parallel{suffix}.png"
+    _draw(lambda: draw.plot_parallel_coordinate(study, **named), file)
+    yield file, f"All settings of each trial; a line is a trial, coloured by {goal.name}.", chart("parallel")
     if len(set(map(target, complete))) > 1 and len(complete) >= MIN_TRIALS:
         file = folder / f"importance{suffix}.png"
         evaluator = _quiet(lambda: PedAnovaImportanceEvaluator(target_quantile=BEST))
         sign = -1 if goal.mode == "max" else 1  # where a target is given, PED-ANOVA takes small values for the best
-        one: dict[str, Any] = {"target": lambda trial: sign * target(trial), "target_name": goal.name}
-        _draw(lambda: draw.plot_param_importances(study, evaluator=evaluator, **one), file)
+        signed: dict[str, Any] = {"target": lambda trial: sign * target(trial), "evaluator": evaluator}
+        _draw(lambda: draw.plot_param_importances(study, target_name=goal.name, **signed), file)
         caption = f"How much each setting decides which trials are in the best third by {goal.name} (PED-ANOVA)."
-        yield file, " ".join(filter(None, (caption, seed_noise(table, goal))))
+        caption = " ".join(filter(None, (caption, seed_noise(table, goal))))
+        yield file, caption, _quiet(lambda: chart("importance", **signed))
     file = folder / f"history{suffix}.png"
     _draw(lambda: draw.plot_optimization_history(study, **named), file, y_percent=percent)
-    yield file, f"{goal.name} of every trial, and the best value so far."
+    yield file, f"{goal.name} of every trial, and the best value so far.", chart("history")
 
 
 def seed_noise(table: Table, goal: Goal) -> str:

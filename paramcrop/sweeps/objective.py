@@ -37,8 +37,13 @@ class Goal(NamedTuple):
     @property
     def name(self) -> str:
         """Its name with its unit, as in "validation-retrieval R@1 (%)"."""
+        return self.plain + " (%)" * bool(self.protocol)
+
+    @property
+    def plain(self) -> str:
+        """Its name without its unit."""
         task = f"{self.dataset}/{self.protocol}".lstrip("/")
-        return f"{task} {self.metric} (%)" if self.protocol else self.metric.replace("_", " ")
+        return f"{task} {self.metric}" if self.protocol else self.metric.replace("_", " ")
 
     def show(self, value: float) -> str:
         return f"{100 * value:.1f} %" if self.protocol else f"{value:.3g} h"

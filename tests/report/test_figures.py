@@ -172,10 +172,10 @@ def test_two_objectives_are_drawn_as_a_front_and_each_by_itself(tmp_path: Path) 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pictures = draw(make_table(space, []), folder)
-    each = [f"{kind}{i}.png" for i in (1, 2) for kind in ("slice", "importance", "history")]
+    each = [f"{kind}{i}.png" for i in (1, 2) for kind in ("slice", "parallel", "importance", "history")]
     assert names(pictures) == ["front.png", *each]
-    assert "how much of it is noise is unknown" in pictures[2].caption.lower()
-    assert "gpu hours" in pictures[5].caption and "noise" not in pictures[5].caption
+    assert "how much of it is noise is unknown" in pictures[3].caption.lower()
+    assert "gpu hours" in pictures[7].caption and "noise" not in pictures[7].caption
 
 
 def test_a_search_is_drawn_by_optuna_without_changing_the_style_of_other_pictures(tmp_path: Path) -> None:
@@ -184,13 +184,17 @@ def test_a_search_is_drawn_by_optuna_without_changing_the_style_of_other_picture
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pictures = draw(make_table(space, read_records(tmp_path / "sweep")), tmp_path / "sweep")
-    assert names(pictures) == ["slice.png", "importance.png", "history.png", "trials.png"]
+    assert names(pictures) == ["slice.png", "parallel.png", "importance.png", "history.png", "trials.png"]
     assert dict(matplotlib.rcParams) == style and not plt.get_fignums()
 
 
 @pytest.mark.parametrize(
     ("complete", "drawn"),
-    [(0, []), (1, ["trials.png", "figure5.png"]), (2, ["slice.png", "history.png", "trials.png", "figure5.png"])],
+    [
+        (0, []),
+        (1, ["trials.png", "figure5.png"]),
+        (2, ["slice.png", "parallel.png", "history.png", "trials.png", "figure5.png"]),
+    ],
 )
 def test_too_few_trials_have_no_importances(tmp_path: Path, complete: int, drawn: list[str]) -> None:
     space = searched(tmp_path / "sweep", complete)
