@@ -174,12 +174,19 @@ def train(
         console.print(f"resuming from {newest.name}, step {done} of {steps}", highlight=False)
     if done == steps:
         return
-    from ray_jobs.engine.connect import connect, planned
+    from ray_jobs.engine.admission import admitted, need_of_pretraining, within
+    from ray_jobs.engine.connect import connect, connection, planned
     from ray_jobs.engine.train import Pretraining, run_pretraining
 
+    say = partial(console.print, highlight=False, markup=False)
     connect(config.run.ray_logs, trains=True)
-    with planned(config, partial(plan_of, config), lambda text: console.print(text, highlight=False)) as plan:
-        console.print(f"resources: {plan.arithmetic}", highlight=False)
+    say(connection())
+    with (
+        planned(config, partial(plan_of, config), say) as plan,
+        admitted(need_of_pretraining(plan, config.train.data_cpus), f"pretrain {place.folder.name}", say) as cpus,
+    ):
+        plan = within(plan, cpus) if config.train.data_cpus is None else plan
+        say(f"resources: {plan.arithmetic}")
         with run_progress(place, steps, console):
             run_pretraining(Pretraining(config, plan, data, manifest, place, lease))
 

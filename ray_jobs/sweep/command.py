@@ -78,22 +78,31 @@ def answer(sweep: Sweep, arguments: Namespace, console: Console) -> int:
 
 def run(sweep: Sweep, todo: int, concurrent: int | None, timeout: float, quiet: bool, console: Console) -> None:
     """Connect to Ray (or start it), divide the cluster, and run the remaining trials."""
-    from ray_jobs.engine.connect import connect, planned
+    from ray_jobs.engine.admission import admitted, need_of_sweep
+    from ray_jobs.engine.connect import connect, connection, planned
     from ray_jobs.engine.evaluators import end_pool, make_pool
     from ray_jobs.engine.plan import Node, SweepPlan, plan_sweep
     from ray_jobs.engine.tuning import run_trials
     from ray_jobs.engine.work import Work
     from ray_jobs.sweep.progress import sweep_progress
 
+    say = partial(console.print, highlight=False, markup=False)
     connect(ray_logs=False, trains=True)
+    say(connection())
     t = sweep.config.train
 
     def plan_of(nodes: list[Node]) -> SweepPlan:
         return plan_sweep(nodes, t.workers, t.device, t.cpus_per_worker, concurrent)
 
-    with planned(sweep.config, plan_of, lambda text: console.print(text, highlight=False)) as plan:
-        lines = [sweep.space.question, f"sweep: {sweep.folder}", f"resources: {plan.arithmetic}", *sweep.warnings]
-        console.print("\n".join(lines), highlight=False, markup=False)
+    with (
+        planned(sweep.config, plan_of, say) as plan,
+        admitted(need_of_sweep(plan), f"sweep {sweep.folder.name}", say),
+    ):
+        say(
+            "\n".join(
+                [sweep.space.question, f"sweep: {sweep.folder}", f"resources: {plan.arithmetic}", *sweep.warnings]
+            )
+        )
         pool = make_pool(plan.evaluation, timeout, todo)
         shared = sweep.space, sweep.folder, sweep.data_id, sweep.contents, sweep.request, sweep.proxy
         work = Work(*shared, plan.pretraining, pool)

@@ -115,7 +115,7 @@ def test_a_working_directory_brings_its_own_code(head: Head) -> None:
 
 
 def test_a_job_with_the_wrong_token_is_rejected(head: Head) -> None:
-    stranger = Head(head.address, head.env | {"RAY_AUTH_TOKEN": "another"}, head.home)
+    stranger = replace(head, env=head.env | {"RAY_AUTH_TOKEN": "another"})
     submitted = stranger.submit("python", "-c", "print('in')")
     assert submitted.returncode != 0
     assert "in\n" not in submitted.stdout
