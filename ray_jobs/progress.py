@@ -116,7 +116,7 @@ class Pace:
 
     def left(self, done: int) -> str:
         """ "1:05 left", computed when ``done`` last changed; empty while there is no pace."""
-        if self._first[0] < 0:
+        if self._first[0] < 0 or done < self._last[0]:  # the first count, or workers went back to a checkpoint
             self._first = (done, time.monotonic())
         if done != self._last[0]:
             count, seconds = done - self._first[0], time.monotonic() - self._first[1]

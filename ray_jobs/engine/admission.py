@@ -21,7 +21,7 @@ from typing import Any
 import ray
 from ray.util import placement_group, placement_group_table, remove_placement_group
 
-from paramcrop.errors import ResourceError
+from paramcrop.errors import Abandoned, ResourceError
 from ray_jobs.engine.plan import DECODE_CPUS, DRIVER_CPUS, EvaluationPlan, Plan, SweepPlan
 
 POLL = 1.0  # seconds between two attempts to be admitted
@@ -145,8 +145,12 @@ def admitted(need: Need, what: str, say: Callable[[str], None]) -> Iterator[floa
     group, cpus = held
     try:
         yield cpus
-    finally:
+    except Abandoned:  # Ray may not answer any more; it removes the claim with this process
+        raise
+    except BaseException:
         _withdraw(group)
+        raise
+    _withdraw(group)
 
 
 def _enter(need: Need, who: str, since: float) -> tuple[Any, float] | str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 
 from rich.console import Console
@@ -19,10 +20,12 @@ from paramcrop.settings.config import Config
 from paramcrop.settings.identity import run_id
 from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.runs import begin, ending, hold, is_finished, older_run, read_status, run_place, set_aside
+from paramcrop.storage.stop import ask_to_stop
 from ray_jobs.device import find_device
 from ray_jobs.engine.plan import Node, Plan, plan_pretraining
+from ray_jobs.interrupt import interruptible
 from ray_jobs.options import check_classes, check_cluster_option, config_parser, parse_config, probe_data, uncollected
-from ray_jobs.pretrain.progress import run_progress
+from ray_jobs.pretrain.progress import Attempt, run_progress
 from ray_jobs.pretrain.report import describe, print_ending
 from ray_jobs.videos import MADE_UP_VIDEOS, all_warnings, find_videos, setting_warnings, size_warnings
 
@@ -187,8 +190,38 @@ def train(
     ):
         plan = within(plan, cpus) if config.train.data_cpus is None else plan
         say(f"resources: {plan.arithmetic}")
-        with run_progress(place, steps, console):
-            run_pretraining(Pretraining(config, plan, data, manifest, place, lease))
+        run = Pretraining(config, plan, data, manifest, place, lease)
+        attempt = Attempt(place)
+        with run_progress(attempt, steps, console), saying_what_is_kept(place, steps):
+            interruptible(partial(run_pretraining, run), partial(ask_to_save, attempt, say), attempt.saved)
+
+
+def ask_to_save(attempt: Attempt, say: Callable[[str], None]) -> bool:
+    """Ask the workers to save a checkpoint and end -> whether they have taken a step that is worth it."""
+    with suppress(OSError):
+        attempt.place.fetch("history.jsonl", "metrics.jsonl", waits=())
+    if not attempt.step():
+        return False
+    say("interrupted: the run saves a checkpoint at the step that it has reached, then ends; Ctrl-C again ends it now")
+    ask_to_stop(str(attempt.place), now=True)
+    return True
+
+
+@contextmanager
+def saying_what_is_kept(place: Mirror, steps: int) -> Iterator[None]:
+    """Give Ctrl-C's exception a text: the step of the newest checkpoint."""
+    from paramcrop.storage.checkpoint import newest_checkpoint, steps_done
+
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        with suppress(OSError):
+            place.fetch("checkpoints/", waits=())
+        newest, _ = newest_checkpoint(place.folder)
+        if newest is None:
+            raise type(error)("interrupted before the first checkpoint; the same command starts again") from None
+        reached = f"the run is kept up to step {steps_done(newest)[1]} of {steps}"
+        raise type(error)(f"interrupted; {reached}, and the same command continues from there") from None
 
 
 def finish(place: Mirror, seconds: float, console: Console) -> None:

@@ -96,9 +96,9 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     made = Cluster(CPU=2.0)
     for name in ("placement_group", "remove_placement_group", "placement_group_table"):
         monkeypatch.setattr(admission, name, getattr(made, name))
-    monkeypatch.setattr(admission.ray, "cluster_resources", lambda: made.total)
-    monkeypatch.setattr(admission.ray, "available_resources", lambda: made.free)
-    monkeypatch.setattr(admission.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr("ray.cluster_resources", lambda: made.total)
+    monkeypatch.setattr("ray.available_resources", lambda: made.free)
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
     monkeypatch.setattr(admission, "POLL", 0.01)
     yield made
     assert all(group["state"] == "REMOVED" for group in made.table.values())  # nothing is left claimed

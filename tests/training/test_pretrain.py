@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from paramcrop.data.batch import Batch, shard_batch
+from paramcrop.data.batch import Batch, check_order, shard_batch
 from paramcrop.errors import DecodeFailuresError, NonFiniteLossError
 from paramcrop.settings.config import Config
 from paramcrop.storage.checkpoint import load_checkpoint, newest_checkpoint
@@ -17,7 +17,7 @@ from paramcrop.storage.jsonl import read_lines
 from paramcrop.storage.runs import read_metrics
 from paramcrop.training.build import build_clip_spec, build_optimizer
 from paramcrop.training.optim import set_lr
-from paramcrop.training.pretrain import check_failures, check_order, pretrain, train_step
+from paramcrop.training.pretrain import check_failures, pretrain, train_step
 from paramcrop.training.recorder import Recorder
 from paramcrop.training.two_views import build_model, distribute
 from tests.memory import MetricsInMemory, made_clips, memory_batches, on_two_ranks, tiny_config
