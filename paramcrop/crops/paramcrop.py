@@ -35,9 +35,8 @@ class Ranges(NamedTuple):
                 if not 0 < low <= high <= 1:
                     raise ValueError(f"0 < minimum <= maximum <= 1 must hold for {name}, but got {low=}, {high=}")
         except TypeError:
-            raise ValueError(
-                f"ranges must be Ranges(s_p=(minimum, maximum), s_t=(minimum, maximum), theta=radians), but is {ranges!r}"
-            ) from None
+            needed = "Ranges(s_p=(minimum, maximum), s_t=(minimum, maximum), theta=radians)"
+            raise ValueError(f"ranges must be {needed}, but is {ranges!r}") from None
         return made
 
 

@@ -172,7 +172,8 @@ def test_errors_name_the_wrong_setting(settings: dict[str, Any], message: str) -
 def test_ranges_may_be_a_plain_tuple() -> None:
     plain: Any = ((0.4, 1.0), (0.5, 1.0))
     assert ParamCrop(ranges=plain).ranges == Ranges(s_p=(0.4, 1.0))
-    assert RandomCrops((*plain, 0.1)).ranges.theta == 0.1
+    turned: Any = (*plain, 0.1)
+    assert RandomCrops(turned).ranges.theta == 0.1
 
 
 @pytest.mark.parametrize(
