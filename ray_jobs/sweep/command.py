@@ -17,9 +17,10 @@ from rich.console import Console
 from paramcrop.data.synthetic import outlines
 from paramcrop.storage.lease import Lease
 from paramcrop.storage.runs import home
-from paramcrop.sweeps.record import read_record, write_record
+from paramcrop.sweeps.record import read_records
 from ray_jobs.device import find_device
 from ray_jobs.options import parse_sets, uncollected
+from ray_jobs.sweep.interrupt import end_trials, keep_runs
 from ray_jobs.sweep.options import PAPER, find_sweeps, parse_arguments
 from ray_jobs.sweep.plan import Sweep, open_sweep, raise_failures
 
@@ -112,16 +113,8 @@ def run(sweep: Sweep, todo: int, concurrent: int | None, timeout: float, quiet: 
             with sweep_progress(sweep.folder, todo, console, quiet):
                 run_trials(work, todo, plan.trials, t.epochs, deadline)
         except KeyboardInterrupt:
-            end_running(sweep, "interrupted")
+            keep_runs(sweep.folder, say)
             raise
         end_pool(pool)
-    end_running(sweep, "failed", "the process of the trial died repeatedly")
-
-
-def end_running(sweep: Sweep, state: str, *why: str) -> None:
-    """Record the end of trials whose process could not do so itself."""
-    for trial in sweep.trials:
-        record = read_record(sweep.folder, trial.id)
-        if record is not None and record.state == "running":
-            record.state, record.doing, record.failures = state, "", [*record.failures, *why]
-            write_record(sweep.folder, record)
+    left = [record for record in read_records(sweep.folder) if record.state == "running"]
+    end_trials(sweep.folder, left, "failed", "the process of the trial died repeatedly")

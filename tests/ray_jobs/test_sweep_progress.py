@@ -44,6 +44,21 @@ def test_lines_where_there_is_no_terminal(tmp_path: Path, monkeypatch: pytest.Mo
     assert "from before" not in text
 
 
+def test_a_waiting_trial_says_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray_jobs.sweep.progress.POLL", 0.05)
+    monkeypatch.setattr("ray_jobs.sweep.progress.LINE", 0.1)
+    monkeypatch.setattr("paramcrop.sweeps.record.SECONDS", 0.0)
+    text = io.StringIO()
+    with sweep_progress(tmp_path, 2, Console(file=text, width=150, soft_wrap=True), quiet=False):
+        waiting, busy = recorder(tmp_path, "one layer"), recorder(tmp_path, "two layers")
+        waiting.doing("seed 0: waiting: process 7 does")
+        for step in range(4):
+            busy.doing(f"step {step}")
+            time.sleep(0.4)
+    assert text.getvalue().count("one layer: seed 0: waiting: process 7 does") == 1
+    assert "two layers: step 3" in text.getvalue()
+
+
 def test_quiet_is_a_line_at_each_trials_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert watched(tmp_path, monkeypatch, quiet=True).splitlines() == [
         "one layer: done, objective 25.0 %, 0 s; 1/2 trials, 0 min left"
