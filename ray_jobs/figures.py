@@ -16,7 +16,8 @@ from rich.table import Table
 
 from paramcrop.cli import run
 from paramcrop.errors import ConfigError, DataError
-from paramcrop.storage.runs import home, label_runs, read_metrics
+from paramcrop.storage.find import label_runs
+from paramcrop.storage.runs import home, read_metrics
 from ray_jobs.options import EXIT_CODES, Parser
 from ray_jobs.tables import make_table, print_wrapped
 
@@ -29,7 +30,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--video", type=int, default=0, help="which of the kept clips to draw on (default: 0)")
     parser.add_argument("--dry-run", action="store_true", help="print the runs to draw, then exit")
     arguments = parser.parse_args(argv)
-    labels = label_runs([find_run(run) for run in arguments.runs])
+    labels = label_runs(list(dict.fromkeys(find_run(run) for run in arguments.runs)))  # each once
     print_wrapped(summary(labels), console)
     if not arguments.dry_run:
         for path in draw(labels, make_folder(arguments), arguments.video):

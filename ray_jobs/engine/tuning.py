@@ -23,7 +23,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from paramcrop.storage.files import open_folder
+from paramcrop.storage.stop import ask_to_stop
 from paramcrop.sweeps.space import Proxy, Space
 from paramcrop.sweeps.study import distributions, drawn_values, make_sampler, open_study, storage, study_name, tell
 from ray_jobs.engine.plan import DRIVER_CPUS
@@ -99,13 +99,6 @@ class AskToStop(ASHAScheduler):
             ask_to_stop(result["run"])
             return str(TrialScheduler.CONTINUE)
         return decision
-
-
-def ask_to_stop(run: str) -> None:
-    """Ask a run to stop, by a file in its folder or its bucket."""
-    fs, root = open_folder(run)
-    with fs.open_output_stream(f"{root}/stop") as file:
-        file.write(b"")
 
 
 def make_scheduler(proxy: Proxy, mode: str, epochs: int) -> ASHAScheduler:

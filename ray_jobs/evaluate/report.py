@@ -15,8 +15,8 @@ from paramcrop.evaluation.job import Job
 from paramcrop.evaluation.statistics import Mean, difference, means
 from paramcrop.paper.published import published
 from paramcrop.report.text import ERRORS, PAIRED, Pretraining, notes, show_count, show_difference, show_mean
+from paramcrop.storage.find import label_runs
 from paramcrop.storage.results import read_result, shown_metrics
-from paramcrop.storage.runs import label_runs
 from ray_jobs.progress import Standing, bar
 from ray_jobs.tables import make_table, print_wrapped
 

@@ -14,7 +14,7 @@ from paramcrop.data.video import VideoReader
 from paramcrop.errors import DataError
 from paramcrop.report.crop_pictures import film_crops, plot_crops, scenes
 from paramcrop.report.pictures import draw_confusion, draw_per_class
-from paramcrop.report.plots import as_spelt, plot_figure5, plot_parameters
+from paramcrop.report.plots import add_legend, as_spelt, plot_figure5, plot_parameters
 from paramcrop.report.snapshots import read_snapshots
 
 ORANGE, GREEN = (255, 140, 0), (25, 163, 91)
@@ -176,3 +176,15 @@ def test_names_are_drawn_as_they_are_spelt(tmp_path: Path, name: str) -> None:
         assert not text.get_parse_math() and text.get_text() == name
         plt.close(figure)
     assert plt.rcParams["text.parse_math"]  # in the pictures of others it stays as it was
+
+
+@pytest.mark.parametrize("count", [1, 3, 8])
+@pytest.mark.parametrize("label", ["short", "policy=paramcrop, " * 4, "W" * 30 + "=0.1, cropper.lower=0.2"])
+def test_legends_are_inside_the_picture(count: int, label: str) -> None:
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    lines = [axes.plot([0, 1], [0, i])[0] for i in range(count)]
+    legend = add_legend(figure, lines, [f"{label} {i}: centre distance" for i in range(count)], most=2)
+    figure.canvas.draw()
+    box = legend.get_window_extent()
+    assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+    plt.close(figure)
