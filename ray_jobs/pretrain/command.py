@@ -23,8 +23,8 @@ from paramcrop.storage.runs import begin, ending, hold, is_finished, older_run, 
 from paramcrop.storage.stop import ask_to_stop
 from ray_jobs.device import find_device
 from ray_jobs.engine.plan import Node, Plan, plan_pretraining
-from ray_jobs.interrupt import interruptible
 from ray_jobs.options import check_classes, check_cluster_option, config_parser, parse_config, probe_data, uncollected
+from ray_jobs.pretrain.interrupt import interruptible
 from ray_jobs.pretrain.progress import Attempt, run_progress
 from ray_jobs.pretrain.report import describe, print_ending
 from ray_jobs.videos import MADE_UP_VIDEOS, all_warnings, find_videos, setting_warnings, size_warnings

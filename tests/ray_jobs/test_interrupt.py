@@ -10,8 +10,8 @@ import time
 import pytest
 
 from paramcrop.errors import Abandoned
-from ray_jobs import interrupt
-from ray_jobs.interrupt import interruptible
+from ray_jobs.pretrain import interrupt
+from ray_jobs.pretrain.interrupt import interruptible
 
 
 def press_ctrl_c() -> None:
