@@ -164,7 +164,7 @@ def run_epoch(
         set_lr(s.optimizer, s.step, s.total, s.warmup)
         s.recorder.crops(s.model, batch, s.step, s.total)
         with naming_run(state):
-            loss, scalars = s.stepper.take(batch, s.step / s.total, s.step)
+            loss, scalars = s.stepper.take(batch, s.step / s.total, s.step + 1)
         s.meter.add(loss)
         s.step += 1
         logged = s.step % config.run.log_every == 0 or s.step in (1, s.total)
@@ -200,7 +200,7 @@ def naming_run(state: TrainingState) -> Iterator[None]:
     try:
         yield
     except NonFiniteLossError as error:
-        raise NonFiniteLossError(f"{error} (epoch {state.epoch}); run: {state.recorder.folder}") from None
+        raise NonFiniteLossError(f"{error} (epoch {state.epoch + 1}); run: {state.recorder.folder}") from None
 
 
 def save_within_epoch(state: TrainingState, report: Report) -> None:

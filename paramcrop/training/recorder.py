@@ -5,7 +5,7 @@ samples.jsonl                  the video ids of each global step, in order
 warnings.jsonl                 what a user should know, such as that the run does not learn
 failures.jsonl                 samples that could not be decoded: the video, the reason, the substitute
 history.jsonl                  every start of the workers and the step they started from
-crops/step=0000240.npz         four videos with their crops, and the parameters of 2,048 crops, at start, middle and end
+crops/step=0000239.npz         four videos with their crops, and the parameters of 2,048 crops, at start, middle and end
 checkpoints/epoch=0060/        state.pt, meta.json
 """
 
@@ -152,8 +152,12 @@ class Recorder:
 
     @torch.no_grad()
     def crops(self, model: TwoViews, batch: Batch, step: int, total: int) -> None:
-        """At the first, middle and last step, save the crops of the same four videos with the same noise."""
-        if step not in (0, total // 2, total - 1):
+        """At the first, middle and last step, save the crops of the same four videos with the same noise.
+
+        Args:
+            step: number of steps done before this one.
+        """
+        if step + 1 not in (1, max(1, total // 2), total):
             return
         with self._writing() as where:
             if where is not None:

@@ -26,7 +26,7 @@ from ray_jobs.engine.plan import Node, Plan, plan_pretraining
 from ray_jobs.options import check_classes, check_cluster_option, config_parser, parse_config, probe_data, uncollected
 from ray_jobs.pretrain.interrupt import interruptible
 from ray_jobs.pretrain.progress import Attempt, run_progress
-from ray_jobs.pretrain.report import describe, print_ending
+from ray_jobs.pretrain.report import describe, print_ending, settings_text
 from ray_jobs.videos import MADE_UP_VIDEOS, all_warnings, find_videos, setting_warnings, size_warnings
 
 
@@ -38,7 +38,8 @@ def main(argv: Sequence[str]) -> None:
         pretrain(config, arguments.fresh, console)
         return
     with uncollected():
-        dry_run(config.on(find_device(config, arguments.cluster)) if arguments.cluster else config, console)
+        on = config.on(find_device(config, arguments.cluster)) if arguments.cluster else config
+        dry_run(on, console, arguments.preset)
         if arguments.cluster:
             plan_cluster(arguments.cluster, config, console)
 
@@ -107,13 +108,11 @@ def introduction(config: Config, manifest: Manifest, place: Mirror, steps: int) 
     yield f"run: {place}"
 
 
-def dry_run(config: Config, console: Console) -> None:
+def dry_run(config: Config, console: Console, preset: str) -> None:
     """Print the settings and key figures. Counting the model's parameters needs torch, but no weights are made."""
-    import yaml
-
     from paramcrop.data.synthetic import CLASSES
 
-    console.print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), highlight=False, end="")
+    console.print(settings_text(config, preset), highlight=False, markup=False)
     videos: int | None
     classes: Sequence[str] = ()
     warnings: Sequence[str] = ()

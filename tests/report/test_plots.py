@@ -152,7 +152,7 @@ def test_histograms_show_both_views(tmp_path: Path) -> None:
     plot_parameters(tmp_path, tmp_path / "parameters.png")
     for colour in (ORANGE, GREEN):  # on white with opacity 0.6
         assert has(tmp_path / "parameters.png", tuple(round(255 - 0.6 * (255 - c)) for c in colour))
-    assert [snapshot.step for snapshot in read_snapshots(tmp_path)] == [0, 5]
+    assert [snapshot.step for snapshot in read_snapshots(tmp_path)] == [1, 6]
 
 
 def test_a_run_without_crops_and_a_missing_clip_are_one_line_errors(tmp_path: Path) -> None:

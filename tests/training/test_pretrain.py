@@ -117,7 +117,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path: Path, monke
             before.update({name: p.detach().clone() for name, p in model.named_parameters()})
             yield batch._replace(noise=batch.noise * float("nan")) if len(seen) == 4 else batch
 
-    with pytest.raises(NonFiniteLossError, match=r"but is nan on rank 0 at step 3 \(epoch 1\); run: .*run"):
+    with pytest.raises(NonFiniteLossError, match=r"but is nan on rank 0 at step 4 \(epoch 2\); run: .*run"):
         pretrain(config, poisoned, 2, Recorder(tmp_path / "run"))
     assert len(seen) == 4
     assert before and [name for name, p in model.named_parameters() if not torch.equal(p, before[name])] == []
