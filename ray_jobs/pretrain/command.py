@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = config_parser("paramcrop pretrain", "Pretrain with ParamCrop on Ray.", preset="demo")
+    parser = config_parser("paramcrop pretrain", "Pretrain with ParamCrop on Ray.", "demo", argv)
     text = "with --dry-run: check this launch file (or aws, gcp, raycluster, rayjob) or list of nodes, and plan for it"
     parser.add_argument("--cluster", metavar="FILE", help=text)
     parser.add_argument("--fresh", action="store_true", help="start the run afresh; the old one is kept as NAME-ID~1")
