@@ -120,7 +120,7 @@ def _trials(sweep: Sweep) -> list[str]:
             state = (
                 f"done, but {again} videos are to be read again" if again else "done, but the space has changed since"
             )
-        lines.append(f"{number:>3}. {trial.label}: {state}; runs: {'; '.join(states)}")
+        lines.append(f"{number:>3}. {trial.id[:6]} {trial.label}: {state}; runs: {'; '.join(states)}")
     return lines
 
 

@@ -12,8 +12,10 @@ import pytest
 from rich.console import Console
 
 from paramcrop.sweeps.record import TrialRecord, TrialRecorder, read_record
-from paramcrop.sweeps.trials import Trial
+from paramcrop.sweeps.trials import Trial, trial_id
 from ray_jobs.sweep.progress import line, sweep_progress
+
+ONE = trial_id({"cropper.layers": "one layer"})[:6]
 
 
 def recorder(folder: Path, label: str) -> TrialRecorder:
@@ -39,7 +41,7 @@ def watched(folder: Path, monkeypatch: pytest.MonkeyPatch, quiet: bool = False, 
 
 def test_lines_where_there_is_no_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = watched(tmp_path, monkeypatch)
-    assert text.count("one layer: done, objective 25.0 %, 0 s; 1/2 trials, 0 min left\n") == 1
+    assert text.count(f"{ONE} one layer: done, objective 25.0 %, 0 s; 1/2 trials, 0 min left\n") == 1
     assert "two layers: seed 0: pretraining, epoch 5/9, 31.2 % at epoch 4\n" in text
     assert "from before" not in text
 
@@ -61,7 +63,7 @@ def test_a_waiting_trial_says_so_once(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_quiet_is_a_line_at_each_trials_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert watched(tmp_path, monkeypatch, quiet=True).splitlines() == [
-        "one layer: done, objective 25.0 %, 0 s; 1/2 trials, 0 min left"
+        f"{ONE} one layer: done, objective 25.0 %, 0 s; 1/2 trials, 0 min left"
     ]
 
 
@@ -75,9 +77,9 @@ def test_a_terminal_has_one_line_for_each_running_trial(tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({"state": "pruned", "epoch": 4, "proxy": 0.1}, "a: pruned, 10.0 % at epoch 4, 7 s"),
-        ({"state": "diverged", "runs": [{"error": "NaN"}]}, "a: diverged, 7 s (NaN)"),
-        ({"state": "failed", "failures": ["x: y", "z"], "objective": 0.5}, "a: failed, objective 50.0 %, 7 s (x: y)"),
+        ({"state": "pruned", "epoch": 4, "proxy": 0.1}, "0 a: pruned, 10.0 % at epoch 4, 7 s"),
+        ({"state": "diverged", "runs": [{"error": "NaN"}]}, "0 a: diverged, 7 s (NaN)"),
+        ({"state": "failed", "failures": ["x: y", "z"], "objective": 0.5}, "0 a: failed, objective 50.0 %, 7 s (x: y)"),
     ],
 )
 def test_how_a_trial_ended(fields: dict[str, Any], expected: str) -> None:

@@ -103,10 +103,10 @@ def test_boxes_of_every_run_are_drawn_on_the_clips_of_the_first(tmp_path: Path) 
     (tmp_path / "one" / "crops" / "step=0000009.npz").write_bytes(b"still being written")
     drawn = scenes({"one": tmp_path / "one", "two": tmp_path / "two"}, video=2)
     assert [(scene.label, scene.step) for scene in drawn] == [
-        ("one", 0),
-        ("one", 5),
-        ("two, before rotation", 0),
-        ("two, before rotation", 5),
+        ("one", 1),
+        ("one", 6),
+        ("two, before rotation", 1),
+        ("two, before rotation", 6),
     ]
     assert [scene.boxes[0][1][0].tolist() for scene in drawn[1:3]] == [[0.1, 0.6], [0.3, 0.9]]
     assert [view for view, _ in drawn[0].drawn(3)] == [0]
@@ -115,7 +115,7 @@ def test_boxes_of_every_run_are_drawn_on_the_clips_of_the_first(tmp_path: Path) 
 def test_a_run_with_other_clips_than_the_first_is_drawn_on_its_own(tmp_path: Path) -> None:
     """The random row of the paper's tables has R1 and R2 on with the demo, the others do not."""
     runs = {"random": made_crops(tmp_path / "random", 2), "ParamCrop": made_crops(tmp_path / "ParamCrop", 1)}
-    drawn = [(scene.label, len(scene.boxes)) for scene in scenes(runs) if scene.step == 0]
+    drawn = [(scene.label, len(scene.boxes)) for scene in scenes(runs) if scene.step == 1]
     assert drawn == [("random, view 1", 1), ("random, view 2", 1), ("ParamCrop", 2)]
 
 
