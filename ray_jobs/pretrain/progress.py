@@ -46,11 +46,13 @@ class Attempt:
         return metrics[-1]["step"] if metrics and metrics[-1]["step"] > starts[0]["step"] else 0
 
     def saved(self) -> bool:
-        """Whether there is a checkpoint from within an epoch: these workers have saved it, since they remove others."""
+        """Whether these workers have saved a checkpoint within an epoch."""
         if self.place.uri:
             with suppress(OSError):
                 self.place.fetch("checkpoints/", light=True, waits=())
-        return any((self.place.folder / "checkpoints").glob("epoch=*-step=*/meta.json"))
+        found = (self.place.folder / "checkpoints").glob("epoch=*-step=*/meta.json")
+        begun = max((start["step"] for start in self.starts()), default=0)
+        return any(int(file.parent.name.rpartition("=")[2]) > begun for file in found)
 
     def _workers(self) -> list[dict[str, Any]]:
         return [line for line in read_lines(self.place.folder / "history.jsonl") if line["event"] == "workers"]

@@ -15,6 +15,7 @@ from functools import partial
 from rich.console import Console
 
 from paramcrop.data.synthetic import outlines
+from paramcrop.errors import Abandoned
 from paramcrop.storage.lease import Lease
 from paramcrop.storage.runs import home
 from paramcrop.sweeps.record import read_records
@@ -114,7 +115,7 @@ def run(sweep: Sweep, todo: int, concurrent: int | None, timeout: float, quiet: 
                 run_trials(work, todo, plan.trials, t.epochs, deadline)
         except KeyboardInterrupt:
             keep_runs(sweep.folder, say)
-            raise
+            raise Abandoned from None  # trials go on until this process ends
         end_pool(pool)
     left = [record for record in read_records(sweep.folder) if record.state == "running"]
     end_trials(sweep.folder, left, "failed", "the process of the trial died repeatedly")

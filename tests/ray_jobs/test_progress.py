@@ -70,6 +70,16 @@ def test_a_resumed_run_shows_nothing_of_the_attempt_before(tmp_path: Path) -> No
     assert first == f"step 2/4  {SUMMARY}  " and last == f"step 4/4  {SUMMARY}  0:00 left"
 
 
+def test_a_checkpoint_that_the_run_resumed_from_is_not_a_new_one(tmp_path: Path) -> None:
+    attempt = Attempt(Mirror(tmp_path))
+    append_line(tmp_path / "history.jsonl", {"event": "workers", "step": 20})
+    for step, saved in ((20, False), (25, True)):
+        folder = tmp_path / "checkpoints" / f"epoch=0002-step={step:07d}"
+        folder.mkdir(parents=True)
+        (folder / "meta.json").write_text("{}")
+        assert attempt.saved() is saved
+
+
 def test_the_time_left_is_never_negative() -> None:
     pace = Pace(100)
     assert pace.left(90) == ""
