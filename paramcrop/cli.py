@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from io import TextIOWrapper
 
-from paramcrop.errors import ConfigError, ParamCropError
+from paramcrop.errors import Abandoned, ConfigError, ParamCropError
 
 COMMANDS = {  # name -> module with its main(argv), description
     "pretrain": ("ray_jobs.pretrain.command", "pretrain with ParamCrop"),
@@ -94,9 +94,14 @@ def run_command(main: Callable[[Sequence[str]], None]) -> None:
     except ParamCropError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted; finished work is kept, and the same command continues from there", file=sys.stderr)
-        sys.exit(143 if _terminated else 130)
+    except KeyboardInterrupt as interrupted:
+        kept = "interrupted; finished work is kept, and the same command continues from there"
+        print(str(interrupted) or kept, file=sys.stderr, flush=True)
+        code = 143 if _terminated else 130
+        if isinstance(interrupted, Abandoned):  # an orderly exit would wait for Ray, or abort in its threads
+            sys.stdout.flush()
+            os._exit(code)
+        sys.exit(code)
     except OSError as error:
         fixes = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space")
         if error.filename:  # otherwise it may come from anywhere

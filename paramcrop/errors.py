@@ -53,5 +53,9 @@ class CheckpointError(ParamCropError, ValueError):
     exit_code = 2
 
 
+class Abandoned(KeyboardInterrupt):
+    """Ctrl-C while work goes on in a thread that does not end: the process exits without waiting for it."""
+
+
 class LeaseError(ParamCropError, RuntimeError):
     """Another process is working on the same run."""

@@ -16,8 +16,10 @@ from rich.table import Table
 
 from paramcrop.cli import run
 from paramcrop.errors import ConfigError, DataError
-from paramcrop.storage.runs import home, label_runs, read_metrics
+from paramcrop.storage.find import label_runs
+from paramcrop.storage.runs import home, read_metrics
 from ray_jobs.options import EXIT_CODES, Parser
+from ray_jobs.tables import make_table, print_wrapped
 
 
 def main(argv: Sequence[str]) -> None:
@@ -28,8 +30,8 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--video", type=int, default=0, help="which of the kept clips to draw on (default: 0)")
     parser.add_argument("--dry-run", action="store_true", help="print the runs to draw, then exit")
     arguments = parser.parse_args(argv)
-    labels = label_runs([find_run(run) for run in arguments.runs])
-    console.print(summary(labels))
+    labels = label_runs(list(dict.fromkeys(find_run(run) for run in arguments.runs)))  # each once
+    print_wrapped(summary(labels), console)
     if not arguments.dry_run:
         for path in draw(labels, make_folder(arguments), arguments.video):
             console.print(f"  {path}", highlight=False)
@@ -77,9 +79,7 @@ def draw(labels: Mapping[str, Sequence[Path]], out: Path, video: int) -> list[Pa
 
 def summary(labels: Mapping[str, Sequence[Path]]) -> Table:
     """A table of centre distance, IoU and loss at start, middle and end, as means over seeds."""
-    table = Table(title="at start, middle and end")
-    for name in ("", "centre distance", "IoU", "loss"):
-        table.add_column(name, no_wrap=bool(name))
+    lines = [["", "centre distance", "IoU", "loss"]]
     for label, folders in labels.items():
         metrics = [read_metrics(folder) for folder in folders]
         rows = [[run[0], run[len(run) // 2], run[-1]] for run in metrics]
@@ -87,8 +87,8 @@ def summary(labels: Mapping[str, Sequence[Path]]) -> Table:
             " ".join(f"{np.mean([row[i][name] for row in rows]):.2f}" for i in range(3))
             for name in ("crop_distance", "crop_iou", "loss")
         ]
-        table.add_row(label + (f" ({len(folders)} seeds)" if len(folders) > 1 else ""), *figures)
-    return table
+        lines.append([label + (f" ({len(folders)} seeds)" if len(folders) > 1 else ""), *figures])
+    return make_table("at start, middle and end", lines)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,12 +30,17 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; --help lists all options")
 
 
-def config_parser(command: str, summary: str, preset: str) -> argparse.ArgumentParser:
-    """A parser with ``--preset``, ``--config``, ``--dry-run`` and ``key=value``; its ``--help`` lists every setting."""
+def config_parser(command: str, summary: str, preset: str, argv: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """A parser with ``--preset``, ``--config``, ``--dry-run`` and ``key=value``; its ``--help`` lists every setting.
+
+    Args:
+        argv: what will be parsed; the help shows the values of the preset that it names.
+    """
+    named = next((name for option, name in pairwise(argv) if option == "--preset"), preset)
     parser = Parser(
         prog=command,
         description=summary,
-        epilog=f"options, as key=value (default shown):\n\n{describe_options()}\n\n{EXIT_CODES}",
+        epilog=f"options, as key=value (those of --preset {named} shown):\n\n{describe_options(named)}\n\n{EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--preset", default=preset, help=f"{', '.join(preset_names())} (default: {preset})")

@@ -24,7 +24,7 @@ class Standing:
 
     Attributes:
         live: the display of a terminal.
-        lines: what is printed at intervals without a terminal, if it has changed.
+        lines: what is printed at intervals without a terminal, each line once.
         news: lines to print at once in either case; each look returns only new ones.
     """
 
@@ -78,14 +78,15 @@ class Progress:
                 live.update(standing.live)
 
     def _print(self) -> None:
-        shown, begun = tuple[str, ...](), time.monotonic()
+        shown, begun = set[str](), time.monotonic()
         printed = begun - self._line if self._ends else begun
         for standing, last in self._looks():
             say(self._console, standing.news)
             due = self._ends if last else time.monotonic() - printed >= self._line
-            if due and not self._quiet and standing.lines not in ((), shown):
-                say(self._console, standing.lines)
-                shown, printed = standing.lines, time.monotonic()
+            new = [line for line in standing.lines if line not in shown]  # one of several may wait, and say the same
+            if due and not self._quiet and new:
+                say(self._console, new)
+                shown, printed = shown | set(new), time.monotonic()
 
     def _looks(self) -> Iterator[tuple[Standing, bool]]:
         """Yield (state, whether it is the last one)."""
@@ -116,7 +117,7 @@ class Pace:
 
     def left(self, done: int) -> str:
         """ "1:05 left", computed when ``done`` last changed; empty while there is no pace."""
-        if self._first[0] < 0:
+        if self._first[0] < 0 or done < self._last[0]:  # the first count, or workers went back to a checkpoint
             self._first = (done, time.monotonic())
         if done != self._last[0]:
             count, seconds = done - self._first[0], time.monotonic() - self._first[1]

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table as Terminal
 
 from paramcrop.cli import run
@@ -20,6 +19,7 @@ from paramcrop.errors import ConfigError, DataError
 from paramcrop.storage.mirror import Mirror, mirror_at
 from paramcrop.storage.runs import home
 from ray_jobs.options import EXIT_CODES, Parser
+from ray_jobs.tables import make_table, print_wrapped
 
 if TYPE_CHECKING:
     from paramcrop.report.table import Table, Task
@@ -112,15 +112,14 @@ def print_table(table: Table, console: Console) -> None:
     complete = table
     if table.space.search != "grid":
         table = table._replace(rows=table.rows[:BEST])
-    tables = Console(file=console.file)  # unlike ``console``, it wraps tables to the width
     console.print(table.space.question, highlight=False, markup=False)
     for task in table.tasks:
-        tables.print(task_table(table, task))
+        print_wrapped(task_table(table, task), console)
     if settings := text.setting_lines(table):
         heads = [key.rpartition(".")[2] for key in settings[0]]
-        tables.print(terminal_table("settings", [heads, *settings[1:]]))
+        print_wrapped(make_table("settings", [heads, *settings[1:]]), console)
     ends = [[line[0], line[1].partition(":")[0], *line[3:6]] for line in text.trial_lines(table)]
-    tables.print(terminal_table("where pretraining ended", ends))
+    print_wrapped(make_table("where pretraining ended", ends), console)
     hidden = len(complete.rows) - len(table.rows)
     lines = [f"the best {BEST} of {len(complete.rows)} trials; table.md has all of them"] if hidden else []
     lines += [f"{text.show_counts(complete)}; {text.show_total(complete)}"]
@@ -136,16 +135,7 @@ def task_table(table: Table, task: Task) -> Terminal:
 
     lines = [[line[0], line[1].replace(" (paper", "\n(paper"), *line[-2:]] for line in task_lines(table, task)]
     lines = [[label, value, difference.replace(": ", "\n"), n] for label, value, difference, n in lines]
-    return terminal_table(task.name, lines)
-
-
-def terminal_table(title: str, lines: Sequence[Sequence[str]]) -> Terminal:
-    terminal = Terminal(title=escape(title), title_justify="left")
-    for i, name in enumerate(lines[0]):
-        terminal.add_column(escape(name), justify="right" if i else "left", overflow="fold")
-    for line in lines[1:]:
-        terminal.add_row(*map(escape, line))
-    return terminal
+    return make_table(task.name, lines)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,12 @@ def setting_warnings(config: Config, steps_per_epoch: int) -> list[str]:
             f"warning: data.labels={config.data.labels:g} has no effect, because method={config.method} learns from no "
             "labels; only method=mean_teacher does"
         )
+    seen = steps * config.train.global_batch
+    if config.method == "moco" and seen < config.moco.queue:
+        lines.append(
+            f"warning: moco.queue={config.moco.queue} is never filled by the {seen} videos of the run, {steps} "
+            f"steps of {config.train.global_batch}, so the other keys stay random; lower it"
+        )
     warmup = round(config.optim.warmup_epochs * steps_per_epoch)
     if warmup > steps:
         lines.append(

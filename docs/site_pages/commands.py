@@ -17,7 +17,7 @@ WIDTH = 88
 def commands_page() -> str:
     text = "# Command line\n\n`paramcrop COMMAND …` and `python ray_jobs/COMMAND.py …` are the same command.\n"
     for name, (_, about) in COMMANDS.items():
-        shown = help_of(name).replace(describe_options(), "  see the page Settings").strip()
+        shown = help_of(name).replace(describe_options("demo"), "  see the page Settings").strip()
         text += f"\n## paramcrop {name}\n\n{about[0].upper()}{about[1:]}.\n\n```text\n{shown}\n```\n"
     return text
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from paramcrop.crops.geometry import CropParams
-from paramcrop.crops.resample import ROUNDINGS, crop_cube, to_float
+from paramcrop.crops.resample import ROUNDINGS, check_size, check_video, crop_cube, to_float
 from paramcrop.models.mlp import mlp
 
 NAMES = ("s_p", "s_t", "theta", "dx", "dy", "dt")  # the order of Eq. 5 and 6
@@ -20,6 +20,24 @@ class Ranges(NamedTuple):
     s_p: tuple[float, float] = (0.5, 1.0)
     s_t: tuple[float, float] = (0.5, 1.0)
     theta: float = 0.0  # rotation in [-theta, theta], radians; 0: no rotation
+
+    @classmethod
+    def of(cls, ranges: tuple[Any, ...]) -> Ranges:
+        """``Ranges``, or a plain tuple of its fields, such as ((0.5, 1), (0.5, 1)).
+
+        Raises:
+            ValueError: it is something else, or a range is not in order.
+        """
+        try:
+            (p_low, p_high), (t_low, t_high), theta = made = cls(*ranges)
+            float(theta)
+            for name, low, high in (("s_p", p_low, p_high), ("s_t", t_low, t_high)):
+                if not 0 < low <= high <= 1:
+                    raise ValueError(f"0 < minimum <= maximum <= 1 must hold for {name}, but got {low=}, {high=}")
+        except TypeError:
+            needed = "Ranges(s_p=(minimum, maximum), s_t=(minimum, maximum), theta=radians)"
+            raise ValueError(f"ranges must be {needed}, but is {ranges!r}") from None
+        return made
 
 
 PAPER_RANGES = Ranges()
@@ -132,9 +150,7 @@ class ParamCrop(nn.Module):
         rounding: str = "round",
     ) -> None:
         super().__init__()
-        for name, (low, high) in {"s_p": ranges.s_p, "s_t": ranges.s_t}.items():
-            if not 0 < low <= high <= 1:
-                raise ValueError(f"0 < minimum <= maximum <= 1 must hold for {name}, but got {low=}, {high=}")
+        ranges, size = Ranges.of(ranges), check_size(size)
         if bounds is not None and not 0 <= bounds[0] <= bounds[1] <= 1:
             raise ValueError(f"0 <= v_l <= v_u <= 1 must hold, but got {bounds=}")
         if axes not in ("both", "spatial", "temporal"):
@@ -201,12 +217,20 @@ class ParamCrop(nn.Module):
     def views(
         self, video_1: Tensor, video_2: Tensor | None = None, noise: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Crop two views: (B, C, T, H, W), uint8 or float -> two tensors (B, C, *size), float.
+        """Crop two views of RGB videos: (B, C, T, H, W) -> two tensors (B, C, *size), float32.
+
+        Pixels are uint8 in [0, 255], which become [0, 1], or floating point in any range, which stay as they are.
 
         Args:
             video_2: source of the second view, if it has another augmentation or another window in time than the first.
             noise: see ``draw_noise``; None: drawn here.
+
+        Raises:
+            ValueError: a video is no tensor of this shape and dtype.
         """
+        for video in (video_1, video_2):
+            if video is not None:
+                check_video(video)
         noise = self.draw_noise(len(video_1)) if noise is None else noise
         first, second = self(noise.to(video_1.device))
         video_2 = video_1 if video_2 is None else video_2

@@ -83,7 +83,7 @@ class RandomCrops(nn.Module):
 
     def __init__(self, ranges: Ranges, axes: str = "both", noise: str = "normal") -> None:
         super().__init__()
-        self.ranges, self.axes, self.noise = ranges, axes, noise
+        self.ranges, self.axes, self.noise = Ranges.of(ranges), axes, noise
 
     def forward(self, noise: Tensor, progress: float = 0.0) -> tuple[CropParams, CropParams]:
         u = uniform(noise, self.noise)

@@ -7,7 +7,7 @@ backward pass is written by hand: the video takes no gradient, so it computes on
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from paramcrop.crops.geometry import CropParams, affine_matrix, map_to_source, pixel_centres, to_pixels
 
+CHANNELS = (1, 3)  # of grey and RGB videos
 SPAN = 2  # output frames per chunk of the backward pass in time; bounds its memory
 FrameDifference = Callable[[slice], tuple[Tensor, Tensor]]  # ``difference`` in ``crop_cube``
 ROUNDINGS: dict[str, Callable[[Tensor], Tensor]] = {"round": torch.round, "floor": torch.floor}
@@ -55,15 +56,21 @@ def crop_cube(
         (B, C, *size), in the dtype of the parameters.
 
     Raises:
-        ValueError: the video is not 5-dimensional, its batch size differs from that of the parameters, or its pixels
-            are integers other than uint8.
+        ValueError: the video is not a 5-dimensional tensor, its batch size differs from that of the parameters, its
+            pixels are integers other than uint8, or ``size`` is not three numbers.
     """
+    if not isinstance(video, Tensor):
+        raise ValueError(f"video must be a tensor, but is a {type(video).__name__}; torch.from_numpy makes one")
+    size = check_size(size)
     if video.ndim != 5 or len(video) != len(params.s_p):
         raise ValueError(
             f"video must be (B, C, T, H, W) with B = {len(params.s_p)} as in params, but is {tuple(video.shape)}"
         )
     if video.dtype != torch.uint8 and not video.dtype.is_floating_point:
-        raise ValueError(f"video must be uint8 in [0, 255] or floating point in [0, 1], but is {video.dtype}")
+        raise ValueError(
+            f"video must be uint8 in [0, 255] or floating point in [0, 1], but is {video.dtype}; "
+            ".to(torch.uint8) converts pixels from 0 to 255"
+        )
     with torch.autocast(video.device.type, enabled=False):  # bfloat16's 8 mantissa bits are too few for coordinates
         matrix = affine_matrix(params)
         t = round_time(frame_positions(matrix, size[0], video.shape[2]), rounding)  # (B, n)
@@ -80,6 +87,32 @@ def crop_cube(
         planes: Tensor = _Resample.apply(frames, grid, t, difference)
         view: Tensor = planes.unflatten(1, frames.shape[1:3])
         return view
+
+
+def check_size(size: Any) -> tuple[int, int, int]:
+    """The size of a view as a tuple.
+
+    Raises:
+        ValueError: it is not three whole numbers above 0.
+    """
+    numbers = tuple(size) if isinstance(size, Sequence) else ()
+    if len(numbers) != 3 or any(not isinstance(n, int) or n < 1 for n in numbers):
+        raise ValueError(f"size must be (frames, height, width), such as (16, 112, 112), but got {size!r}")
+    return numbers
+
+
+def check_video(video: Any) -> None:
+    """Check that RGB or grey videos are (B, C, T, H, W).
+
+    Raises:
+        ValueError: the shape is that of another order, such as channels last; the message has the mend.
+    """
+    if not isinstance(video, Tensor) or video.ndim != 5 or video.shape[1] in CHANNELS:
+        return  # ``crop_cube`` has its own errors
+    orders = {4: "channels last; permute(0, 4, 1, 2, 3)", 2: "frames first; transpose(1, 2)"}
+    for axis, order in orders.items():
+        if video.shape[axis] in CHANNELS:
+            raise ValueError(f"videos must be (B, C, T, H, W), but {tuple(video.shape)} seems to be {order} mends it")
 
 
 def frame_positions(matrix: Tensor, n: int, frames: int) -> Tensor:

@@ -62,3 +62,12 @@ def shard_batch(batch: Batch, rank: int, world: int) -> Batch:
     """The rows of a global batch that belong to ``rank``: equal, consecutive shares."""
     n = len(batch.id) // world
     return batch.rows(slice(rank * n, (rank + 1) * n))
+
+
+def check_order(batch: Batch, epoch: int, step: int, global_batch: int) -> None:
+    """Assert that every row belongs to this epoch and global step, so that no loader can reorder data unnoticed."""
+    if not (bool((batch.epoch == epoch).all()) and bool((batch.position // global_batch == step).all())):
+        found = batch.epoch.unique().tolist(), (batch.position // global_batch).unique().tolist()
+        raise AssertionError(
+            f"rows must belong to epoch {epoch}, step {step}, but belong to epochs {found[0]}, steps {found[1]}"
+        )

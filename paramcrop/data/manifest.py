@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+from paramcrop.data.prepare.files import is_video
 from paramcrop.errors import DataError
 from paramcrop.settings.digest import short_hash
 from paramcrop.storage.files import atomic_write_on, open_folder
@@ -160,9 +163,7 @@ def read_manifest(folder: str) -> Manifest:
         with fs.open_input_stream(f"{root}/{MANIFEST}") as source:
             fields = json.loads(source.read())
     except FileNotFoundError:
-        raise DataError(
-            f"{folder} has no {MANIFEST}: the path is wrong, or `paramcrop prepare` has not finished"
-        ) from None
+        raise DataError(_without_manifest(folder)) from None
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {folder}/{MANIFEST}: {error}") from error
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
@@ -173,6 +174,16 @@ def read_manifest(folder: str) -> Manifest:
     treatments = tuple(fields.get("treatments", ()))  # folders of earlier versions have none
     classes, plan = tuple(fields["classes"]), fields["plan"]
     return Manifest(fields["content_id"], classes, shards, settings, rejected, warnings, plan, treatments)
+
+
+def _without_manifest(folder: str) -> str:
+    """Why a folder has no manifest; for a folder of videos, the command that makes shards of them."""
+    path = Path(folder)
+    videos = "://" not in folder and path.is_dir() and any(is_video(file.name) for file in path.rglob("*.*"))
+    if videos:
+        options = shlex.join(["--dataset", "folder", "--videos", folder, "--out", f"{folder}-shards"])
+        return f"{folder} holds videos, not shards; make shards of them with `paramcrop prepare {options}`"
+    return f"{folder} has no {MANIFEST}: the path is wrong, or `paramcrop prepare` has not finished"
 
 
 def shard_from_json(fields: dict[str, Any]) -> Shard:

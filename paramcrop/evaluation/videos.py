@@ -110,7 +110,10 @@ def split_pairs(manifest: Manifest, selected: Sequence[str] = ()) -> dict[str, t
                 if other + number in manifest.splits:
                     pairs.setdefault(number, (name, other + number))
     if not pairs:
-        raise DataError(f"a dataset must have splits train and test (or val), but has {', '.join(manifest.splits)}")
+        raise DataError(
+            f"a dataset must have splits train and test (or val), but has {', '.join(manifest.splits)}; "
+            "prepare it with --test-share .2, or with a column `split` in the CSV of --annotations"
+        )
     missing = [number for number in selected if number not in pairs]
     if missing:
         numbers = ", ".join(number for number in pairs if number)

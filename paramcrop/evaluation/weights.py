@@ -121,6 +121,8 @@ def load_foreign(module: nn.Module, file: Path, prefixes: Mapping[str, str]) -> 
         CheckpointError: see ``foreign_state`` and ``load_strictly``.
     """
     state, own = foreign_state(file, prefixes), module.state_dict()
+    if prefixes == {"": ""} and all(PREFIX + name in state for name in own if not name.endswith(COUNTER)):
+        state = rename(state, {PREFIX: ""})  # a checkpoint of this program
     absent = {name: torch.zeros_like(own[name]) for name in own if name.endswith(COUNTER) and name not in state}
     prefix = fitting_prefix(state, [name for name in own if not name.endswith(COUNTER)])
     fix = f"; --prefix {prefix}= would make them fit" if prefix and prefixes == {"": ""} else ""

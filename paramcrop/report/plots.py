@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import fill
 from typing import Any, BinaryIO
 
 import matplotlib
@@ -13,12 +14,16 @@ import numpy as np
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
 
 from paramcrop.report.snapshots import PARAMETERS, read_snapshots
 from paramcrop.storage.runs import read_metrics
 
 VIEW_COLORS = ("#ff8c00", "#19a35b")  # orange and green, as in the paper's Figure 5
 TOGETHER = 3  # up to this many labels, centre distance and IoU share a panel
+LETTER, HANDLE = 0.075, 0.6  # inches that a letter of a legend takes at most, and its line with the gaps
 STYLES = ("-", "--", "-.")
 BINS = 40
 LIMITS = {"s_p": (0.0, 1.0), "s_t": (0.0, 1.0), "dx": (-1.0, 1.0), "dy": (-1.0, 1.0), "dt": (-1.0, 1.0)}
@@ -75,13 +80,21 @@ def plot_figure5(runs: Mapping[str, Sequence[Path]], out: Path, frame: str = "cr
     right.set(ylabel="volume IoU" + ("" if separate else " (dashed)"), ylim=(-0.02, 1.02))
     lines = [*left.get_lines(), *([] if separate else right.get_lines())]
     labels = [str(line.get_label()) for line in lines]
-    figure.legend(lines, labels, loc="outside upper center", ncols=4 if separate else 2, fontsize=8)
+    add_legend(figure, lines, labels, most=4 if separate else 2)
     left.grid(alpha=0.3)
     if separate:
         right.set_xlabel("step")
         right.grid(alpha=0.3)
     figure.savefig(out, dpi=150)
     plt.close(figure)
+
+
+def add_legend(figure: Figure, lines: Sequence[Line2D], labels: Sequence[str], most: int) -> Legend:
+    """A legend above the panels, in up to ``most`` columns that fit the width of the figure; long labels wrap."""
+    width = figure.get_figwidth()
+    ncols = max(1, min(most, len(lines), int(width / (max(map(len, labels), default=1) * LETTER + HANDLE))))
+    wrapped = [fill(label, int((width / ncols - HANDLE) / LETTER)) for label in labels]
+    return figure.legend(lines, wrapped, loc="outside upper center", ncols=ncols, fontsize=8)
 
 
 def _curve(axes: Axes, folders: Sequence[Path], name: str, color: str, style: str, label: str) -> None:

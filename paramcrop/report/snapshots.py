@@ -20,7 +20,7 @@ class Snapshot(NamedTuple):
     Boxes are in the clip as the crop was taken (mirrored if ``flip``), before rotation.
     """
 
-    step: int
+    step: int  # whose crops these are, counted from 1 as in metrics.jsonl; its file is named by the steps before it
     id: np.ndarray  # str (P,)
     video: np.ndarray  # uint8 (P, V, T, H, W, 3), not mirrored; V = 1: one clip for both views, V = 2: one per view
     flip: np.ndarray  # bool (P, 2)
@@ -42,7 +42,7 @@ def read_snapshots(folder: Path) -> list[Snapshot]:
     for path in sorted((folder / "crops").glob("step=*.npz")):
         with suppress(ValueError, KeyError, EOFError, zipfile.BadZipFile), np.load(path) as kept:
             arrays = {name: kept[name] for name in Snapshot._fields if name != "step"}
-            found.append(Snapshot(int(path.stem.partition("=")[2]), **arrays))
+            found.append(Snapshot(int(path.stem.partition("=")[2]) + 1, **arrays))
     if not found:
         raise DataError(f"there are no saved crops in {folder / 'crops'}; the run has not reached its first step")
     return found

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar, cast, get_args
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar, cast, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -17,11 +17,12 @@ SHOWN = 80  # characters of a wrong value
 PLAIN = (str, int, float, tuple, type(None))  # defaults that fit in a message
 
 
-def validated(model: type[M], values: Any, source: str = "") -> M:
+def validated(model: type[M], values: Any, source: str = "", known: Mapping[str, Any] = {}) -> M:
     """Validate ``values`` as a ``model``.
 
     Args:
         source: the source of the values, such as a file; the message starts with it.
+        known: dotted key -> the value that a message shows as the default, where it is not the model's.
 
     Raises:
         ConfigError: the first error.
@@ -29,10 +30,24 @@ def validated(model: type[M], values: Any, source: str = "") -> M:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{source}{': ' if source else ''}{explain(error, model)}") from None
+        raise ConfigError(f"{source}{': ' if source else ''}{explain(error, model, known)}") from None
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
+WORDS = {  # pydantic's kind of an error -> what the value must be
+    "tuple": "a list of values",
+    "list": "a list",
+    "string": "text",
+    "float": "a number",
+    "int": "a whole number",
+    "bool": "true or false",
+    "dict": "'name: value' lines",
+    "model": "'name: value' lines",
+    "finite_number": "a finite number",
+}
+KIND = re.compile(r"(\w+?)(?:_attributes)?_(?:type|parsing|from_float|parsing_size)")
+
+
+def explain(error: ValidationError, model: type[BaseModel], known: Mapping[str, Any] = {}) -> str:
     """The first error of ``model``, in one line that names the dotted key."""
     first = error.errors(include_url=False)[0]
     key, field, inner = _find(model, first["loc"])
@@ -41,14 +56,17 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         return _own(key, inner, message)
     if kind == "extra_forbidden":
         return f"{key} is not a key{nearest(str(first['loc'][-1]), _fields(inner))}"
-    if kind == "missing" and field is not None and isinstance(first["loc"][-1], int):
-        message = f"must be {len(get_args(field.annotation))} values"
+    word = WORDS.get(match[1] if (match := KIND.fullmatch(kind)) else kind)
+    if kind in ("missing", "too_long") and field is not None and _length(field):
+        message = f"must be {_length(field)} values"
     elif kind == "missing":
         return f"{key} must be given"
+    elif word is not None:
+        message = f"must be {word}"
     if kind == "literal_error" and field is not None:
-        known = choices(field)
-        return but(f"{key} must be {'one of ' * (' | ' in known)}{known}", field, first["input"])
-    return but(f"{key}: " + re.sub(r"^[A-Z]\w* should ", "must ", message), field, first["input"])
+        listed = choices(field)
+        return but(f"{key} must be {'one of ' * (' | ' in listed)}{listed}", field, first["input"], known.get(key))
+    return but(f"{key}: " + re.sub(r"^[A-Z]\w* should ", "must ", message), field, first["input"], known.get(key))
 
 
 def _own(key: str, inner: type[BaseModel] | None, message: str) -> str:
@@ -84,12 +102,21 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
 
 
-def but(expected: str, field: FieldInfo | None, value: Any) -> str:
-    """Complete ``expected`` with the value and the field's default."""
+def but(expected: str, field: FieldInfo | None, value: Any, default: Any = None) -> str:
+    """Complete ``expected`` with the value and the default: the preset's, or else the field's."""
+    if default is not None:
+        return f"{but(expected, None, value)} (default of the preset: {show(default)})"
     text = repr(value)
     text = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
     known = field is not None and isinstance(field.default, PLAIN) and field.default not in ("", ())
     return f"{expected}, but is {text}{f' (default: {show(field.default)})' if field and known else ''}"
+
+
+def _length(field: FieldInfo) -> int:
+    """The number of values of a tuple; 0: the field is none, or of any length."""
+    kinds = [field.annotation, *get_args(field.annotation)]
+    own = next((kind for kind in kinds if get_origin(kind) is tuple), None)
+    return 0 if own is None or Ellipsis in get_args(own) else len(get_args(own))
 
 
 def choices(field: FieldInfo) -> str:

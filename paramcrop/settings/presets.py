@@ -37,25 +37,28 @@ def load_config(preset: str | None = None, file: str | Path | None = None, overr
     Raises:
         ConfigError: one line with the dotted key, what was expected, and the nearest valid name.
     """
-    values: dict[str, Any] = {}
-    if preset is not None:
-        values |= flatten(_preset(preset))
+    own = flatten(_preset(preset)) if preset is not None else {}
+    values = dict(own)
     if file is not None:
         values |= flatten(read_mapping(Path(file), "--config"))
     known = [key for key, _ in all_options()]
     values |= dict(parse_override(text, known) for text in overrides)
-    return make_config(values)
+    return make_config(values, own)
 
 
-def make_config(values: Mapping[str, Any]) -> Config:
-    """Build a Config from {dotted key: value}; raises ConfigError as ``load_config`` does."""
+def make_config(values: Mapping[str, Any], preset: Mapping[str, Any] = {}) -> Config:
+    """Build a Config from {dotted key: value}; raises ConfigError as ``load_config`` does.
+
+    Args:
+        preset: the values of the preset, which messages show as defaults.
+    """
     options = dict(all_options())
     nested: dict[str, Any] = {}
     for key, value in values.items():
         if not any(key.startswith(f"{mapping}.") for mapping in MAPPINGS):  # entries of a mapping have any name
             _check_key(key, value, options)
         _put(nested, key, value)
-    return validated(Config, nested)
+    return validated(Config, nested, known=preset)
 
 
 def _check_key(key: str, value: Any, options: Mapping[str, FieldInfo]) -> None:
@@ -89,9 +92,14 @@ def all_options(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[t
             yield prefix + name, field
 
 
-def describe_options() -> str:
-    """The ``--help`` text: each setting with its default, its choices and its meaning, section by section."""
+def describe_options(preset: str | None = None) -> str:
+    """The ``--help`` text: each setting with its default, its choices and its meaning, section by section.
+
+    Args:
+        preset: whose values are shown where it has one, besides the default.
+    """
     lines, section = [], None
+    own = flatten(_preset(preset)) if preset in preset_names() and preset is not None else {}
     for key, field in all_options():
         parent = key.rpartition(".")[0]
         if parent != section:
@@ -99,7 +107,8 @@ def describe_options() -> str:
             lines += ["", f"{parent or 'top level'}: {doc}"]
             section = parent
         known = choices(field)
-        lines.append(f"  {key}={show(field.default)}{f' ({known})' if known else ''}")
+        shown = f"{show(own[key])} (default {show(field.default)})" if key in own else show(field.default)
+        lines.append(f"  {key}={shown}{f' ({known})' if known else ''}")
         lines.append(f"      {field.description}")
     return "\n".join(lines).lstrip()
 

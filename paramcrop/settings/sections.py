@@ -230,7 +230,7 @@ class Train(BaseModel):
     workers: int = option(1, "training processes", where=True, ge=1)
     device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: GPUs if the cluster has one per worker", where=True)
     cpus_per_worker: float | None = option(None, "CPUs reserved per worker; none: planned", where=True, gt=0)
-    data_cpus: float | None = option(None, "CPUs that must be left to decode with; none: one", where=True, ge=1)
+    data_cpus: float | None = option(None, "CPUs to claim for decoding; none: all that are free", where=True, ge=1)
     wait_minutes: float = option(
         0.0, "minutes to wait for workers' nodes and data_cpus, on a cluster that grows when asked", where=True, ge=0
     )

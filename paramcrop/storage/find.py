@@ -1,15 +1,23 @@
-"""Find a run by its folder, its name or id below runs/, or its URI. Imports no torch."""
+"""Find a run by its folder, its name or id below runs/, or its URI; names for several runs. Imports no torch."""
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from paramcrop.errors import DataError, ParamCropError
+from paramcrop.settings.identity import recorded, where_fields
 from paramcrop.storage.mirror import Mirror
-from paramcrop.storage.runs import home
+from paramcrop.storage.runs import defaults, home
 
 ID = re.compile(r"[0-9a-f]{12}")
+NAME = " name of the set"  # a key that no setting has
 
 
 def run_named(name: str, what: str = "--run") -> Path:
@@ -50,3 +58,50 @@ def _fetched(uri: str, what: str) -> Path:
     if not (place.folder / "config.yaml").exists():
         raise DataError(f"{what} must be the URI of a run, but {uri} has no config.yaml")
     return place.folder
+
+
+def label_runs(folders: Sequence[Path]) -> dict[str, list[Path]]:
+    """Label -> its runs. A label lists the settings and data in which the runs differ; seeds share a label.
+
+    Raises:
+        DataError: a folder does not hold a run.
+    """
+    settings = [_settings_and_data(folder) for folder in folders]
+    _name_sets(settings)
+    named = set.union(*(set(one) for one in settings)) - {"run.name"}
+    differing = sorted(name for name in named if len({str(one.get(name)) for one in settings}) > 1)
+    labels: dict[str, list[Path]] = {}
+    for folder, one in zip(folders, settings, strict=True):
+        parts = [f"{_short(name, differing)}={one.get(name)}" for name in differing]
+        label = ", ".join(parts) or str(one["run.name"])
+        labels.setdefault(label, []).append(folder)
+    return labels
+
+
+def _short(name: str, names: Sequence[str]) -> str:
+    """The last part of a dotted key, if no other of ``names`` ends in it; else the full key."""
+    last = name.rpartition(".")[2]
+    return last if sum(other.rpartition(".")[2] == last for other in names) == 1 else name
+
+
+def _settings_and_data(folder: Path) -> dict[str, Any]:
+    """A run's settings that can change its result, its name, and the content id of its data."""
+    try:
+        settings = defaults() | recorded(yaml.safe_load((folder / "config.yaml").read_text()))
+        facts = json.loads((folder / "provenance.json").read_text())
+        data, name = facts["data"], facts.get("videos", {}).get("dataset", "")
+    except (OSError, ValueError, KeyError, AttributeError, yaml.YAMLError):
+        raise DataError(
+            f"a run's folder must have a config.yaml and a provenance.json, but {folder} does not"
+        ) from None
+    left_out = (where_fields() | {"seed"}) - {"run.name"}
+    return {name: value for name, value in settings.items() if name not in left_out} | {"data": data, NAME: name}
+
+
+def _name_sets(runs: Sequence[dict[str, Any]]) -> None:
+    """Replace the content ids of the sets that runs are of by the sets' names, where these tell the sets apart."""
+    names = {run["data"]: run.pop(NAME) or run["data"] for run in runs}
+    twice = {name for name, count in Counter(names.values()).items() if count > 1}
+    for run in runs:
+        name = names[run["data"]]
+        run["data"] = f"{name}:{run['data'][:6]}" if name in twice else name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import yaml
 
 from paramcrop.errors import ConfigError, DataError
 from paramcrop.settings.config import Config
-from paramcrop.settings.identity import flatten, identity, older_id, recorded, run_id, where_fields
+from paramcrop.settings.identity import flatten, identity, older_id, recorded, run_id
 from paramcrop.storage.files import atomic_write
 from paramcrop.storage.jsonl import append_line, read_lines
 from paramcrop.storage.mirror import Mirror, check_writable, folders_in
@@ -148,7 +148,7 @@ def changes(folder: Path, config: Config) -> list[str]:
         DataError: config.yaml or provenance.json is damaged.
     """
     try:
-        then = _defaults() | recorded(yaml.safe_load((folder / "config.yaml").read_text()))
+        then = defaults() | recorded(yaml.safe_load((folder / "config.yaml").read_text()))
     except (OSError, ValueError, AttributeError, yaml.YAMLError):
         raise DataError(f"{folder}/config.yaml must contain settings, but is damaged") from None
     now = flatten(config.model_dump(mode="json"))
@@ -173,43 +173,7 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def label_runs(folders: Sequence[Path]) -> dict[str, list[Path]]:
-    """Label -> its runs. A label lists the settings and data in which the runs differ; seeds share a label.
-
-    Raises:
-        DataError: a folder does not hold a run.
-    """
-    settings = [_settings_and_data(folder) for folder in folders]
-    named = set.union(*(set(one) for one in settings)) - {"run.name"}
-    differing = sorted(name for name in named if len({str(one.get(name)) for one in settings}) > 1)
-    labels: dict[str, list[Path]] = {}
-    for folder, one in zip(folders, settings, strict=True):
-        parts = [f"{_short(name, differing)}={one.get(name)}" for name in differing]
-        label = ", ".join(parts) or str(one["run.name"])
-        labels.setdefault(label, []).append(folder)
-    return labels
-
-
-def _short(name: str, names: Sequence[str]) -> str:
-    """The last part of a dotted key, if no other of ``names`` ends in it; else the full key."""
-    last = name.rpartition(".")[2]
-    return last if sum(other.rpartition(".")[2] == last for other in names) == 1 else name
-
-
-def _settings_and_data(folder: Path) -> dict[str, Any]:
-    """A run's settings that can change its result, its name, and the content id of its data."""
-    try:
-        settings = _defaults() | recorded(yaml.safe_load((folder / "config.yaml").read_text()))
-        data = json.loads((folder / "provenance.json").read_text())["data"]
-    except (OSError, ValueError, KeyError, AttributeError, yaml.YAMLError):
-        raise DataError(
-            f"a run's folder must have a config.yaml and a provenance.json, but {folder} does not"
-        ) from None
-    left_out = (where_fields() | {"seed"}) - {"run.name"}
-    return {name: value for name, value in settings.items() if name not in left_out} | {"data": data}
-
-
-def _defaults() -> dict[str, Any]:
+def defaults() -> dict[str, Any]:
     """Of every setting, for a run that began before there was a setting."""
     return flatten(Config().model_dump(mode="json"))
 

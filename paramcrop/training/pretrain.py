@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from paramcrop import dist
-from paramcrop.data.batch import Batch
+from paramcrop.data.batch import Batch, check_order
 from paramcrop.errors import DecodeFailuresError, NonFiniteLossError, StorageError
 from paramcrop.settings.config import Config
 from paramcrop.storage.checkpoint import load_checkpoint
@@ -61,7 +61,7 @@ def pretrain(
     preempted: Callable[[], bool] = lambda: False,
     probe: Probe | None = None,
 ) -> TwoViews:
-    """Train for ``config.train.epochs`` epochs, or until an epoch ends with a file named ``stop`` in the run's folder.
+    """Train for ``config.train.epochs`` epochs, or until the run is asked to stop (``paramcrop.storage.stop``).
 
     Args:
         batches: epoch -> this rank's share of the epoch's global batches, in order. The first call may be for an epoch
@@ -103,7 +103,7 @@ def pretrain(
             torch.set_rng_state(rng_state)
             rng_state = None
         run_epoch(state, batches(state.epoch), device, preempted, report)
-        if finish_epoch(state, report):
+        if state.interrupted or finish_epoch(state, report):
             break
     telemetry.close()
     return model
@@ -118,6 +118,7 @@ class TrainingState:
         epoch, step: finished epochs and steps.
         rows: this rank's rows of each step since ``first_step``, not yet passed to the recorder.
         saved_for_preemption: whether a preemption was announced and its checkpoint written.
+        interrupted: whether a request to end at once has ended the run within an epoch, with a checkpoint.
     """
 
     config: Config
@@ -133,6 +134,7 @@ class TrainingState:
     first_step: int = 0
     rows: list[list[Row]] = field(default_factory=list)
     saved_for_preemption: bool = False
+    interrupted: bool = False
 
     @property
     def total(self) -> int:
@@ -151,26 +153,35 @@ class TrainingState:
 def run_epoch(
     state: TrainingState, batches: Iterable[Batch], device: torch.device, preempted: Callable[[], bool], report: Report
 ) -> None:
-    """Run the remaining steps of an epoch."""
+    """Run the remaining steps of an epoch, or fewer if the run is asked to end at once."""
     config, s = state.config, state
     s.first_step, s.rows = s.step, []
-    left = min((s.epoch + 1) * s.steps_per_epoch, s.total) - s.step
+    last = min((s.epoch + 1) * s.steps_per_epoch, s.total)
+    left = last - s.step
     for batch in s.meter.timed(ahead(islice(batches, left), device), left):
         check_order(batch, s.epoch, s.step - s.epoch * s.steps_per_epoch, config.train.global_batch)
         s.rows.append(rows_of(batch))
         set_lr(s.optimizer, s.step, s.total, s.warmup)
         s.recorder.crops(s.model, batch, s.step, s.total)
         with naming_run(state):
-            loss, scalars = s.stepper.take(batch, s.step / s.total, s.step)
+            loss, scalars = s.stepper.take(batch, s.step / s.total, s.step + 1)
         s.meter.add(loss)
         s.step += 1
-        if s.step % config.run.log_every == 0 or s.step in (1, s.total):
+        logged = s.step % config.run.log_every == 0 or s.step in (1, s.total)
+        if logged:
             means = reduce_scalars(s.watch.telemetry.read() | scalars)
             log(state, means | learning_rates(s.optimizer) | s.meter.read())
             s.check()
             # Each rank hears of it at a time of its own, and the checkpoint needs all of them.
             if not s.saved_for_preemption and any(dist.gather_objects(preempted())):
                 save_within_epoch(state, report)
+                s.saved_for_preemption = True
+        # Asking all ranks costs about a millisecond, and on GPUs it waits for the step.
+        asks = logged or device.type == "cpu" or dist.world_size() == 1
+        if asks and s.step < last and any(dist.gather_objects(s.recorder.stop_now())):
+            save_within_epoch(state, report)
+            s.interrupted = True
+            return
 
 
 def log(state: TrainingState, means: dict[str, float]) -> None:
@@ -189,7 +200,7 @@ def naming_run(state: TrainingState) -> Iterator[None]:
     try:
         yield
     except NonFiniteLossError as error:
-        raise NonFiniteLossError(f"{error} (epoch {state.epoch}); run: {state.recorder.folder}") from None
+        raise NonFiniteLossError(f"{error} (epoch {state.epoch + 1}); run: {state.recorder.folder}") from None
 
 
 def save_within_epoch(state: TrainingState, report: Report) -> None:
@@ -197,7 +208,6 @@ def save_within_epoch(state: TrainingState, report: Report) -> None:
     s = state
     with naming_run(state):
         s.stepper.check()
-    s.saved_for_preemption = True
     s.recorder.samples(s.first_step, s.rows)
     s.first_step, s.rows = s.step, []
     checkpoint = collect_state(s.model, s.optimizer, s.meter) | {"drawn": dist.gather_objects(torch.get_rng_state())}
@@ -258,15 +268,6 @@ def reduce_scalars(scalars: dict[str, Tensor]) -> dict[str, float]:
 
 def rows_of(batch: Batch) -> list[Row]:
     return [Row(*row) for row in zip(batch.position.tolist(), batch.id, batch.error, batch.substitute, strict=True)]
-
-
-def check_order(batch: Batch, epoch: int, step: int, global_batch: int) -> None:
-    """Assert that every row belongs to this epoch and global step, so that no loader can reorder data unnoticed."""
-    if not (bool((batch.epoch == epoch).all()) and bool((batch.position // global_batch == step).all())):
-        found = batch.epoch.unique().tolist(), (batch.position // global_batch).unique().tolist()
-        raise AssertionError(
-            f"rows must belong to epoch {epoch}, step {step}, but belong to epochs {found[0]}, steps {found[1]}"
-        )
 
 
 def check_all_ranks(steps: list[list[Row]], recorder: Recorder, max_failed: float, rows: int) -> None:

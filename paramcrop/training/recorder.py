@@ -5,7 +5,7 @@ samples.jsonl                  the video ids of each global step, in order
 warnings.jsonl                 what a user should know, such as that the run does not learn
 failures.jsonl                 samples that could not be decoded: the video, the reason, the substitute
 history.jsonl                  every start of the workers and the step they started from
-crops/step=0000240.npz         four videos with their crops, and the parameters of 2,048 crops, at start, middle and end
+crops/step=0000239.npz         four videos with their crops, and the parameters of 2,048 crops, at start, middle and end
 checkpoints/epoch=0060/        state.pt, meta.json
 """
 
@@ -34,6 +34,7 @@ from paramcrop.data.batch import Batch
 from paramcrop.storage.checkpoint import NAME, WITHIN, save_checkpoint
 from paramcrop.storage.jsonl import Lines, append_line, cut_lines
 from paramcrop.storage.mirror import Mirror
+from paramcrop.storage.stop import asked_to_stop_now
 from paramcrop.training.two_views import TwoViews, stack_params
 
 
@@ -64,6 +65,7 @@ class Board:
 
 PROBE = 4  # videos whose crops are saved
 SEND = 15.0  # seconds between two uploads of metrics
+LOOK = 5.0  # seconds between two looks into a bucket for a request to stop
 LINES = ("metrics", "samples", "failures", "warnings")  # .jsonl
 RECORDED = (*(f"{name}.jsonl" for name in LINES), "crops/", "tensorboard/")
 DRAWS = 2048  # crops whose parameters are saved, from the same noise in every run
@@ -100,7 +102,7 @@ class Recorder:
     ) -> None:
         self.folder, self.owns_run, self.problem = folder, owns_run, ""
         self._mirror = mirror or Mirror(folder or Path())
-        self._sending, self._sent = Thread(), time.monotonic()
+        self._sending, self._sent, self._looked = Thread(), time.monotonic(), 0.0
         self._probe: dict[str, Any] = {}
         with self._writing() as where:
             if where is not None:
@@ -119,7 +121,7 @@ class Recorder:
                 line["device"] = device
                 self._mirror.fetch("history.jsonl")  # the command may have written to it in the meantime
                 append_line(where / "history.jsonl", line | ({"passed_over": passed_over} if passed_over else {}))
-                self._mirror.send("history.jsonl")
+                self._mirror.send("metrics.jsonl", "history.jsonl")  # whoever sees the start sees no later steps
 
     def metrics(self, step: int, epoch: int, values: dict[str, float]) -> None:
         with self._writing() as where:
@@ -150,8 +152,12 @@ class Recorder:
 
     @torch.no_grad()
     def crops(self, model: TwoViews, batch: Batch, step: int, total: int) -> None:
-        """At the first, middle and last step, save the crops of the same four videos with the same noise."""
-        if step not in (0, total // 2, total - 1):
+        """At the first, middle and last step, save the crops of the same four videos with the same noise.
+
+        Args:
+            step: number of steps done before this one.
+        """
+        if step + 1 not in (1, max(1, total // 2), total):
             return
         with self._writing() as where:
             if where is not None:
@@ -203,6 +209,18 @@ class Recorder:
                 self._mirror.fetch("stop")
                 requested = (where / "stop").exists()
         return bool(dist.gather_objects(requested)[0])
+
+    def stop_now(self) -> bool:
+        """Whether the run is asked to end after the current step; only rank 0 knows, and others return False."""
+        asked = False
+        with self._writing() as where:
+            if where is not None:
+                if self._mirror.uri and time.monotonic() - self._looked > LOOK:
+                    self._looked = time.monotonic()
+                    with suppress(OSError):
+                        self._mirror.fetch("stop", waits=())
+                asked = asked_to_stop_now(where)
+        return asked
 
     def close(self) -> None:
         with self._writing() as where:

@@ -19,7 +19,7 @@ from paramcrop.cli import interrupt_on_sigterm
 from paramcrop.errors import ResourceError
 from paramcrop.settings.config import Config
 from ray_jobs.engine.plan import Node
-from ray_jobs.engine.ray_private import DATA, check, hide_lines, worker_path
+from ray_jobs.engine.ray_private import DATA, check, hide_lines, joins_cluster, worker_path
 
 OWN = {  # settings of a Ray that is started here; the environment overrides them
     # Keep idle workers for 30 s instead of 1 s, so that a sweep's next trial reuses the decoders of the last one: its
@@ -31,6 +31,9 @@ QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",  # we draw our own
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # the default, 2, costs seconds at the end of a short run
 }
+
+
+_started: list[bool] = []  # whether ``connect`` started a Ray
 
 
 def connect(ray_logs: bool, trains: bool = False) -> None:
@@ -52,6 +55,7 @@ def connect(ray_logs: bool, trains: bool = False) -> None:
     if not ray_logs:
         hide_lines(EXPECTED)
     level = logging.INFO if ray_logs else logging.ERROR
+    _started.append(not joins_cluster())
     try:
         ray.init(log_to_driver=ray_logs, logging_level=level, **worker_path(own_path()))
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
@@ -65,6 +69,16 @@ def connect(ray_logs: bool, trains: bool = False) -> None:
         logging.getLogger(name).setLevel(level)
     if trains:
         check(DATA)
+
+
+def connection() -> str:
+    """Which Ray this process uses: the one that it has started, or the cluster that it has joined."""
+    nodes = cluster_nodes()
+    size = f"{sum(n.cpus for n in nodes):g} CPUs and {sum(n.gpus for n in nodes):g} GPUs"
+    if any(_started):
+        return f"Ray: started for this command, on this machine, with {size}"
+    address = ray.get_runtime_context().gcs_address
+    return f"Ray: joined the cluster at {address}, {len(nodes)} node(s) with {size}"
 
 
 def own_path() -> list[str]:

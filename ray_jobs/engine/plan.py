@@ -75,13 +75,14 @@ def plan_pretraining(
     """
     total_cpus, total_gpus = sum(n.cpus for n in nodes), sum(n.gpus for n in nodes)
     gpu = device_of(nodes, workers, device) == "cuda"
+    _check_gpus(workers if gpu else 0, total_gpus)
     if not gpu and cpus is None:
         _check_cpus(f"train.workers={workers}", workers, total_cpus, _GROWS)
     worker_cpus = cpus or (1.0 if gpu else _cpu_share(nodes, total_cpus, workers))
     data_cpus = round(total_cpus - workers * worker_cpus, 2)
     arithmetic = (
         f"{len(nodes)} node(s), {total_cpus:g} CPUs, {total_gpus:g} GPUs = "
-        f"{workers} worker(s) x ({worker_cpus:g} CPU{', 1 GPU' if gpu else ''}) + {data_cpus:g} CPUs for decoding"
+        f"{workers} worker(s) x ({worker_cpus:g} CPU{', 1 GPU' if gpu else ''}) + {_decoding(data_cpus)}"
     )
     room = sum(_fitting(node, worker_cpus, gpu) for node in nodes)
     if room < workers:
@@ -147,7 +148,7 @@ def plan_evaluations(nodes: Sequence[Node], actors: int | None = None, device: s
     each = f"{cpus:g} CPU{f', {share:.3g} GPU' if gpu else ''}"
     arithmetic = (
         f"{len(nodes)} node(s), {total_cpus:g} CPUs, {total_gpus:g} GPUs = "
-        f"{actors} evaluator(s) x ({each}) + {left:g} CPUs for decoding"
+        f"{actors} evaluator(s) x ({each}) + {_decoding(left)}"
     )
     room = actors if gpu else sum(_fitting(node, cpus, gpu=False) for node in nodes)
     if room < actors:
@@ -190,7 +191,7 @@ def plan_sweep(
     each = total_cpus / trials - DRIVER_CPUS
     worker_cpus = cpus or _cpu_share(nodes, each, workers)
     data_cpus = round(each - workers * worker_cpus, 2)
-    trial = f"{workers} worker(s) x ({worker_cpus:g} CPU) + {data_cpus:g} CPUs for decoding + {DRIVER_CPUS} CPU"
+    trial = f"{workers} worker(s) x ({worker_cpus:g} CPU) + {_decoding(data_cpus)} + {DRIVER_CPUS} CPU"
     arithmetic = f"{_total(nodes)} = {trials} trial(s) at once x ({trial}); evaluators reuse the CPUs of their trial"
     _check_sweep(nodes, workers, worker_cpus, 0.0, data_cpus, trials, arithmetic)
     threads = max(1, round(workers * worker_cpus))
@@ -201,6 +202,7 @@ def plan_sweep(
 
 def _plan_gpu_sweep(nodes: Sequence[Node], workers: int, cpus: float, trials: int | None) -> SweepPlan:
     total_cpus, total_gpus = sum(n.cpus for n in nodes), sum(n.gpus for n in nodes)
+    _check_gpus(workers * (trials or 1), total_gpus)
     fit = int(total_gpus // workers)
     if trials is None:  # keep GPUs for the evaluators: the remainder of the division, or those of one trial
         trials = fit - 1 if fit > 1 and total_gpus == fit * workers else max(fit, 1)
@@ -210,7 +212,7 @@ def _plan_gpu_sweep(nodes: Sequence[Node], workers: int, cpus: float, trials: in
     evaluators = min(spare, trials) if spare > 0 else 1
     left = total_cpus - trials * (workers * cpus + DRIVER_CPUS) - evaluators
     data_cpus = round(left / trials, 2)
-    trial = f"{workers} worker(s) x ({cpus:g} CPU, {worker_gpus:g} GPU) + {data_cpus:g} CPUs for decoding"
+    trial = f"{workers} worker(s) x ({cpus:g} CPU, {worker_gpus:g} GPU) + {_decoding(data_cpus)}"
     trial += f" + {DRIVER_CPUS} CPU"
     arithmetic = (
         f"{_total(nodes)} = {trials} trial(s) at once x ({trial}) + {evaluators} evaluator(s) x (1 CPU, {share:g} GPU)"
@@ -239,6 +241,22 @@ def _check_sweep(
 
 
 _GROWS = "lower train.workers, or set train.wait_minutes on a cluster that grows when asked"
+
+
+def _check_gpus(needed: int, gpus: float) -> None:
+    """Raises:
+    ResourceError: there are fewer GPUs.
+    """
+    if needed > gpus:
+        there = f"there are {gpus:g}" if gpus else "there is none"
+        raise ResourceError(
+            f"train.device=cuda needs a GPU for each of {needed} worker(s), but {there}; leave it out to train on CPUs"
+            f"{', or lower train.workers' if gpus else ''}"
+        )
+
+
+def _decoding(cpus: float) -> str:
+    return f"{cpus:g} CPUs for decoding" if cpus >= 0 else "no CPU for decoding"
 
 
 def _check_cpus(what: str, processes: int, cpus: float, fix: str) -> None:

@@ -155,14 +155,13 @@ class Pretraining:
 
 
 def run_pretraining(run: Pretraining) -> None:
-    """Train, from the newest intact checkpoint if there is one, and wait for the end.
+    """Train, from the newest intact checkpoint if there is one, and wait for the end. Not for the main thread.
 
     If workers die, Ray Train restarts them from the newest checkpoint, up to ``train.max_restarts`` times.
 
     Raises:
         ParamCropError: a worker raised it.
         ray.train.TrainingFailedError: any other failure.
-        KeyboardInterrupt: Ctrl-C; the workers have been stopped.
     """
     config, plan, place, lease = run.config, run.plan, run.place, run.lease
     job = {"config": config.model_dump(), "steps_per_epoch": run.steps_per_epoch, "threads": plan.threads}
@@ -193,8 +192,6 @@ def run_pretraining(run: Pretraining) -> None:
         error = trainer.fit().return_value
     except ray.train.TrainingFailedError as failure:
         raise own_error(failure) or failure from None
-    except SystemExit:  # on Ctrl-C, Ray Train aborts its workers and exits the process silently
-        raise KeyboardInterrupt from None
     if error is not None:
         name, text = error
         raise getattr(errors, name)(text)

@@ -28,6 +28,7 @@ from ray.tune.search import Searcher
 from paramcrop.errors import DataError
 from paramcrop.storage.files import open_folder
 from paramcrop.storage.mirror import Mirror
+from paramcrop.storage.stop import ask_to_stop
 from paramcrop.sweeps.objective import goals
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.study import FILE, draw, open_study, tell
@@ -116,13 +117,6 @@ class AskToStop(ASHAScheduler):
             ask_to_stop(result["run"])
             return str(TrialScheduler.CONTINUE)
         return decision
-
-
-def ask_to_stop(run: str) -> None:
-    """Ask a run to stop, by a file in its folder or its bucket."""
-    fs, root = open_folder(run)
-    with fs.open_output_stream(f"{root}/stop") as file:
-        file.write(b"")
 
 
 def make_scheduler(space: Space, epochs: int) -> ASHAScheduler:

@@ -11,6 +11,7 @@ import uuid
 from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -69,18 +70,24 @@ def run(arguments: Namespace) -> None:
     failed |= {job.eval_id: broken[key_of(job)] for job in left if key_of(job) in broken}
     todo = [job for job in left if key_of(job) not in broken]
     if todo:
-        from ray_jobs.engine.connect import cluster_nodes, connect
-        from ray_jobs.engine.evaluators import make_pool, run_evaluations
+        from ray_jobs.engine.admission import admitted, need_of_evaluations
+        from ray_jobs.engine.connect import cluster_nodes, connect, connection
+        from ray_jobs.engine.evaluators import end_pool, make_pool, run_evaluations
         from ray_jobs.engine.nodes import check_visible
         from ray_jobs.engine.plan import plan_evaluations
 
+        say = partial(console.print, highlight=False, markup=False)
         connect(ray_logs=False)
+        say(connection())
         check_visible([job.uri or job.run for job in todo], [job.folder for job in todo])
         plan = plan_evaluations(cluster_nodes(), arguments.evaluators, arguments.device)
-        console.print(f"resources: {plan.arithmetic}", highlight=False)
+        say(f"resources: {plan.arithmetic}")
         evaluations = Evaluations(len(todo))
-        with Progress(evaluations.look, console):
-            failed |= run_evaluations(todo, make_pool(plan, arguments.timeout, len(todo)), evaluations.report)
+        with admitted(need_of_evaluations(plan), f"evaluate {runs[0].name}", say):
+            pool = make_pool(plan, arguments.timeout, len(todo))
+            with Progress(evaluations.look, console):
+                failed |= run_evaluations(todo, pool, evaluations.report)
+            end_pool(pool)
     print_results(jobs, failed, console)
     from paramcrop.report.pictures import draw_results
 

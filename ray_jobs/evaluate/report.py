@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from paramcrop.errors import ParamCropError
@@ -16,9 +15,10 @@ from paramcrop.evaluation.job import Job
 from paramcrop.evaluation.statistics import Mean, difference, means
 from paramcrop.paper.published import published
 from paramcrop.report.text import ERRORS, PAIRED, Pretraining, notes, show_count, show_difference, show_mean
+from paramcrop.storage.find import label_runs
 from paramcrop.storage.results import read_result, shown_metrics
-from paramcrop.storage.runs import label_runs
 from ray_jobs.progress import Standing, bar
+from ray_jobs.tables import make_table, print_wrapped
 
 Found = tuple[Job, Mapping[str, Any]]
 
@@ -57,7 +57,7 @@ def print_results(jobs: Sequence[Job], failed: Mapping[str, ParamCropError], con
             who = label[job.run] if job.subject == "run" else job.subject
             tasks.setdefault(f"{job.dataset}/{job.how.label}", {}).setdefault(who, []).append((job, result))
     for task, subjects in tasks.items():
-        console.print(task_table(task, subjects))
+        print_wrapped(task_table(task, subjects), console)
         for line in differences(subjects):
             console.print(line, highlight=False, markup=False)
     if tasks:
@@ -79,16 +79,13 @@ def pretraining(job: Job) -> Pretraining:
 
 
 def task_table(task: str, subjects: Mapping[str, Sequence[Found]]) -> Table:
-    table = Table(title=escape(task), title_justify="left")
-    table.add_column("")
     metrics = shown_metrics(next(iter(subjects.values()))[0][1])
-    for name in (*metrics, "n of N"):
-        table.add_column(name, no_wrap=True, justify="right")
+    lines = [["", *metrics, "n of N"]]
     for who, found in subjects.items():
         mean = means([result for _, result in found])
         counts = show_count(mean[metrics[0]])
-        table.add_row(escape(who), *(cell(mean[m], paper(found[0][0], m)) for m in metrics), counts)
-    return table
+        lines.append([who, *(cell(mean[m], paper(found[0][0], m)) for m in metrics), counts])
+    return make_table(task, lines)
 
 
 def differences(subjects: Mapping[str, Sequence[Found]]) -> list[str]:
@@ -104,7 +101,7 @@ def differences(subjects: Mapping[str, Sequence[Found]]) -> list[str]:
 
 def cell(mean: Mean, paper: str) -> str:
     """The mean with its errors, and the paper's value."""
-    return escape(show_mean(mean)) + (f" (paper {paper})" if paper else "")
+    return show_mean(mean) + (f" (paper {paper})" if paper else "")
 
 
 def paper(job: Job, metric: str) -> str:

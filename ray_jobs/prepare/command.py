@@ -14,7 +14,7 @@ from rich.console import Console
 from paramcrop.data.killable import may_pass
 from paramcrop.data.manifest import MANIFEST, Manifest, read_manifest
 from paramcrop.data.prepare.attempt import clean, finish, finished, leftovers, read_parts, strangers, working
-from paramcrop.data.prepare.datasets import find_dataset
+from paramcrop.data.prepare.datasets import find_dataset, with_test_share
 from paramcrop.data.prepare.plan import Part, Plan, make_plan
 from paramcrop.data.prepare.transcode import probe
 from paramcrop.data.shards import check_files, check_shards
@@ -44,6 +44,8 @@ def prepare(arguments: argparse.Namespace, console: Console) -> None:
     start = time.monotonic()
     a = arguments
     dataset = find_dataset(a.dataset, a.videos, a.annotations)
+    if a.test_share is not None:
+        dataset = with_test_share(dataset, a.dataset, a.test_share, a.seed)
     plan = make_plan(dataset, a.dataset, a.short_side, a.crf, a.shard_videos, a.seed)
     if not dataset.sources:
         raise DataError(f"--annotations={a.annotations} must list videos, but has no line besides the header")

@@ -31,7 +31,9 @@ def parse_arguments(argv: Sequence[str], summary: str) -> argparse.Namespace:
     parser.add_argument("--crf", type=int, help="x264 quality, 0 (lossless) to 51 (default: 20)")
     parser.add_argument("--timeout", type=float, help="seconds that one video may take (default: 60)")
     parser.add_argument("--shard-videos", type=int, help="videos per shard (default: 256)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the order of the videos (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the order and of --test-share (default: 0)")
+    share = "share of each class to test with, such as .2, for a set without splits; no group is divided"
+    parser.add_argument("--test-share", type=float, metavar="SHARE", help=f"{share} (default: none)")
     parser.add_argument("--count", type=int, help="number of videos, for synthetic (default: 2000)")
     parser.add_argument("--fresh", action="store_true", help="start over, and discard what is in --out")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and an estimate, then exit")
@@ -46,7 +48,7 @@ def parse_arguments(argv: Sequence[str], summary: str) -> argparse.Namespace:
 def check_arguments(a: argparse.Namespace) -> None:
     """Check the options and fill in defaults; raises what ``parse_arguments`` does."""
     check_name(a.dataset, [*DATASETS, "synthetic"])
-    real = ("videos", "annotations", "crf", "timeout", "shard_videos")
+    real = ("videos", "annotations", "crf", "timeout", "shard_videos", "test_share")
     for name in real if a.dataset == "synthetic" else ("count",):
         if getattr(a, name) is not None:
             needed = "real videos" if a.dataset == "synthetic" else "--dataset synthetic"
@@ -61,6 +63,8 @@ def check_arguments(a: argparse.Namespace) -> None:
     if not 0 <= a.crf <= 51:
         raise ConfigError(f"--crf must be between 0 and 51, but is {a.crf}")
     check_positive(a, "timeout", "shard_videos", "count")
+    if a.test_share is not None and not 0 < a.test_share < 1:
+        raise ConfigError(f"--test-share must be between 0 and 1, but is {a.test_share}")
     if a.seed < 0:
         raise ConfigError(f"--seed must be at least 0, but is {a.seed}")
     a.videos, a.annotations = (path and resolved(path) for path in (a.videos, a.annotations))

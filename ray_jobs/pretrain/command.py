@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 
 from rich.console import Console
@@ -20,11 +21,13 @@ from paramcrop.settings.identity import run_id
 from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.owner import hold, set_aside
 from paramcrop.storage.runs import begin, ending, is_finished, older_run, read_status, run_place
+from paramcrop.storage.stop import ask_to_stop
 from ray_jobs.device import find_device
 from ray_jobs.engine.plan import Node, Plan, plan_pretraining
 from ray_jobs.options import check_classes, check_cluster_option, config_parser, parse_config, probe_data, uncollected
-from ray_jobs.pretrain.progress import run_progress
-from ray_jobs.pretrain.report import describe, print_ending
+from ray_jobs.pretrain.interrupt import interruptible
+from ray_jobs.pretrain.progress import Attempt, run_progress
+from ray_jobs.pretrain.report import describe, print_ending, settings_text
 from ray_jobs.videos import MADE_UP_VIDEOS, all_warnings, find_videos, setting_warnings, size_warnings
 
 
@@ -36,13 +39,14 @@ def main(argv: Sequence[str]) -> None:
         pretrain(config, arguments.fresh, console)
         return
     with uncollected():
-        dry_run(config.on(find_device(config, arguments.cluster)) if arguments.cluster else config, console)
+        on = config.on(find_device(config, arguments.cluster)) if arguments.cluster else config
+        dry_run(on, console, arguments.preset)
         if arguments.cluster:
             plan_cluster(arguments.cluster, config, console)
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = config_parser("paramcrop pretrain", "Pretrain with ParamCrop on Ray.", preset="demo")
+    parser = config_parser("paramcrop pretrain", "Pretrain with ParamCrop on Ray.", "demo", argv)
     text = "with --dry-run: check this launch file (or aws, gcp, raycluster, rayjob) or list of nodes, and plan for it"
     parser.add_argument("--cluster", metavar="FILE", help=text)
     parser.add_argument("--fresh", action="store_true", help="start the run afresh; the old one is kept as NAME-ID~1")
@@ -105,13 +109,11 @@ def introduction(config: Config, manifest: Manifest, place: Mirror, steps: int) 
     yield f"run: {place}"
 
 
-def dry_run(config: Config, console: Console) -> None:
+def dry_run(config: Config, console: Console, preset: str) -> None:
     """Print the settings and key figures. Counting the model's parameters needs torch, but no weights are made."""
-    import yaml
-
     from paramcrop.data.synthetic import CLASSES
 
-    console.print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), highlight=False, end="")
+    console.print(settings_text(config, preset), highlight=False, markup=False)
     videos: int | None
     classes: Sequence[str] = ()
     warnings: Sequence[str] = ()
@@ -175,16 +177,53 @@ def train(
         console.print(f"resuming from {newest.name}, step {done} of {steps}", highlight=False)
     if done == steps:
         return
-    from ray_jobs.engine.connect import connect, planned
+    from ray_jobs.engine.admission import admitted, need_of_pretraining, within
+    from ray_jobs.engine.connect import connect, connection, planned
     from ray_jobs.engine.nodes import check_visible
     from ray_jobs.engine.train import Pretraining, run_pretraining
 
+    say = partial(console.print, highlight=False, markup=False)
     connect(config.run.ray_logs, trains=True)
+    say(connection())
     check_visible([place], [data])
-    with planned(config, partial(plan_of, config), lambda text: console.print(text, highlight=False)) as plan:
-        console.print(f"resources: {plan.arithmetic}", highlight=False)
-        with run_progress(place, steps, console):
-            run_pretraining(Pretraining(config, plan, data, manifest, place, lease))
+    with (
+        planned(config, partial(plan_of, config), say) as plan,
+        admitted(need_of_pretraining(plan, config.train.data_cpus), f"pretrain {place.folder.name}", say) as cpus,
+    ):
+        plan = within(plan, cpus) if config.train.data_cpus is None else plan
+        say(f"resources: {plan.arithmetic}")
+        run = Pretraining(config, plan, data, manifest, place, lease)
+        attempt = Attempt(place)
+        with run_progress(attempt, steps, console), saying_what_is_kept(place, steps):
+            interruptible(partial(run_pretraining, run), partial(ask_to_save, attempt, say), attempt.saved)
+
+
+def ask_to_save(attempt: Attempt, say: Callable[[str], None]) -> bool:
+    """Ask the workers to save a checkpoint and end -> whether they have taken a step that is worth it."""
+    with suppress(OSError):
+        attempt.place.fetch("history.jsonl", "metrics.jsonl", waits=())
+    if not attempt.step():
+        return False
+    say("interrupted: the run saves a checkpoint at the step that it has reached, then ends; Ctrl-C again ends it now")
+    ask_to_stop(str(attempt.place), now=True)
+    return True
+
+
+@contextmanager
+def saying_what_is_kept(place: Mirror, steps: int) -> Iterator[None]:
+    """Give Ctrl-C's exception a text: the step of the newest checkpoint."""
+    from paramcrop.storage.checkpoint import newest_checkpoint, steps_done
+
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        with suppress(OSError):
+            place.fetch("checkpoints/", waits=())
+        newest, _ = newest_checkpoint(place.folder)
+        if newest is None:
+            raise type(error)("interrupted before the first checkpoint; the same command starts again") from None
+        reached = f"the run is kept up to step {steps_done(newest)[1]} of {steps}"
+        raise type(error)(f"interrupted; {reached}, and the same command continues from there") from None
 
 
 def finish(place: Mirror, seconds: float, console: Console) -> None:

@@ -17,24 +17,61 @@ WARNINGS = "warnings.jsonl"
 FETCH, LIST = 5.0, 60.0  # seconds between two fetches from a bucket: of metrics, of checkpoints
 
 
-def run_progress(place: Mirror, total: int, console: Console) -> Progress:
-    """The progress of the run at ``place``, which takes ``total`` steps."""
-    return Progress(_Run(place, total).look, console, ends=True)
+def run_progress(attempt: Attempt, total: int, console: Console) -> Progress:
+    """The progress of a run of ``total`` steps in this attempt."""
+    return Progress(_Run(attempt, total).look, console, ends=True)
+
+
+class Attempt:
+    """What the workers of this command have written. Until they start, the files hold lines of earlier attempts.
+
+    Those may be of later steps than the checkpoint that the run resumes from; the workers remove them first.
+    """
+
+    def __init__(self, place: Mirror) -> None:
+        self.place = place
+        self._before = len(self._workers())
+
+    def starts(self) -> list[dict[str, Any]]:
+        """A line for each start of the workers."""
+        return self._workers()[self._before :]
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All metrics of the run, once the workers have started; before that, none."""
+        return read_metrics(self.place.folder) if self.starts() else []
+
+    def step(self) -> int:
+        """The last step that these workers have logged; 0 if there is none."""
+        starts, metrics = self.starts(), self.metrics()
+        return metrics[-1]["step"] if metrics and metrics[-1]["step"] > starts[0]["step"] else 0
+
+    def saved(self) -> bool:
+        """Whether these workers have saved a checkpoint within an epoch."""
+        if self.place.uri:
+            with suppress(OSError):
+                self.place.fetch("checkpoints/", light=True, waits=())
+        found = (self.place.folder / "checkpoints").glob("epoch=*-step=*/meta.json")
+        begun = max((start["step"] for start in self.starts()), default=0)
+        return any(int(file.parent.name.rpartition("=")[2]) > begun for file in found)
+
+    def _workers(self) -> list[dict[str, Any]]:
+        return [line for line in read_lines(self.place.folder / "history.jsonl") if line["event"] == "workers"]
 
 
 class _Run:
-    def __init__(self, place: Mirror, total: int) -> None:
-        self._place, self._total, self._pace, self._fetched = place, total, Pace(total), 0.0
-        self._starts = len(self._workers()) + 1  # the first start of the workers is not news
+    def __init__(self, attempt: Attempt, total: int) -> None:
+        place = attempt.place
+        self._attempt, self._place, self._total, self._pace, self._fetched = attempt, place, total, Pace(total), 0.0
+        self._starts = 1  # the first start of the workers is not news
         self._page = _Page(place)
         self._warned = len(read_lines(place.folder / WARNINGS))
 
     def look(self) -> Standing:
         self._fetch()
-        news, metrics = (*self._restarts(), *self._warnings()), read_metrics(self._place.folder)
-        if not metrics:
+        news = (*self._restarts(), *self._warnings())
+        step, metrics = self._attempt.step(), self._attempt.metrics()
+        if not step:
             return Standing(bar("starting", 0, self._total, "workers and data"), news=news)
-        step = metrics[-1]["step"]
         news += tuple(self._page.refresh())
         text = f"{summary(metrics[-1])}  {self._pace.left(step)}"
         return Standing(bar("pretrain", step, self._total, text), (f"step {step}/{self._total}  {text}",), news)
@@ -47,7 +84,7 @@ class _Run:
 
     def _restarts(self) -> list[str]:
         """A line for each new restart of the workers."""
-        starts = self._workers()
+        starts = self._attempt.starts()
         new, self._starts = starts[self._starts :], max(self._starts, len(starts))
         return [restart(line) for line in new]
 
@@ -56,9 +93,6 @@ class _Run:
         lines = read_lines(self._place.folder / WARNINGS)
         new, self._warned = lines[self._warned :], len(lines)
         return [f"warning: {line['text']}" for line in new]
-
-    def _workers(self) -> list[dict[str, Any]]:
-        return [line for line in read_lines(self._place.folder / "history.jsonl") if line["event"] == "workers"]
 
 
 class _Page:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from paramcrop.errors import ConfigError, ParamCropError
 from paramcrop.settings.config import Config
+from paramcrop.settings.explain import show
+from paramcrop.settings.identity import flatten
+from paramcrop.settings.presets import load_config
 from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.runs import read_metrics
 
@@ -22,6 +26,26 @@ CONTENTS = {
     "samples.jsonl": "the video ids of each step; failures.jsonl: those that could not be decoded",
     "config.yaml": "the resolved settings; provenance.json: commit and versions",
 }
+
+
+def settings_text(config: Config, preset: str) -> str:
+    """All settings as YAML. Comments name the value of the preset, and the default, where they differ."""
+    import yaml
+
+    now, names = config.model_dump(mode="json"), {"preset": load_config(preset), "default": Config()}
+    others = {name: flatten(other.model_dump(mode="json")) for name, other in names.items()}
+    values, lines, section = flatten(now), list[str](), ""
+    for line in yaml.safe_dump(now, sort_keys=False).splitlines():
+        key = line.strip().partition(":")[0]
+        section = section if line.startswith((" ", "-")) else key
+        full = f"{section}.{key}" if line.startswith("  ") else key
+        differing = [f"{name} {show(other[full])}" for name, other in others.items() if _differs(values, other, full)]
+        lines.append(line + (f"  # {', '.join(differing)}" if differing else ""))
+    return "\n".join(lines)
+
+
+def _differs(values: Mapping[str, Any], other: Mapping[str, Any], name: str) -> bool:
+    return name in values and name in other and values[name] != other[name]
 
 
 def describe(config: Config, videos: int | None, steps: int | None, classes: Sequence[str]) -> str:

@@ -17,13 +17,15 @@ from pathlib import Path
 from rich.console import Console
 
 from paramcrop.data.synthetic import outlines
+from paramcrop.errors import Abandoned
 from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.owner import hold
 from paramcrop.storage.runs import home
-from paramcrop.sweeps.record import fetch_records, read_record, write_record
+from paramcrop.sweeps.record import fetch_records, read_records
 from paramcrop.sweeps.until import until_goal
 from ray_jobs.device import find_device
 from ray_jobs.options import parse_sets, uncollected
+from ray_jobs.sweep.interrupt import end_trials, keep_runs
 from ray_jobs.sweep.options import PAPER, find_sweeps, parse_arguments
 from ray_jobs.sweep.plan import Sweep, open_sweep, raise_failures, sweep_place
 from ray_jobs.sweep.seeds import standings_of, with_known_seeds, with_more_seeds
@@ -118,7 +120,8 @@ def sent(place: Mirror, files: Sequence[Path]) -> list[str]:
 
 def run(sweep: Sweep, todo: int, arguments: Namespace, deadline: float | None, console: Console) -> None:
     """Connect to Ray (or start it), divide the cluster, and run the remaining trials."""
-    from ray_jobs.engine.connect import connect, planned
+    from ray_jobs.engine.admission import admitted, need_of_sweep
+    from ray_jobs.engine.connect import connect, connection, planned
     from ray_jobs.engine.evaluators import end_pool, make_pool
     from ray_jobs.engine.nodes import check_visible
     from ray_jobs.engine.plan import Node, SweepPlan, plan_sweep
@@ -126,16 +129,22 @@ def run(sweep: Sweep, todo: int, arguments: Namespace, deadline: float | None, c
     from ray_jobs.engine.work import Work
     from ray_jobs.sweep.progress import sweep_progress
 
+    say = partial(console.print, highlight=False, markup=False)
     connect(ray_logs=False, trains=True)
+    say(connection())
     t = sweep.config.train
 
     def plan_of(nodes: list[Node]) -> SweepPlan:
         return plan_sweep(nodes, t.workers, t.device, t.cpus_per_worker, arguments.concurrent)
 
-    with planned(sweep.config, plan_of, lambda text: console.print(text, highlight=False)) as plan:
+    with (
+        planned(sweep.config, plan_of, say) as plan,
+        admitted(need_of_sweep(plan), f"sweep {sweep.folder.name}", say),
+    ):
         check_visible([sweep.place], [*sweep.data.values(), find_videos(sweep.config)[0]])
-        lines = [sweep.space.question, f"sweep: {sweep.place}", f"resources: {plan.arithmetic}", *sweep.warnings]
-        console.print("\n".join(lines), highlight=False, markup=False)
+        say(
+            "\n".join([sweep.space.question, f"sweep: {sweep.place}", f"resources: {plan.arithmetic}", *sweep.warnings])
+        )
         pool = make_pool(plan.evaluation, arguments.timeout, todo)
         shared = (
             sweep.space,
@@ -152,18 +161,9 @@ def run(sweep: Sweep, todo: int, arguments: Namespace, deadline: float | None, c
             with sweep_progress(sweep.place, todo, console, arguments.quiet):
                 run_trials(work, sweep.study_name, todo, plan.trials, t.epochs, deadline)
         except KeyboardInterrupt:
-            end_running(sweep, "interrupted")
-            raise
+            keep_runs(sweep.place, say)
+            raise Abandoned from None  # trials go on until this process ends
         end_pool(pool)
-    end_running(sweep, "failed", "the process of the trial died repeatedly")
-
-
-def end_running(sweep: Sweep, state: str, *why: str) -> None:
-    """Record the end of trials whose process could not do so itself."""
     fetch_records(sweep.place)
-    for trial in sweep.trials:
-        record = read_record(sweep.folder, trial.id)
-        if record is not None and record.state == "running":
-            record.state, record.doing, record.failures = state, "", [*record.failures, *why]
-            write_record(sweep.folder, record)
-    sweep.place.send("trials/", "study.journal")
+    left = [record for record in read_records(sweep.folder) if record.state == "running"]
+    end_trials(sweep.place, left, "failed", "the process of the trial died repeatedly")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from statistics import median
+from statistics import fmean
 
 from paramcrop.data.order import steps_per_epoch
+from paramcrop.report.text import show_time
 from paramcrop.settings.config import Config
-from paramcrop.storage.jsonl import read_lines
+from paramcrop.settings.identity import flatten
 from paramcrop.storage.mirror import Mirror, folders_in
 from paramcrop.storage.runs import find_run, home, read_status
 from paramcrop.sweeps.record import read_record
@@ -18,6 +20,7 @@ from paramcrop.sweeps.trials import Trial, config_of
 from paramcrop.training.model_size import trainable_parameters
 from ray_jobs.engine.plan import Node, plan_sweep
 from ray_jobs.launch_files.check import check_cluster, describe_cluster
+from ray_jobs.sweep.estimate import Pace, costly, evaluation_seconds, paces, seconds_of
 from ray_jobs.sweep.plan import Sweep
 from ray_jobs.videos import find_videos
 
@@ -53,7 +56,7 @@ def describe(sweep: Sweep, cluster: str | None, concurrent: int | None) -> str:
         )
     lines += [f"resources{' (of this machine only)' if cluster is None else ''}: {plan.arithmetic}"]
     fresh = sweep.fresh * len(space.seeds)
-    lines.append(_time(sweep, len(left) + fresh, plan.trials))
+    lines.append(_time(sweep, list(left.values()), fresh, plan.trials))
     lines.append(_disk(sweep, len(left) + fresh))
     if cluster and checked:
         lines.append(describe_cluster(cluster, checked))
@@ -117,24 +120,41 @@ def _trials(sweep: Sweep) -> list[str]:
             state = (
                 f"done, but {again} videos are to be read again" if again else "done, but the space has changed since"
             )
-        lines.append(f"{number:>3}. {trial.label}: {state}; runs: {'; '.join(states)}")
+        lines.append(f"{number:>3}. {trial.id[:6]} {trial.label}: {state}; runs: {'; '.join(states)}")
     return lines
 
 
-def _time(sweep: Sweep, runs: int, at_once: int) -> str:
-    """The estimated time, from the median seconds per step of finished runs with the same name."""
-    config, paces = sweep.config, list[float]()
-    storage = config.run.storage or str(home() / "runs")
-    for folder in Path(storage).expanduser().glob(f"{config.run.name}-*") if "://" not in storage else ():
-        events = {line["event"]: line["time"] for line in read_lines(folder / "history.jsonl")}
-        last = (read_lines(folder / "metrics.jsonl") or [{}])[-1].get("step")
-        if "finished" in events and "running" in events and last:
-            paces.append((events["finished"] - events["running"]) / last)
-    if not paces:
-        return "time: unknown until one run of this preset has finished here"
-    steps = config.total_steps(steps_per_epoch(sweep.videos.videos, config.train.global_batch, config.labelled_rows))
-    minutes = median(paces) * steps * runs / at_once / 60
-    return f"time: about {minutes:.0f} min for {runs} pretrainings, plus the evaluations ({len(paces)} runs measured)"
+def _time(sweep: Sweep, left: Sequence[Config], fresh: int, at_once: int) -> str:
+    """The estimated time of the pretrainings with these settings, and of ``fresh`` ones of the sweep's own.
+
+    Those of which no run like them has finished count as the mean of the others.
+    """
+    runs, seconds, measured = home() / "runs", list[float](), 0
+    for config in [*left, *[sweep.config] * fresh]:
+        known = _paces(runs, config)
+        if known:
+            per_epoch = steps_per_epoch(sweep.videos.videos, config.train.global_batch, config.labelled_rows)
+            seconds.append(seconds_of(known, config.total_steps(per_epoch)))
+            measured = max(measured, len(known))
+    count = len(left) + fresh
+    if not seconds:
+        return "time: unknown until one run of these settings has finished here" if count else "time: none"
+    tasks = [(name, protocol.label) for name, protocol in sweep.request.tasks]
+    evaluations = evaluation_seconds(runs, sweep.config.run.name, tasks)
+    total = count * (fmean(seconds) + (evaluations or 0.0)) / at_once
+    what = "plus the evaluations" if evaluations is None else "with their evaluations"
+    return f"time: about {show_time(total)} for {count} pretrainings, {what} (from {measured} runs like these)"
+
+
+_known = dict[str, list[Pace]]()
+
+
+def _paces(runs: Path, config: Config) -> list[Pace]:
+    """``paces``, once for all configs of equal cost."""
+    key = json.dumps(costly(flatten(config.model_dump(mode="json"))), sort_keys=True)
+    if key not in _known:
+        _known[key] = paces(runs, config)
+    return _known[key]
 
 
 def _disk(sweep: Sweep, runs: int) -> str:

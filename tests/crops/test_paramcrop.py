@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from paramcrop import ParamCrop, Ranges
 from paramcrop.crops.geometry import crop_box
 from paramcrop.crops.paramcrop import crop_mlp, early_stop, reverse_gradient, to_ranges
+from paramcrop.crops.policies import RandomCrops
 
 
 def parameters(module: torch.nn.Module) -> int:
@@ -154,11 +156,39 @@ def test_rotation_is_learned_when_it_is_on() -> None:
         ({"layers": 0}, "layers >= 1"),
         ({"noise": "poisson"}, "noise must be"),
         ({"rounding": "ceil"}, "rounding must be"),
+        ({"ranges": 0.5}, r"ranges must be Ranges\(s_p=\(minimum, maximum\)"),
+        ({"ranges": (0.5, 1.0)}, r"ranges must be Ranges\("),
+        ({"ranges": ((0.9, 0.5), (0.5, 1.0))}, "minimum <= maximum"),
+        ({"size": 112}, r"size must be \(frames, height, width\), such as \(16, 112, 112\), but got 112"),
+        ({"size": (16, 112)}, "size must be"),
+        ({"size": (16, 112.5, 112)}, "size must be"),
     ],
 )
 def test_errors_name_the_wrong_setting(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ParamCrop(**settings)
+
+
+def test_ranges_may_be_a_plain_tuple() -> None:
+    plain: Any = ((0.4, 1.0), (0.5, 1.0))
+    assert ParamCrop(ranges=plain).ranges == Ranges(s_p=(0.4, 1.0))
+    turned: Any = (*plain, 0.1)
+    assert RandomCrops(turned).ranges.theta == 0.1
+
+
+@pytest.mark.parametrize(
+    ("video", "message"),
+    [
+        (np.zeros((2, 3, 8, 16, 16), np.uint8), "must be a tensor, but is a ndarray; torch.from_numpy"),
+        (torch.zeros(2, 3, 8, 16, 16, dtype=torch.int64), r"but is torch.int64; .to\(torch.uint8\) converts"),
+        (torch.zeros(2, 8, 16, 16, 3), r"seems to be channels last; permute\(0, 4, 1, 2, 3\) mends it"),
+        (torch.zeros(2, 8, 3, 16, 16), r"seems to be frames first; transpose\(1, 2\) mends it"),
+        (torch.zeros(3, 8, 16, 16), r"must be \(B, C, T, H, W\) with B = 3"),
+    ],
+)
+def test_errors_of_views_name_the_mend(video: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ParamCrop(size=(4, 8, 8)).views(video)
 
 
 def test_batch_norm_between_layers() -> None:

@@ -83,6 +83,15 @@ def test_no_videos_and_duplicate_ids_are_errors(tmp_path: Path) -> None:
         read_manifest(str(tmp_path))  # a failed write does not look finished
 
 
+def test_a_folder_of_videos_gets_the_command_that_prepares_it(tmp_path: Path) -> None:
+    folder = tmp_path / "my videos"
+    (folder / "run").mkdir(parents=True)
+    (folder / "run" / "a.mp4").touch()
+    with pytest.raises(DataError, match="holds videos, not shards; make shards of them with") as caught:
+        read_manifest(str(folder))
+    assert f"`paramcrop prepare --dataset folder --videos '{folder}' --out '{folder}-shards'`" in str(caught.value)
+
+
 def test_manifest_counts_are_derived(tmp_path: Path) -> None:
     assert isinstance(write_shards(made(7), str(tmp_path), row_group_rows=2), Manifest)
     assert read_manifest(str(tmp_path)).shards[0].row_groups == (2, 2, 2, 1)

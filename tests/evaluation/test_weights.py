@@ -207,3 +207,11 @@ def test_a_file_without_tensors_says_what_it_has(tmp_path: Path) -> None:
     ):
         with pytest.raises(CheckpointError, match=found):
             foreign_state(saved(tmp_path / "theirs.pt", content), {"": ""})
+
+
+def test_a_checkpoint_of_this_program_is_loaded_as_it_is(tiny_run: Path) -> None:
+    checkpoint, _ = pick_checkpoint(tiny_run)
+    config = read_config(tiny_run)
+    theirs, ours = load_backbone(config, checkpoint).state_dict(), random_backbone(config, 9)
+    assert load_foreign(ours, checkpoint / "state.pt", {"": ""}) == []
+    assert all(torch.equal(theirs[name], value) for name, value in ours.state_dict().items())

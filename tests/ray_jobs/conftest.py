@@ -19,9 +19,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Head:
-    """A Ray head on loopback with a token, started from the clone's folder; its users need the environment ``env``."""
+    """A Ray head on loopback with a token, started from the clone's folder; its users need the environment ``env``.
+
+    Attributes:
+        address: for jobs. gcs: for drivers, as RAY_ADDRESS.
+    """
 
     address: str
+    gcs: str
     env: dict[str, str]
     home: Path
 
@@ -55,7 +60,7 @@ def head() -> Iterator[Head]:
     process = subprocess.Popen(start, env=env, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
     try:
         wait_for(dashboard, process)
-        yield Head(f"http://127.0.0.1:{dashboard}", env, home)
+        yield Head(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{port}", env, home)
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         try:

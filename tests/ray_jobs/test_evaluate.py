@@ -52,7 +52,7 @@ def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         ("--run tiny --data set={set} --task sett/knn", "--data must name the folder of 'sett'; the nearest is set"),
         ("--run tiny --data set={set} --task set/kn", "a protocol must be one of paper-finetune, "),
         ("--run tiny --data set={set} --set sise=3", "has the parameters frames, stride, size, "),
-        ("--run tiny --data set={set} --set size=two", "size: must be a valid integer"),
+        ("--run tiny --data set={set} --set size=two", "size: must be a whole number"),
         ("--run tiny --data set={set} --set size", "an override must be key=value, but is 'size'"),
         ("--run tiny --data set={set} --splits 4", "--splits must be unset, because the dataset has a single split"),
         ("--run tiny --data set={set} --splits a", "--splits must be whole numbers separated by commas, but is 'a'"),

@@ -35,7 +35,7 @@ def test_it_requests_waits_and_withdraws(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_it_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ResourceError, match=r"only 0 do: .* \(waited 0.001 minutes for more\)"):
+    with pytest.raises(ResourceError, match=r"but there is none; .* \(waited 0.001 minutes for more\)"):
         requested_and_planned(monkeypatch, [[Node(0)]], "train.wait_minutes=0.001")
 
 

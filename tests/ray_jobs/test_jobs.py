@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +116,7 @@ def test_a_working_directory_brings_its_own_code(head: Head) -> None:
 
 
 def test_a_job_with_the_wrong_token_is_rejected(head: Head) -> None:
-    stranger = Head(head.address, head.env | {"RAY_AUTH_TOKEN": "another"}, head.home)
+    stranger = replace(head, env=head.env | {"RAY_AUTH_TOKEN": "another"})
     submitted = stranger.submit("python", "-c", "print('in')")
     assert submitted.returncode != 0
     assert "in\n" not in submitted.stdout

@@ -97,15 +97,28 @@ def test_fresh_starts_over_and_keeps_the_old_run(undisturbed: Path, expected: di
     assert left(undisturbed) == left(undisturbed.with_name(f"{undisturbed.name}~1")) == expected
 
 
+def kept_at_the_step_reached(command: Command, folder: Path, step: int) -> str:
+    """The name of the checkpoint that an interrupted run has saved, which it said in its one last line."""
+    (within,) = (folder / "checkpoints").glob("epoch=*-step=*")
+    reached = int(within.name.rpartition("=")[2])
+    assert reached >= step
+    last = f"interrupted; the run is kept up to step {reached} of {STEPS}, and the same command continues from there"
+    assert command.text.splitlines()[-1] == last
+    assert "***" not in command.text and "Traceback" not in command.text
+    return within.name
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["worker", "decoder", "driver", "ctrl-c", "sigterm", "everything", "torn", "stop"])
+@pytest.mark.parametrize(
+    "what", ["worker", "decoder", "driver", "ctrl-c", "sigterm", "all-sigterm", "everything", "torn", "stop"]
+)
 def test_kills(tmp_path: Path, expected: Any, what: str) -> None:
     """Each case prints a line of the kill table, with `-s`."""
     command, folder = start(tmp_path)
     if what != "decoder":  # decoding is ahead of training and ends early
         command.until(lambda: steps_done(folder) >= 20)
     at, killed_at = time.time(), steps_done(folder)
-    again = what not in ("worker", "decoder")
+    again, kept = what not in ("worker", "decoder"), "epoch="
     if what == "worker":
         command.kill(*command.pids("ray::RayTrainWorker"))
     elif what == "decoder":
@@ -115,13 +128,17 @@ def test_kills(tmp_path: Path, expected: Any, what: str) -> None:
     elif what in ("driver", "torn"):
         command.kill(command.process.pid)
     elif what == "ctrl-c":
-        command.process.send_signal(signal.SIGINT)
-        assert command.wait(30) == 130
-        assert "interrupted; finished work is kept" in command.text
-    elif what == "sigterm":  # as Slurm, `ray job stop` and the end of a pod send it
+        os.killpg(command.process.pid, signal.SIGINT)  # as a terminal does
+        assert command.wait(90) == 130
+        kept = kept_at_the_step_reached(command, folder, killed_at)
+    elif what == "sigterm":  # as `ray job stop` and the end of a pod send it
         command.process.send_signal(signal.SIGTERM)
-        assert command.wait(30) == 143
-        assert "interrupted; finished work is kept" in command.text and "***" not in command.text
+        assert command.wait(90) == 143
+        kept = kept_at_the_step_reached(command, folder, killed_at)
+    elif what == "all-sigterm":  # as Slurm and `timeout` send it: it ends Ray as well
+        os.killpg(command.process.pid, signal.SIGTERM)
+        assert command.wait(90) == 143
+        kept = kept_at_the_step_reached(command, folder, killed_at)
     elif what == "everything":
         command.kill_all()
     else:
@@ -134,7 +151,7 @@ def test_kills(tmp_path: Path, expected: Any, what: str) -> None:
     if again:
         at = time.time()
         _, text = finish(tmp_path)
-        assert "resuming from epoch=" in text
+        assert f"resuming from {kept}" in text
         assert ("skipped a damaged checkpoint: epoch=" in text) is (what == "torn")
     print(f"\n{what}: at step {killed_at}, {recovered(folder, at)}")
     assert left(folder) == expected

@@ -31,12 +31,21 @@ def test_gpus_are_used_if_there_is_one_per_worker() -> None:
 
 
 def test_a_plan_that_does_not_fit_is_an_error_with_the_sums() -> None:
-    with pytest.raises(ResourceError, match=r"train.workers=2 must fit the cluster, but only 1 do: .* 1 GPUs"):
+    with pytest.raises(ResourceError, match=r"for each of 2 worker\(s\), but there are 1; .* or lower train.workers"):
         plan_pretraining([Node(8, 1)], 2, device="cuda")
     with pytest.raises(ResourceError, match="only 1 do"):  # 12 CPUs in total, but no node has room for a second one
         plan_pretraining([Node(8), Node(4)], 2, cpus=5)
     with pytest.raises(ResourceError, match="one CPU must be left for decoding"):
         plan_pretraining([Node(1)], 1)
+
+
+def test_without_a_gpu_it_says_so_and_no_plan_has_negative_cpus() -> None:
+    for plan in (plan_pretraining, plan_sweep):
+        with pytest.raises(ResourceError, match=r"^train.device=cuda needs a GPU .*, but there is none; leave it out"):
+            plan([Node(2)], 1, device="cuda")
+    with pytest.raises(ResourceError, match="no CPU for decoding") as caught:
+        plan_pretraining([Node(2, 8)], 8, device="cuda", cpus=0.5)
+    assert " -" not in str(caught.value)
 
 
 def test_a_cpu_machine_keeps_half_for_decoding() -> None:

@@ -13,7 +13,7 @@ from paramcrop.storage.jsonl import append_line
 from paramcrop.storage.mirror import Mirror
 from ray_jobs.evaluate.report import Evaluations
 from ray_jobs.prepare.progress import Videos
-from ray_jobs.pretrain.progress import run_progress
+from ray_jobs.pretrain.progress import Attempt, run_progress
 from ray_jobs.progress import Pace, Progress, Standing
 
 METRICS = {"loss": 3.0, "crop_distance": 0.5, "crop_iou": 0.25, "clips_per_s": 40.0, "data_wait": 0.1}
@@ -33,7 +33,7 @@ def log(folder: Path, *steps: int) -> None:
 def pretrained(folder: Path, terminal: bool) -> str:
     """Two of four steps are done; then the workers die and restart, and the last step follows."""
     console, text = screen(terminal)
-    with run_progress(Mirror(folder), 4, console):
+    with run_progress(Attempt(Mirror(folder)), 4, console):
         append_line(folder / "history.jsonl", {"event": "workers", "step": 0})
         log(folder, 1, 2)
         time.sleep(1)
@@ -50,9 +50,49 @@ def test_a_run_prints_its_first_line_its_last_line_and_its_news(tmp_path: Path) 
     assert (news, last) == (again, f"step 4/4  {SUMMARY}  0:00 left")
 
 
+def test_a_resumed_run_shows_nothing_of_the_attempt_before(tmp_path: Path) -> None:
+    """Which went on to step 3 after the checkpoint of step 1. Its lines are there until the workers start."""
+    append_line(tmp_path / "history.jsonl", {"event": "workers", "step": 0})
+    log(tmp_path, 1, 2, 3)
+    console, text = screen()
+    with run_progress(Attempt(Mirror(tmp_path)), 4, console):
+        time.sleep(1)
+        assert text.getvalue() == ""
+        (tmp_path / "metrics.jsonl").unlink()
+        log(tmp_path, 1)
+        append_line(tmp_path / "history.jsonl", {"event": "workers", "step": 1})
+        time.sleep(1)
+        assert text.getvalue() == ""
+        log(tmp_path, 2)
+        time.sleep(1)
+        log(tmp_path, 3, 4)
+    first, last = text.getvalue().splitlines()
+    assert first == f"step 2/4  {SUMMARY}  " and last == f"step 4/4  {SUMMARY}  0:00 left"
+
+
+def test_a_checkpoint_that_the_run_resumed_from_is_not_a_new_one(tmp_path: Path) -> None:
+    attempt = Attempt(Mirror(tmp_path))
+    append_line(tmp_path / "history.jsonl", {"event": "workers", "step": 20})
+    for step, saved in ((20, False), (25, True)):
+        folder = tmp_path / "checkpoints" / f"epoch=0002-step={step:07d}"
+        folder.mkdir(parents=True)
+        (folder / "meta.json").write_text("{}")
+        assert attempt.saved() is saved
+
+
+def test_the_time_left_is_never_negative() -> None:
+    pace = Pace(100)
+    assert pace.left(90) == ""
+    time.sleep(0.01)
+    assert pace.left(80) == ""  # workers went back to a checkpoint
+    time.sleep(0.01)
+    assert pace.left(85).startswith("0:00")
+
+
 def test_a_run_prints_its_rank_and_each_warning_once(tmp_path: Path) -> None:
     console, text = screen()
-    with run_progress(Mirror(tmp_path), 4, console):
+    with run_progress(Attempt(Mirror(tmp_path)), 4, console):
+        append_line(tmp_path / "history.jsonl", {"event": "workers", "step": 0})
         (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 4, "rank": 12.3} | METRICS) + "\n")
         time.sleep(0.7)
         append_line(tmp_path / "warnings.jsonl", {"step": 4, "text": "step 4: the run has not learned"})
@@ -63,7 +103,9 @@ def test_a_run_prints_its_rank_and_each_warning_once(tmp_path: Path) -> None:
 
 def test_the_runs_page_is_written_after_a_checkpoint(tmp_path: Path) -> None:
     console, _ = screen()
-    with run_progress(Mirror(tmp_path), 4, console):
+    with run_progress(Attempt(Mirror(tmp_path)), 4, console):
+        started = {"event": "workers", "step": 0, "epoch": 0, "workers": 1, "device": "cpu"}
+        append_line(tmp_path / "history.jsonl", started)
         log(tmp_path, 1, 2)
         time.sleep(1)
         assert not (tmp_path / "index.html").exists()

@@ -174,7 +174,7 @@ def test_ctrl_c_ends_a_sweep_in_one_line_and_the_same_command_resumes(tmp_path: 
     command.until(lambda: any(done in file.read_text() for file in tmp_path.glob("runs/demo-*/status.json")))
     command.until(lambda: evaluating or any(steps_done(folder) >= 12 for folder in tmp_path.glob("runs/demo-*")))
     command.process.send_signal(signal.SIGINT)
-    assert command.wait(60) == 130, command.text[-3000:]
+    assert command.wait(90) == 130, command.text[-3000:]
     assert command.text.splitlines()[-1].startswith("interrupted; finished work is kept"), command.text[-3000:]
     assert "Traceback" not in command.text
     assert [row.record.state for row in read_table(tmp_path / "sweeps" / "mine").rows] == ["interrupted", "waiting"]

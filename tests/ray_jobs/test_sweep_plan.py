@@ -172,7 +172,7 @@ def test_a_trial_whose_videos_failed_by_time_is_evaluated_again(tmp_path: Path, 
     assert record is not None and sweep.todo() == 0
     record.again = 2
     write_record(sweep.folder, record)
-    assert sweep.todo() == 1 and "1. lower=0.1: done, but 2 videos are to be read again" in describe(sweep, None, None)
+    assert sweep.todo() == 1 and " lower=0.1: done, but 2 videos are to be read again" in describe(sweep, None, None)
 
 
 def test_a_budget_of_trials_applies_to_each_command(tmp_path: Path, shards: str) -> None:

@@ -14,7 +14,10 @@ from rich.console import Console
 from paramcrop.storage.mirror import Mirror
 from paramcrop.sweeps.record import TrialRecord, TrialRecorder, read_record
 from paramcrop.sweeps.trials import Trial
+from paramcrop.sweeps.values import trial_id
 from ray_jobs.sweep.progress import line, sweep_progress
+
+ONE = trial_id({"cropper.layers": "one layer"})[:6]
 
 
 def recorder(folder: Path, label: str) -> TrialRecorder:
@@ -40,14 +43,29 @@ def watched(folder: Path, monkeypatch: pytest.MonkeyPatch, quiet: bool = False, 
 
 def test_lines_where_there_is_no_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = watched(tmp_path, monkeypatch)
-    assert text.count("one layer: done, objective 25.0 %, 0 s; 1/2 trials, 0 min left\n") == 1
+    assert text.count(f"{ONE} one layer: done, objective 25.0 %, 0 s; 1/2 trials, 0 min left\n") == 1
     assert "two layers: seed 0: pretraining, epoch 5/9, 31.2 % at epoch 4\n" in text
     assert "from before" not in text
 
 
+def test_a_waiting_trial_says_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray_jobs.sweep.progress.POLL", 0.05)
+    monkeypatch.setattr("ray_jobs.sweep.progress.LINE", 0.1)
+    monkeypatch.setattr("paramcrop.sweeps.record.SECONDS", {False: 0.0})
+    text = io.StringIO()
+    with sweep_progress(Mirror(tmp_path), 2, Console(file=text, width=150, soft_wrap=True), quiet=False):
+        waiting, busy = recorder(tmp_path, "one layer"), recorder(tmp_path, "two layers")
+        waiting.doing("seed 0: waiting: process 7 does")
+        for step in range(4):
+            busy.doing(f"step {step}")
+            time.sleep(0.4)
+    assert text.getvalue().count("one layer: seed 0: waiting: process 7 does") == 1
+    assert "two layers: step 3" in text.getvalue()
+
+
 def test_quiet_is_a_line_at_each_trials_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert watched(tmp_path, monkeypatch, quiet=True).splitlines() == [
-        "one layer: done, objective 25.0 %, 0 s; 1/2 trials, 0 min left"
+        f"{ONE} one layer: done, objective 25.0 %, 0 s; 1/2 trials, 0 min left"
     ]
 
 
@@ -61,11 +79,11 @@ def test_a_terminal_has_one_line_for_each_running_trial(tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({"state": "pruned", "epoch": 4, "proxy": 0.1}, "a: pruned, 10.0 % at epoch 4, 7 s"),
-        ({"state": "diverged", "runs": [{"error": "NaN"}]}, "a: diverged, 7 s (NaN)"),
+        ({"state": "pruned", "epoch": 4, "proxy": 0.1}, "0 a: pruned, 10.0 % at epoch 4, 7 s"),
+        ({"state": "diverged", "runs": [{"error": "NaN"}]}, "0 a: diverged, 7 s (NaN)"),
         (
             {"state": "failed", "failures": ["x: y", "z"], "objectives": [0.5]},
-            "a: failed, objective 50.0 %, 7 s (x: y)",
+            "0 a: failed, objective 50.0 %, 7 s (x: y)",
         ),
     ],
 )

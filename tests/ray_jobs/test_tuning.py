@@ -132,7 +132,7 @@ def test_gpus_are_divided_between_trials_and_evaluators(
     ("nodes", "options", "message"),
     [
         ([Node(2)], {"trials": 2}, "each trial must have one CPU left for decoding, but 1 node"),
-        ([Node(16, 2)], {"workers": 4, "device": "cuda"}, "1 trial.s. at once must fit the cluster, but only 0 do"),
+        ([Node(16, 2)], {"workers": 4, "device": "cuda"}, "a GPU for each of 4 worker.s., but there are 2"),
         ([Node(4, 8)], {"workers": 1, "trials": 7}, "must fit the cluster, but only 4 do"),
     ],
 )

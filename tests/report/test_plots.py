@@ -14,7 +14,7 @@ from paramcrop.data.video import VideoReader
 from paramcrop.errors import DataError
 from paramcrop.report.crop_pictures import film_crops, plot_crops, scenes
 from paramcrop.report.pictures import draw_confusion, draw_per_class
-from paramcrop.report.plots import as_spelt, plot_figure5, plot_parameters
+from paramcrop.report.plots import add_legend, as_spelt, plot_figure5, plot_parameters
 from paramcrop.report.snapshots import read_snapshots
 
 ORANGE, GREEN = (255, 140, 0), (25, 163, 91)
@@ -103,10 +103,10 @@ def test_boxes_of_every_run_are_drawn_on_the_clips_of_the_first(tmp_path: Path) 
     (tmp_path / "one" / "crops" / "step=0000009.npz").write_bytes(b"still being written")
     drawn = scenes({"one": tmp_path / "one", "two": tmp_path / "two"}, video=2)
     assert [(scene.label, scene.step) for scene in drawn] == [
-        ("one", 0),
-        ("one", 5),
-        ("two, before rotation", 0),
-        ("two, before rotation", 5),
+        ("one", 1),
+        ("one", 6),
+        ("two, before rotation", 1),
+        ("two, before rotation", 6),
     ]
     assert [scene.boxes[0][1][0].tolist() for scene in drawn[1:3]] == [[0.1, 0.6], [0.3, 0.9]]
     assert [view for view, _ in drawn[0].drawn(3)] == [0]
@@ -115,7 +115,7 @@ def test_boxes_of_every_run_are_drawn_on_the_clips_of_the_first(tmp_path: Path) 
 def test_a_run_with_other_clips_than_the_first_is_drawn_on_its_own(tmp_path: Path) -> None:
     """The random row of the paper's tables has R1 and R2 on with the demo, the others do not."""
     runs = {"random": made_crops(tmp_path / "random", 2), "ParamCrop": made_crops(tmp_path / "ParamCrop", 1)}
-    drawn = [(scene.label, len(scene.boxes)) for scene in scenes(runs) if scene.step == 0]
+    drawn = [(scene.label, len(scene.boxes)) for scene in scenes(runs) if scene.step == 1]
     assert drawn == [("random, view 1", 1), ("random, view 2", 1), ("ParamCrop", 2)]
 
 
@@ -152,7 +152,7 @@ def test_histograms_show_both_views(tmp_path: Path) -> None:
     plot_parameters(tmp_path, tmp_path / "parameters.png")
     for colour in (ORANGE, GREEN):  # on white with opacity 0.6
         assert has(tmp_path / "parameters.png", tuple(round(255 - 0.6 * (255 - c)) for c in colour))
-    assert [snapshot.step for snapshot in read_snapshots(tmp_path)] == [0, 5]
+    assert [snapshot.step for snapshot in read_snapshots(tmp_path)] == [1, 6]
 
 
 def test_a_run_without_crops_and_a_missing_clip_are_one_line_errors(tmp_path: Path) -> None:
@@ -176,3 +176,15 @@ def test_names_are_drawn_as_they_are_spelt(tmp_path: Path, name: str) -> None:
         assert not text.get_parse_math() and text.get_text() == name
         plt.close(figure)
     assert plt.rcParams["text.parse_math"]  # in the pictures of others it stays as it was
+
+
+@pytest.mark.parametrize("count", [1, 3, 8])
+@pytest.mark.parametrize("label", ["short", "policy=paramcrop, " * 4, "W" * 30 + "=0.1, cropper.lower=0.2"])
+def test_legends_are_inside_the_picture(count: int, label: str) -> None:
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    lines = [axes.plot([0, 1], [0, i])[0] for i in range(count)]
+    legend = add_legend(figure, lines, [f"{label} {i}: centre distance" for i in range(count)], most=2)
+    figure.canvas.draw()
+    box = legend.get_window_extent()
+    assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+    plt.close(figure)

@@ -83,7 +83,7 @@ def test_a_config_with_own_classes_loads_again_as_it_was_when_its_file_is_gone(f
         ("backbone.name=one_net.Net", r"^backbone.name must be one of r2d3d \| s3dg \| s3d \| module:Class, but is"),
         ("backbone.kwargs.width=8", "^backbone.kwargs needs backbone.name=module:Class, .* but backbone.name is r2d3d"),
         ("policy_kwargs.a=8", "^policy_kwargs needs policy=module:Class, a class of your own, but policy is paramcrop"),
-        ("backbone.kwargs=8", "^backbone.kwargs: must be a valid dictionary, but is 8"),
+        ("backbone.kwargs=8", "^backbone.kwargs: must be 'name: value' lines, but is 8"),
     ],
 )
 def test_mistakes_are_one_line(folder: Path, override: str, message: str) -> None:

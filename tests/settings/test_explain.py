@@ -43,12 +43,15 @@ class Whole(BaseModel):
         ({"named": {"x.y": {"nam": "a"}}}, "named.x.y.name must be given"),
         ({"named": {"x.y": {"name": "a", "low": 2}}}, "named.x.y.low must be at most most, but is 2.0"),
         ({"parts": [{"name": ""}]}, "parts.0: a part must have a name"),
-        ({"parts": [{"name": "a"}, 3]}, "parts.1: must be a valid dictionary or instance of Part, but is 3"),
+        ({"parts": [{"name": "a"}, 3]}, "parts.1: must be 'name: value' lines, but is 3"),
         ({"mode": "mx"}, "mode must be one of max | min, but is 'mx' (default: max)"),
         ({"box": [0.5]}, "box: must be 2 values, but is [0.5] (default: [0.5,1.0])"),
-        ({"box": [0.5, "x"]}, "box: must be a valid number, unable to parse string as a number, but is 'x' (default:"),
+        ({"box": [0.5, "x"]}, "box: must be a number, but is 'x' (default:"),
+        ({"box": 0.5}, "box: must be a list of values, but is 0.5 (default: [0.5,1.0])"),
+        ({"box": [1, 2, 3]}, "box: must be 2 values, but is [1, 2, 3]"),
+        ({"parts": [{"name": 3}]}, "parts.0.name: must be text, but is 3"),
         ({"count": 0}, "count: must be greater than or equal to 1, but is 0 (default: 3)"),
-        ({"count": "x" * 999}, "count: must be a valid integer, unable to parse string as an integer, but is 'xxx"),
+        ({"count": "x" * 999}, "count: must be a whole number, but is 'xxx"),
     ],
 )
 def test_a_mistake_is_one_short_line_that_names_the_key(values: dict[str, Any], message: str) -> None:

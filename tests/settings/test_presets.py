@@ -31,7 +31,7 @@ def test_overrides_win_over_file_over_preset(tmp_path: Path) -> None:
         ("lr=3", "lr is not a setting; the nearest is optim.lr"),
         ("cropper=3", "cropper is a section, not a setting; set one of cropper.frames"),
         ("cropper", "an override must be key=value, but is 'cropper'"),
-        ("cropper.layers=two", "cropper.layers: must be a valid integer.* but is 'two'"),
+        ("cropper.layers=two", "cropper.layers: must be a whole number, but is 'two'"),
         ("backbone.depth=11", r"backbone.depth must be one of 10 \| 18 \| 34 \| 50, but is 11"),
         ("backbone.name=c3d", r"backbone.name must be one of r2d3d \| s3dg \| s3d \| module:Class, but is 'c3d'"),
         ("policy=clever", r"policy must be one of paramcrop \| random \| simple .*, but is 'clever'"),
@@ -116,3 +116,12 @@ def test_settings_that_would_fail_in_training_are_refused(overrides: str, messag
 )
 def test_settings_that_train_are_not_refused(overrides: str) -> None:
     assert load_config(None, None, overrides.split()).batch_per_worker >= 1
+
+
+def test_the_defaults_that_are_shown_are_the_presets() -> None:
+    with pytest.raises(ConfigError, match=r"optim.lr: must be a number, but is 'x' \(default of the preset: 0.05\)"):
+        load_config("demo", None, ["optim.lr=x"])
+    with pytest.raises(ConfigError, match=r"optim.lr: must be a number, but is 'x' \(default: 0.3\)"):
+        load_config("k400_simclr_s3dg", None, ["optim.lr=x"])
+    assert "optim.lr=0.3\n" in describe_options()
+    assert "optim.lr=0.05 (default 0.3)\n" in describe_options("demo")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from paramcrop.data.batch import Batch, shard_batch
+from paramcrop.data.batch import Batch, check_order, shard_batch
 from paramcrop.errors import DecodeFailuresError, NonFiniteLossError
 from paramcrop.settings.config import Config
 from paramcrop.storage.checkpoint import load_checkpoint, newest_checkpoint
@@ -17,7 +17,7 @@ from paramcrop.storage.jsonl import read_lines
 from paramcrop.storage.runs import read_metrics
 from paramcrop.training.build import build_clip_spec, build_optimizer
 from paramcrop.training.optim import set_lr
-from paramcrop.training.pretrain import check_failures, check_order, pretrain, train_step
+from paramcrop.training.pretrain import check_failures, pretrain, train_step
 from paramcrop.training.recorder import Recorder
 from paramcrop.training.two_views import build_model, distribute
 from tests.memory import MetricsInMemory, made_clips, memory_batches, on_two_ranks, tiny_config
@@ -117,7 +117,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path: Path, monke
             before.update({name: p.detach().clone() for name, p in model.named_parameters()})
             yield batch._replace(noise=batch.noise * float("nan")) if len(seen) == 4 else batch
 
-    with pytest.raises(NonFiniteLossError, match=r"but is nan on rank 0 at step 3 \(epoch 1\); run: .*run"):
+    with pytest.raises(NonFiniteLossError, match=r"but is nan on rank 0 at step 4 \(epoch 2\); run: .*run"):
         pretrain(config, poisoned, 2, Recorder(tmp_path / "run"))
     assert len(seen) == 4
     assert before and [name for name, p in model.named_parameters() if not torch.equal(p, before[name])] == []

@@ -22,6 +22,7 @@ from paramcrop.settings.config import Config
 from paramcrop.storage.checkpoint import newest_checkpoint, read_meta, save_checkpoint
 from paramcrop.storage.jsonl import read_lines
 from paramcrop.storage.runs import read_metrics
+from paramcrop.storage.stop import ask_to_stop
 from paramcrop.training.build import build_clip_spec
 from paramcrop.training.pretrain import own_random_state, pretrain
 from paramcrop.training.recorder import Recorder
@@ -292,3 +293,48 @@ def test_a_preemption_loses_no_step(tmp_path: Path, whole: Any) -> None:
     recorder.close()
     assert left(moved) == left(reference)
     assert not list((moved / "checkpoints").glob("*-step=*"))
+
+
+def test_a_run_asked_to_end_now_is_kept_up_to_the_step_reached(tmp_path: Path, whole: Any) -> None:
+    """As Ctrl-C asks, in the middle of the second epoch and between two lines of metrics."""
+    config = tiny_config(*SETTINGS, "run.log_every=1000")
+    reference = tmp_path / "reference"
+    run(reference, config)
+    folder, give, reports = tmp_path / "interrupted", batches(config), list[dict[str, float]]()
+
+    def then_ask(epoch: int) -> Iterator[Batch]:
+        for i, batch in enumerate(give(epoch)):
+            if epoch * STEPS + i == 2:
+                ask_to_stop(str(folder), now=True)
+            yield batch
+
+    recorder = Recorder(folder)
+    pretrain(config, then_ask, STEPS, recorder, reports.append)
+    recorder.close()
+    newest, _ = newest_checkpoint(folder)
+    assert newest is not None and newest.name == "epoch=0001-step=0000003" and reports[-1] == {"epoch": 1, "step": 3}
+    (folder / "stop").unlink()  # as the next command does
+    recorder = Recorder(folder, 3)
+    rest = {1: list(give(1))[1:]}
+    pretrain(config, lambda epoch: rest.get(epoch) or give(epoch), STEPS, recorder, resume=newest)
+    recorder.close()
+    assert left(folder) == left(reference)
+
+
+def _asked_of_rank_0(folder: str) -> str:
+    config = tiny_config(*SETTINGS, "run.log_every=1000")
+    if dist.rank() == 0:
+        Path(folder).mkdir()
+        ask_to_stop(folder, now=True)
+    dist.gather_objects(None)
+
+    def mine(epoch: int) -> Iterator[Batch]:
+        yield from (shard_batch(batch, dist.rank(), dist.world_size()) for batch in batches(config)(epoch))
+
+    pretrain(config, mine, STEPS, Recorder(Path(folder)))
+    newest, _ = newest_checkpoint(Path(folder))
+    return newest.name if newest else ""
+
+
+def test_all_ranks_end_together_when_asked(tmp_path: Path) -> None:
+    assert on_two_ranks(_asked_of_rank_0, tmp_path, str(tmp_path / "run"))[0] == "epoch=0000-step=0000001"

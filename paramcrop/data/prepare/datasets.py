@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 import pyarrow as pa
 import pyarrow.fs
 
+from paramcrop.data.groups import group_of, hold_out
 from paramcrop.data.prepare.annotations import (
     SPLITS,
     Entry,
@@ -86,6 +87,28 @@ def find_dataset(name: str, videos: str, annotations: str | None) -> Dataset:
     if not files:
         raise DataError(f"--videos={videos} contains no video files ({', '.join(EXTENSIONS)})")
     return FINDERS[name](files, annotations)
+
+
+def with_test_share(dataset: Dataset, name: str, share: float, seed: int) -> Dataset:
+    """The same videos in new splits: about ``share`` of each class is "test", the rest "train"; no group is divided.
+
+    Args:
+        name: name of the dataset, whose ids may contain the groups.
+
+    Raises:
+        DataError: the dataset has splits of its own.
+    """
+    if given := {split for source in dataset.sources for split in source.splits} - {"train"}:
+        raise DataError(f"--test-share needs a set without splits, but this one has {', '.join(sorted(given))}")
+    groups = [source.group or group_of(name, source.id) for source in dataset.sources]
+    numbers = {label: number for number, label in enumerate(dataset.classes)}
+    labels = [numbers.get(source.label or "", -1) for source in dataset.sources]
+    held = hold_out(groups, labels, share, seed)
+    sources = [replace(s, splits=("test" if out else "train",)) for s, out in zip(dataset.sources, held, strict=True)]
+    tested = {source.label for source in sources if source.splits == ("test",)}
+    warnings = [f"class {label} is in train only, because its videos are one group" for label in dataset.classes]
+    untested = [line for line, label in zip(warnings, dataset.classes, strict=True) if label not in tested]
+    return replace(dataset, sources=tuple(sources), warnings=(*dataset.warnings, *untested))
 
 
 def check_name(name: str | None, names: Iterable[str]) -> None:

@@ -1,0 +1,26 @@
+"""Names of runs in tables and figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from paramcrop.storage.find import label_runs
+from paramcrop.storage.runs import write_provenance
+from tests.memory import tiny_config
+
+
+def run(folder: Path, data: str, dataset: str, *overrides: str) -> Path:
+    folder.mkdir()
+    write_provenance(folder, tiny_config(*overrides), data, {"dataset": dataset} if dataset else {})
+    return folder
+
+
+def test_sets_are_called_by_their_names(tmp_path: Path) -> None:
+    ucf, hmdb = run(tmp_path / "a", "0123456789", "ucf101"), run(tmp_path / "b", "abcdef0123", "hmdb51")
+    assert label_runs([ucf, hmdb]) == {"data=ucf101": [ucf], "data=hmdb51": [hmdb]}
+
+
+def test_two_sets_of_one_name_are_told_apart_and_one_without_a_name_has_its_id(tmp_path: Path) -> None:
+    first, second = run(tmp_path / "a", "0123456789", "folder"), run(tmp_path / "b", "abcdef0123", "folder")
+    third = run(tmp_path / "c", "fedcba9876", "", "seed=1")
+    assert list(label_runs([first, second, third])) == ["data=folder:012345", "data=folder:abcdef", "data=fedcba9876"]
