@@ -27,9 +27,7 @@ def test_onnx_gives_torchs_features_for_any_batch(
     assert str(ROOT).encode() not in file.read_bytes()
     monkeypatch.setattr(onnx_file, "TOLERANCE", -1.0)
     monkeypatch.setattr(onnx_file, "onnx_bytes", lambda encoder: file.read_bytes())
-    with pytest.raises(
-        CheckpointError, match="ONNX must give torch's features to -1 of the largest feature, "
-    ):
+    with pytest.raises(CheckpointError, match="ONNX must give torch's features to -1 of the largest feature, "):
         write_onnx(encoder, tmp_path / "other.onnx")
     assert not (tmp_path / "other.onnx").exists()
 
