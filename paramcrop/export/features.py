@@ -111,7 +111,8 @@ def read_table(file: Path) -> tuple[pa.Table, dict[str, Any]]:
         table = pq.read_table(file)
         about: dict[str, Any] = json.loads(table.schema.metadata[ABOUT])
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        reason = "it has other contents" if not isinstance(error, OSError) else error.strerror or "cannot be read"
+        kinds = {FileNotFoundError: "it does not exist", OSError: "it cannot be read"}
+        reason = next((text for kind, text in kinds.items() if isinstance(error, kind)), "it has other contents")
         raise DataError(f"features must be a file that `paramcrop embed` wrote, but {file} is not: {reason}") from None
     return table, about
 

@@ -70,13 +70,16 @@ def facts(features: Features) -> dict[str, Any]:
 
 
 def neighbours(vectors: np.ndarray, paths: list[str]) -> tuple[list[list[list[float]]], list[list[list[float]]]]:
-    """[row, cosine] of the nearest of each clip: among all others, and among those of other videos."""
+    """[row, cosine] of the nearest of each clip: among all others, and the best one of each other video."""
     cosines, rows = plain_search(vectors)(vectors, len(vectors))
     every, others = list[list[list[float]]](), list[list[list[float]]]()
     for i, (near, values) in enumerate(zip(rows.tolist(), cosines.tolist(), strict=True)):
         pairs = [[row, round(value, 3)] for row, value in zip(near, values, strict=True) if row != i]
+        best = dict[str, list[float]]()
+        for pair in pairs:
+            best.setdefault(paths[int(pair[0])], pair)
         every.append(pairs[:SHOWN])
-        others.append([pair for pair in pairs if paths[int(pair[0])] != paths[i]][:SHOWN])
+        others.append([pair for path, pair in best.items() if path != paths[i]][:SHOWN])
     return every, others
 
 

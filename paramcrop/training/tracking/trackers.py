@@ -34,7 +34,7 @@ class Board:
     def __init__(self, facts: Facts) -> None:
         folder = Path(facts.folder) / "tensorboard"
         folder.mkdir(parents=True, exist_ok=True)
-        self._writer = EventsWriter(str(folder / "events"), f".{os.getpid()}")
+        self._writer = EventsWriter(str(folder / "events"), f".{os.getpid()}.{time.time_ns()}")
         if facts.step is not None:
             self._write(facts.step + 1, session_log=SessionLog(status=SessionLog.START))
         if facts.config:

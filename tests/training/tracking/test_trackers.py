@@ -235,6 +235,6 @@ def test_pictures_and_results_continue_the_board_without_hiding_later_steps(tmp_
     assert track_results(("tensorboard",), tmp_path, 2, [result]) == []
     found = loader.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [event.step for event in found.Scalars("loss")] == [1, 2, 3]
-    (event,) = found.Scalars("ucf101/knn/test1-seed1/video@1")
+    (event,) = found.Scalars("ucf101/knn/test1-seed1/video_1")  # TensorBoard has no @
     assert (event.step, event.value) == (2, 0.5)
     assert found.Images("crops")[0].encoded_image_string == (tmp_path / "crops.png").read_bytes()
