@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 WAITING = 1000  # calls that may wait for a slow tracker; further ones are left out
 TIMEOUT = 120.0  # seconds that a call may take, the first with the start of the tracker
-PATIENCE = 5.0  # seconds that ``close`` waits while no call ends
+PATIENCE = 10.0  # seconds that ``close`` waits while no call ends
+STARTING = 30.0  # the same before the first one ends: a tracker has much to import
 LONGEST = 60.0  # seconds that it waits at all
 CLOSE = "close"
 
@@ -62,7 +63,9 @@ class Guarded:
         self.send(CLOSE)
         start = moved = time.monotonic()
         ended = self._ended
-        while self._thread.is_alive() and time.monotonic() - moved < PATIENCE and time.monotonic() - start < LONGEST:
+        while self._thread.is_alive() and time.monotonic() - start < LONGEST:
+            if time.monotonic() - moved > (PATIENCE if self._ended else STARTING):
+                break
             self._thread.join(0.05)
             if self._ended != ended:
                 ended, moved = self._ended, time.monotonic()

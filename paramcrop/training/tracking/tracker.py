@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 
 class Facts(NamedTuple):
@@ -21,7 +22,7 @@ class Facts(NamedTuple):
     step: int | None = 0
 
 
-class Tracker(Protocol):
+class Tracker(typing.Protocol):
     """One tracker of a run. A class of ``services`` takes ``Facts``, and continues what an earlier attempt began."""
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:

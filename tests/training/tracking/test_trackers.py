@@ -120,7 +120,8 @@ def test_a_tracker_that_fails_or_hangs_costs_the_run_nothing(
     reason: str,
 ) -> None:
     stand_in(**{where: what})
-    monkeypatch.setattr(guard, "PATIENCE", 8.0 if what != HANGS else 1.0)
+    for name in ("PATIENCE", "STARTING"):  # seconds; the others end by themselves
+        monkeypatch.setattr(guard, name, 1.0 if what == HANGS else 50.0)
     run = tmp_path / "run"
     recorder = Recorder(run, trackers=("tensorboard", "wandb"), config={"seed": 3})
     for step in (1, 2, 3):
@@ -149,7 +150,7 @@ def test_calls_that_find_no_place_are_left_out(
 ) -> None:
     stand_in(init=HANGS)
     monkeypatch.setattr(guard, "WAITING", 5)
-    monkeypatch.setattr(guard, "PATIENCE", 0.1)
+    monkeypatch.setattr(guard, "STARTING", 0.1)
     guarded = guard.Guarded("wandb", Facts("demo-123", str(tmp_path), {}))
     for step in range(100):
         guarded.send("metrics", step, {"loss": 1.0})
@@ -208,6 +209,7 @@ def test_the_real_package_takes_all_of_it_offline(name: str, tmp_path: Path, mon
     import matplotlib.image
 
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    monkeypatch.setattr(guard, "PATIENCE", 50.0)
     matplotlib.image.imsave(tmp_path / "one.png", [[0.0, 1.0]])
     for attempt in range(2):  # the second continues the first
         facts = Facts("demo-123", str(tmp_path), flatten(tiny_config().model_dump(mode="json")), 2 * attempt)
