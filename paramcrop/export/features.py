@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from paramcrop.data.killable import may_pass
@@ -148,7 +149,7 @@ def read_done(out: Path, key: str, sizes: Mapping[str, int]) -> Done:
             continue
         same = {path for path, size in about["sizes"].items() if sizes.get(path) == size} - done.sizes.keys()
         lost = {path for path in same if may_pass(about["failed"].get(path, ""))}
-        done.tables.append(table.filter(pa.compute.is_in(table["path"], pa.array(sorted(same - lost), pa.string()))))
+        done.tables.append(table.filter(pc.is_in(table["path"], pa.array(sorted(same - lost), pa.string()))))
         done.sizes.update({path: sizes[path] for path in same - lost})
         done.failed.update({path: why for path, why in about["failed"].items() if path in same - lost})
     return done
