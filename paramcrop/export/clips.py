@@ -24,7 +24,7 @@ class Group(NamedTuple):
     Attributes:
         frames: uint8 (K, T, S, S, 3). first: number of the first of them. total: clips of the whole video.
         start, end: seconds from the video's first frame to that of each clip's first and last frame, float32 (K,).
-        pictures: the middle frame of each clip as a JPEG.
+        pictures: the middle frame of each clip, its centre square, as a JPEG.
     """
 
     frames: np.ndarray
@@ -48,14 +48,32 @@ def cut_group(folder: str, path: str, spec: UniformSpec, every: float | None, fi
     reader = VideoReader(read_bytes(folder, path))
     times = reader.times()
     starts = uniform_starts(spec, reader.frames) if every is None else starts_every(times, every, spec)
-    frames, last = list[np.ndarray](), list[int]()
+    frames, last, pictures = list[np.ndarray](), list[int](), list[bytes]()
     for start in starts[first : first + GROUP]:
         # One clip at a time: all frames of a group in the size of the source would take gigabytes.
-        frames.append(cut_windows(reader.read, reader.frames, spec, np.array([start]))[0])
+        source = Frames(reader)
+        frames.append(cut_windows(source.read, reader.frames, spec, np.array([start]))[0])
+        pictures.append(jpeg(source.frame((int(start) + spec.frames // 2 * spec.stride) % reader.frames)))
         last.append(min(int(start) + spec.span, reader.frames) - 1)
     group = starts[first : first + GROUP]
-    pictures = [jpeg(clip[len(clip) // 2]) for clip in frames]
     return Group(np.stack(frames), first, len(starts), times[group], times[last], pictures)
+
+
+class Frames:
+    """The frames that were last read from a video, in the size of the source."""
+
+    def __init__(self, reader: VideoReader) -> None:
+        self._reader = reader
+
+    def read(self, numbers: np.ndarray) -> np.ndarray:
+        """See ``VideoReader.read``; the numbers are sorted."""
+        self._numbers, self._frames = numbers, self._reader.read(numbers)
+        return self._frames
+
+    def frame(self, number: int) -> np.ndarray:
+        """One of them: uint8 (H, W, 3)."""
+        found: np.ndarray = self._frames[np.searchsorted(self._numbers, number)]
+        return found
 
 
 def starts_every(times: np.ndarray, seconds: float, spec: UniformSpec) -> np.ndarray:
@@ -84,9 +102,11 @@ def read_bytes(folder: str, path: str) -> bytes:
 
 
 def jpeg(frame: np.ndarray) -> bytes:
-    """uint8 (S, S, 3) -> a small JPEG; equal frames give equal bytes."""
-    picture, target = Image.fromarray(frame), io.BytesIO()
-    if max(picture.size) > PICTURE:
-        picture = picture.resize((PICTURE, PICTURE), Image.Resampling.BILINEAR)
+    """The centre square of uint8 (H, W, 3) as a small JPEG; equal frames give equal bytes."""
+    side = min(frame.shape[:2])
+    top, left = (frame.shape[0] - side) // 2, (frame.shape[1] - side) // 2
+    picture, target = Image.fromarray(frame[top : top + side, left : left + side]), io.BytesIO()
+    if side > PICTURE:
+        picture = picture.resize((PICTURE, PICTURE), Image.Resampling.BILINEAR, reducing_gap=2)
     picture.save(target, "JPEG", quality=QUALITY)
     return target.getvalue()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from argparse import Namespace
 from collections.abc import Mapping
@@ -145,8 +144,6 @@ def embed_left(work: Work, arguments: Namespace, console: Console) -> None:
     from ray_jobs.engine.embedding import Cutting, embed
     from ray_jobs.engine.plan import plan_evaluations
 
-    # Ray Data's pools have large arguments, of which Ray's own library warns on stderr, in no log that could be hidden.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     connect(ray_logs=False)
     plan = plan_evaluations(cluster_nodes(), arguments.workers, arguments.device)
     plan = replace(plan, actors=min(plan.actors, len(work.left)))

@@ -16,7 +16,7 @@ from ray.data import ActorPoolStrategy
 from paramcrop.crops.resample import to_float
 from paramcrop.data.killable import Killable
 from paramcrop.data.uniform import UniformSpec
-from paramcrop.errors import VideoError
+from paramcrop.errors import ResourceError, VideoError
 from paramcrop.evaluation.features import Forward, Normalise, check_finite
 from paramcrop.export.clips import GROUP, Group, cut_group
 from paramcrop.export.encoder import Encoder
@@ -25,6 +25,7 @@ from ray_jobs.engine.train import own_errors
 
 TASK_VIDEOS = 4  # videos of a decode task
 PIXELS = "pixels"
+RETRIES = 3  # times that the rest is embedded again after a process or a node died
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,29 @@ def embed(
         precision: of the network, "float32" or "bfloat16".
 
     Raises:
-        ParamCropError: the encoder's features are not finite.
+        ParamCropError: the encoder's features are not finite. ResourceError: processes or nodes died repeatedly.
     """
+    shared, left = ray.put(encoder), dict.fromkeys(paths)
+    for attempt in range(RETRIES + 1):
+        try:
+            for video in _embedded(list(left), cutting, shared, precision, plan):
+                del left[video.path]
+                yield video
+            return
+        except ray.exceptions.RayError as error:
+            if attempt == RETRIES:
+                reason = str(error).strip().partition("\n")[0]
+                raise ResourceError(f"an encoder died {RETRIES + 1} times: {reason}; run it again") from None
+
+
+def _embedded(
+    paths: Sequence[str], cutting: Cutting, shared: Any, precision: str, plan: EvaluationPlan
+) -> Iterator[Video]:
     decoded = ray.data.from_items(
         [{"path": path} for path in paths], override_num_blocks=-(-len(paths) // TASK_VIDEOS)
     ).map_batches(partial(_decode, cutting=cutting), batch_size=TASK_VIDEOS, batch_format="numpy", num_cpus=1)
-    shared = ray.put(encoder)  # in a list: Ray warns of large arguments of an actor that can restart
-    shape = cutting.spec.frames * cutting.spec.size**2 * 3
-    decoded.context.target_max_block_size = GROUP * shape  # so that a group leaves as soon as it is cut
+    # So that a group leaves as soon as it is cut.
+    decoded.context.target_max_block_size = GROUP * cutting.spec.frames * cutting.spec.size**2 * 3
     embedded = decoded.map_batches(
         _Network,
         fn_constructor_args=([shared], plan.threads, plan.gpus > 0, precision),
@@ -70,6 +86,9 @@ def embed(
         num_cpus=plan.cpus,
         num_gpus=plan.gpus or None,
         compute=ActorPoolStrategy(size=plan.actors),
+        # Ray warns on stderr of actors that it can restart, because their arguments might be gone; ``embed`` retries.
+        max_restarts=0,
+        max_task_retries=0,
     )
     yield from whole_videos(own_errors(embedded.iter_rows()))
 

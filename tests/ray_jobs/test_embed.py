@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import paramcrop
 from paramcrop.errors import ConfigError, DataError, ParamCropError
@@ -38,7 +37,7 @@ def test_a_folder_is_embedded_once_and_then_only_what_is_new(encoder: Path, tmp_
     assert command.wait() == 0, command.text
     assert "could not be read: bad.mp4: " in command.text and "6 videos embedded in " in command.text
     assert f"nearest to {videos}/a/0.mp4:\n  1.000  a/0.mp4" in command.text
-    assert "Traceback" not in command.text and "core_worker" not in command.text
+    assert "Traceback" not in command.text and "actor" not in command.text.lower()
     features, own = paramcrop.Features.read(out), paramcrop.load(encoder)
     assert features.path == [path for path in ("a/0.mp4", "a/2.mp4", "a/4.mp4", "b/1.mp4", "b/3.mp4") for _ in range(2)]
     expected = own(own.preprocess(videos / "b" / "1.mp4", clips=2)).detach().numpy()
@@ -101,4 +100,3 @@ def test_a_dry_run_says_what_is_left(encoder: Path, tmp_path: Path, capsys: pyte
     main(["--weights", str(encoder), "--videos", str(tmp_path), "--out", str(out), "--every", "2", "--dry-run"])
     text = capsys.readouterr().out
     assert "1 videos in " in text and "a clip every 2 s" in text and not out.exists()
-    assert torch.get_num_threads() > 0
