@@ -25,6 +25,12 @@ from ray_jobs.engine.train import own_errors
 
 TASK_VIDEOS = 4  # videos of a decode task
 PIXELS = "pixels"
+DIED = (
+    ray.exceptions.RayActorError,
+    ray.exceptions.WorkerCrashedError,
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.ObjectLostError,
+)
 RETRIES = 3  # times that the rest is embedded again after a process or a node died
 
 
@@ -64,7 +70,7 @@ def embed(
                 del left[video.path]
                 yield video
             return
-        except ray.exceptions.RayError as error:
+        except DIED as error:
             if attempt == RETRIES:
                 reason = str(error).strip().partition("\n")[0]
                 raise ResourceError(f"an encoder died {RETRIES + 1} times: {reason}; run it again") from None

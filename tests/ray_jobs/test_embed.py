@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import ray
 
 import paramcrop
-from paramcrop.errors import ConfigError, DataError, ParamCropError
+from paramcrop.errors import ConfigError, DataError, ParamCropError, ResourceError
 from paramcrop.export.load import from_run
 from ray_jobs.embed.command import main
 from ray_jobs.embed.options import parse_arguments
+from ray_jobs.engine import embedding
 from ray_jobs.engine.embedding import Video, whole_videos
 from tests.export.test_features import made_video
 from tests.ray_jobs.commands import Command
@@ -69,6 +72,25 @@ def test_rows_are_gathered_into_whole_videos() -> None:
         ("c", [0], ""),
     ]
     assert isinstance(found[0], Video)
+
+
+def test_an_encoder_that_dies_is_started_again_for_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, nothing = list[list[str]](), SimpleNamespace()
+
+    def dies(paths: list[str], *given: Any) -> Iterator[Video]:
+        asked.append(paths)
+        if len(paths) > 1:
+            yield Video(paths[0], [], "")
+        raise ray.exceptions.ActorDiedError
+
+    monkeypatch.setattr(embedding, "_embedded", dies)
+    monkeypatch.setattr(ray, "put", lambda value: value)
+    found = list[str]()
+    given: Any = nothing
+    videos = embedding.embed(["a", "b", "c"], given, given, "float32", given)
+    with pytest.raises(ResourceError, match=r"an encoder died 4 times: .*; run it again"):
+        found.extend(video.path for video in videos)
+    assert found == ["a", "b"] and asked == [["a", "b", "c"], ["b", "c"], ["c"], ["c"]]
 
 
 @pytest.mark.parametrize(
