@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from paramcrop.crops.resample import crop_cube
     from paramcrop.export.encoder import Encoder
+    from paramcrop.export.features import Features
     from paramcrop.export.load import load
     from paramcrop.models.contrastive import MoCo, SimCLR
     from paramcrop.models.interfaces import Backbone, Method
@@ -49,6 +50,7 @@ _ROOMS = {
     ),
     "paramcrop.crops.resample": ("crop_cube",),
     "paramcrop.export.encoder": ("Encoder",),
+    "paramcrop.export.features": ("Features",),
     "paramcrop.export.load": ("load",),
     "paramcrop.models.contrastive": ("MoCo", "SimCLR"),
     "paramcrop.models.interfaces": ("Backbone", "Method"),
@@ -69,6 +71,7 @@ __all__ = [
     "CropParams",
     "DistanceCrops",
     "Encoder",
+    "Features",
     "Method",
     "MoCo",
     "ParamCrop",

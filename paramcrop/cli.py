@@ -21,6 +21,7 @@ COMMANDS = {  # name -> module with its main(argv), description
     "prepare": ("ray_jobs.prepare.command", "convert videos and their annotations to Parquet shards"),
     "evaluate": ("ray_jobs.evaluate.command", "evaluate pretrained runs: fine-tuning, linear probe, retrieval"),
     "export": ("ray_jobs.export", "export a run's encoder: safetensors, config, model card; to a folder or the Hub"),
+    "embed": ("ray_jobs.embed.command", "features of a folder of videos, with a page of nearest neighbours"),
     "sweep": ("ray_jobs.sweep.command", "run a sweep: pretraining and evaluation of many settings"),
     "report": ("ray_jobs.report", "write tables, HTML page and figures of sweeps"),
     "figures": ("ray_jobs.figures", "draw figures that compare runs"),

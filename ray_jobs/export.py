@@ -92,7 +92,7 @@ def write(encoder: Encoder, place: Path, onnx: bool) -> list[str]:
         from paramcrop.export.onnx_file import write_onnx
 
         difference = write_onnx(encoder, place / ONNX)
-        lines.append(f"  {place / ONNX}, differs from torch by {difference:.1g} at most")
+        lines.append(f"  {place / ONNX}, differs from torch by {difference:.1g} of the largest feature")
     elif (place / ONNX).exists():
         lines.append(f"note: {place / ONNX} is of an earlier export; --onnx writes it anew")
     return lines

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 import paramcrop
 from paramcrop.cli import COMMANDS
+from paramcrop.data.synthetic import render
+from paramcrop.data.video import encode
 from tests.memory import TINY
 from tests.wheel import ROOT, Installed
 
@@ -54,6 +58,19 @@ def test_a_dry_run_of_the_demo_needs_nothing_else(wheel: Installed) -> None:
     assert done.returncode == 0, done.stderr
     assert "data: a synthetic set of" in done.stdout
     assert not (wheel.cwd / "home" / "runs").exists()
+
+
+def test_a_run_is_exported_and_loaded_from_the_wheel_alone(wheel: Installed, tiny_run: Path) -> None:
+    done = wheel.run("paramcrop", "export", "--run", str(tiny_run), "--out", "exported")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel.cwd / "videos").mkdir()
+    (wheel.cwd / "videos" / "a.mp4").write_bytes(encode(render("up", 20, 32, 40, np.random.default_rng(0)), 12.0).data)
+    use = "import paramcrop; e = paramcrop.load('exported'); x = e.preprocess('videos/a.mp4')"
+    done = wheel.run("python", "-c", f"{use}; print(tuple(e(x).shape), paramcrop.__file__)")
+    assert f"(1, 32) {wheel.site}" in done.stdout, done.stdout + done.stderr
+    given = ("--weights", "exported", "--videos", "videos", "--out", "f.parquet", "--dry-run")
+    done = wheel.run("paramcrop", "embed", *given)
+    assert done.returncode == 0 and "1 videos in " in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.ray

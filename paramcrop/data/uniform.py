@@ -58,14 +58,18 @@ def cut_uniform(row: Mapping[str, Any], spec: UniformSpec) -> np.ndarray:
     return cut_windows(reader.read, reader.frames, spec)
 
 
-def cut_windows(read: Callable[[np.ndarray], np.ndarray], count: int, spec: UniformSpec) -> np.ndarray:
+def cut_windows(
+    read: Callable[[np.ndarray], np.ndarray], count: int, spec: UniformSpec, starts: np.ndarray | None = None
+) -> np.ndarray:
     """Cut the clips of a video of ``count`` frames -> uint8 (K, frames, size, size, 3). Short videos loop.
 
     Args:
         read: frame numbers (n,), sorted and unique -> uint8 (n, H, W, 3).
+        starts: first frame of each clip, int64 (K,); None: ``uniform_starts``.
     """
     steps = np.arange(spec.frames) * spec.stride
-    indices = (uniform_starts(spec, count)[:, None] + steps) % count  # (K, frames)
+    starts = uniform_starts(spec, count) if starts is None else starts
+    indices = (starts[:, None] + steps) % count  # (K, frames)
     union, place = np.unique(indices, return_inverse=True)
     frames = read(union)
     height, width = frames.shape[1:3]

@@ -58,7 +58,7 @@ class VideoReader:
     """
 
     def __init__(self, data: bytes) -> None:
-        self._decoder = "PyAV" if decord is None else "decord"
+        self._decoder, self._data = "PyAV" if decord is None else "decord", data
         try:
             self._frames = PyAVFrames(data) if decord is None else DecordFrames(data)
         except Exception as error:  # decord raises RuntimeError, DECORDError and ValueError
@@ -81,6 +81,31 @@ class VideoReader:
             raise VideoError(f"{self._decoder} cannot decode frames {span}: {first_line(error)}") from error
         ordered: np.ndarray = frames if np.array_equal(place, np.arange(len(place))) else frames[place]
         return ordered
+
+    def times(self) -> np.ndarray:
+        """When each frame is shown, seconds from the first: float32 (frames,).
+
+        As the packets say (decord's own times are not those of every container); at an even rate if they do not.
+
+        Raises:
+            VideoError: the bytes cannot be opened.
+        """
+        try:
+            shown, rate = packet_times(self._data)
+        except Exception as error:
+            raise VideoError(f"PyAV cannot open the video: {first_line(error)}") from error
+        if len(shown) != self.frames:
+            shown = np.arange(self.frames) / rate
+        since: np.ndarray = (shown - shown[0]).astype(np.float32)
+        return since
+
+
+def packet_times(data: bytes) -> tuple[np.ndarray, float]:
+    """When the frames are shown, sorted, seconds: float64 (n,), and their mean rate per second."""
+    with av.open(io.BytesIO(data), metadata_errors="ignore") as container:
+        stream = container.streams.video[0]
+        shown = {p.pts for p in container.demux(stream) if p.pts is not None and not p.is_discard}
+        return np.array(sorted(shown)) * float(stream.time_base or 0), float(stream.average_rate or 25)
 
 
 class DecordFrames:

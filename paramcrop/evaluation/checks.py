@@ -13,6 +13,7 @@ from paramcrop.errors import CheckpointError, ConfigError, DataError, ShardError
 from paramcrop.evaluation.job import Job
 from paramcrop.evaluation.videos import open_pair, overlap, read_split, split_pairs
 from paramcrop.evaluation.weights import load_foreign
+from paramcrop.models.foreign import ORIGINS
 from paramcrop.settings.config import Config
 from paramcrop.training.build import build_backbone
 
@@ -142,6 +143,13 @@ def weight_notes(jobs: Iterable[Job]) -> list[str]:
     Raises:
         CheckpointError: one does not fit.
     """
-    foreign = {(job.weights, job.prefixes, job.settings.backbone.model_dump_json()): job for job in jobs if job.weights}
+    given = [job for job in jobs if job.weights]
+    for job in {job.subject: job for job in given if job.subject in ORIGINS}.values():
+        job.network()
+    foreign = {
+        (job.weights, job.prefixes, job.settings.backbone.model_dump_json()): job
+        for job in given
+        if job.subject == "weights"
+    }
     loaded = (load_foreign(build_backbone(j.settings), Path(j.weights), dict(j.prefixes)) for j in foreign.values())
     return list(dict.fromkeys(note for notes in loaded for note in notes))

@@ -24,13 +24,21 @@ PASS_CLIPS = 20  # clips per forward pass
 
 
 class Normalise(NamedTuple):
-    """Normalises pixels in [0, 1] to (x - mean) / std."""
+    """Normalises pixels in [0, 1], (B, 3, T, H, W), to (x - mean) / std.
 
-    mean: float
-    std: float
+    Attributes:
+        mean, std: of all channels, or of red, green and blue.
+    """
+
+    mean: float | tuple[float, float, float]
+    std: float | tuple[float, float, float]
 
     def __call__(self, frames: Tensor) -> Tensor:
-        return (frames - self.mean) / self.std
+        mean, std = (
+            frames.new_tensor(value)[:, None, None, None] if isinstance(value, tuple) else value
+            for value in (self.mean, self.std)
+        )
+        return (frames - mean) / std
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,15 @@ import torch
 from paramcrop.data.uniform import UniformSpec
 from paramcrop.errors import CheckpointError
 from paramcrop.evaluation.protocols import Protocol
-from paramcrop.evaluation.weights import Pixels, load_backbone, load_foreign, random_backbone
+from paramcrop.evaluation.weights import Pixels, baseline_backbone, foreign_backbone, load_backbone, random_backbone
+from paramcrop.models.foreign import ORIGINS
 from paramcrop.settings.config import Config
 from paramcrop.settings.digest import short_hash
 from paramcrop.settings.unread import is_read
 from paramcrop.storage.files import digest
 from paramcrop.storage.results import read_result
-from paramcrop.training.build import build_backbone
 
-SUBJECTS = ("run", "random-init", "pixels", "weights")
+SUBJECTS = ("run", "random-init", "pixels", "weights", *ORIGINS)
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Job:
 
     Attributes:
         run: the run's folder, where the result is stored.
-        subject: one of ``SUBJECTS``. "random-init" and "pixels" are baselines; "weights" is a foreign checkpoint in the
-            run's architecture.
+        subject: one of ``SUBJECTS``. "random-init", "pixels" and those of ``ORIGINS`` are baselines; "weights" is a
+            foreign checkpoint in the run's architecture.
         config: the run's settings. run_id: its id. run_data: content id of the videos that it was pretrained on.
         checkpoint, epoch: the checkpoint to evaluate, and its epoch.
         dataset: name. folder: path or URI of its shards. content_id: its content id. data_id: that and the order of its
@@ -40,7 +40,7 @@ class Job:
         seed: seed of the head, the order of the videos, the labelled share, and random-init's weights.
         fresh: the command that computes this afresh: results and features of others do not count. Empty: any do.
         uri: the URI that ``run`` is a copy of, if it is one.
-        weights, prefixes: the foreign checkpoint's file, and prefixes of its names as (old, new).
+        weights, prefixes: the file of the foreign checkpoint or baseline, and prefixes of its names as (old, new).
     """
 
     run: str
@@ -82,6 +82,8 @@ class Job:
             return {"random-init": described(config), "seed": self.seed} | pixels
         if self.subject == "weights":
             return {"weights": sha256_of(self.weights), "prefixes": self.prefixes} | pixels
+        if self.subject in ORIGINS:  # it has pixels of its own
+            return {self.subject: sha256_of(self.weights), "precision": config.precision}
         return {"pixels": Pixels().grid} | pixels
 
     @property
@@ -136,9 +138,9 @@ class Job:
         if self.subject == "run":
             return load_backbone(config, Path(self.checkpoint))
         if self.subject == "weights":
-            backbone = build_backbone(config)
-            load_foreign(backbone, Path(self.weights), dict(self.prefixes))
-            return backbone
+            return foreign_backbone(config, Path(self.weights), dict(self.prefixes))
+        if self.subject in ORIGINS:
+            return baseline_backbone(self.subject, config, Path(self.weights))
         return random_backbone(config, self.seed) if self.subject == "random-init" else Pixels()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ class Request:
         device: "cpu" or "cuda", on which they compute, for the precision of runs whose ``train.precision`` is "auto";
             empty: that of each run.
         weights, prefixes: those of the subject "weights".
+        files: subject -> its file, of the baselines that have one.
     """
 
     tasks: tuple[Task, ...]
@@ -43,6 +44,7 @@ class Request:
     weights: str = ""
     prefixes: tuple[tuple[str, str], ...] = ()
     device: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def find_tasks(
@@ -183,7 +185,7 @@ def _jobs(request: Request, manifests: Mapping[str, Manifest], config: Config, s
                         test=test,
                         protocol=protocol.model_dump(mode="json"),
                         seed=seed,
-                        weights=request.weights if subject == "weights" else "",
+                        weights=request.weights if subject == "weights" else request.files.get(subject, ""),
                         prefixes=request.prefixes if subject == "weights" else (),
                         uri=source.uri,
                     )

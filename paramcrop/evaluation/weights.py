@@ -12,16 +12,18 @@ import yaml
 from torch import Tensor, nn
 
 from paramcrop.errors import CheckpointError
+from paramcrop.models.foreign import ORIGINS, Origin, Renormalised, recognise, set_eps
 from paramcrop.settings.config import Config
 from paramcrop.settings.identity import recorded
 from paramcrop.settings.presets import make_config
 from paramcrop.storage.checkpoint import load_checkpoint, newest_checkpoint
 from paramcrop.storage.foreign import fitting_prefix, foreign_state, rename
 from paramcrop.storage.mirror import mirror_at
-from paramcrop.training.build import build_backbone, features_of
+from paramcrop.training.build import build_backbone, features_of, make_backbone
 
 SHOWN = 3  # maximum number of names in an error
 COUNTER = "num_batches_tracked"  # of batch norm; checkpoints of old versions of PyTorch lack it
+UNCHANGED = {"": ""}  # prefixes that leave all names as they are
 PREFIX = "method.backbone."  # prefix of the backbone's tensors in a run's checkpoint
 
 
@@ -117,17 +119,90 @@ def random_backbone(config: Config, seed: int) -> nn.Module:
 def load_foreign(module: nn.Module, file: Path, prefixes: Mapping[str, str]) -> list[str]:
     """Load another program's checkpoint into ``module`` -> notes for the reader, one line each.
 
+    Args:
+        prefixes: of its names, as (old, new). Where they are ``UNCHANGED``, the names that torchvision and CoCLR give
+            to our architecture become ours, and a prefix that all names have is left out.
+
     Raises:
         CheckpointError: see ``foreign_state`` and ``load_strictly``.
     """
-    state, own = foreign_state(file, prefixes), module.state_dict()
-    if prefixes == {"": ""} and all(PREFIX + name in state for name in own if not name.endswith(COUNTER)):
+    return _load_foreign(module, file, prefixes)[0]
+
+
+def foreign_backbone(config: Config, file: Path, prefixes: Mapping[str, str]) -> nn.Module:
+    """The run's architecture with another program's weights, for pixels normalised as the run's.
+
+    Raises:
+        CheckpointError: see ``load_foreign``.
+    """
+    backbone = build_backbone(config)
+    origin = _load_foreign(backbone, file, prefixes)[1]
+    return _renormalised(backbone, origin, config) if origin else backbone
+
+
+def baseline_backbone(name: str, config: Config, file: Path) -> nn.Module:
+    """The network ``name`` of ``ORIGINS`` with the weights in ``file``, for pixels normalised as the run's.
+
+    Raises:
+        CheckpointError: the file's weights are not that network's.
+    """
+    origin, backbone = named_backbone(file)
+    if origin.name != name:
+        raise CheckpointError(f"the file of {name} must have its weights, but {file} has those of {origin.name}")
+    return _renormalised(backbone, origin, config)
+
+
+def named_backbone(file: Path) -> tuple[Origin, nn.Module]:
+    """The network that a file's names are those of, with its weights.
+
+    Raises:
+        CheckpointError: it is none that is known; the message has the first names.
+    """
+    state = foreign_state(file, UNCHANGED)
+    origin = recognise(state)
+    if origin is None:
+        known = f"{', '.join(ORIGINS)}, coclr-s3d, coclr-s3dg"
+        raise CheckpointError(
+            f"weights must be those of {known}, but {file} has {', '.join(list(state)[:SHOWN])}{_more(list(state))}"
+        )
+    backbone = make_backbone(origin.backbone, {})
+    set_eps(backbone, origin.eps)
+    load_strictly(backbone, with_counters(backbone, origin.renamed(state))[0], str(file))
+    return origin, backbone
+
+
+def _renormalised(backbone: nn.Module, origin: Origin, config: Config) -> nn.Module:
+    a = config.augment
+    return Renormalised(backbone, (a.mean, a.std), (origin.mean, origin.std))
+
+
+def _load_foreign(module: nn.Module, file: Path, prefixes: Mapping[str, str]) -> tuple[list[str], Origin | None]:
+    own = [name for name in module.state_dict() if not name.endswith(COUNTER)]
+    state, notes, origin, fix = foreign_state(file, prefixes, own), list[str](), None, ""
+    prefix = fitting_prefix(state, own)
+    if prefixes == UNCHANGED and (origin := recognise(state)) is not None:
+        state, fix = origin.renamed(state), f"; it is {origin.name}, which fits backbone.name={origin.backbone}"
+        set_eps(module, origin.eps)
+        notes.append(f"note: {file} is {origin.name}: its names, its normalisation of pixels and its eps are used")
+    elif prefixes == UNCHANGED and all(PREFIX + name in state for name in own):
         state = rename(state, {PREFIX: ""})  # a checkpoint of this program
+    elif prefixes == UNCHANGED and prefix and all(name.startswith(prefix) for name in state):
+        state = rename(state, {prefix: ""})
+        notes.append(f"note: all names in {file} begin with {prefix}, which is left out")
+    elif prefixes == UNCHANGED and prefix:
+        fix = f"; --prefix {prefix}= would make them fit"
+    state, started = with_counters(module, state)
+    load_strictly(module, state, str(file), fix)
+    if started:
+        notes.append(f"note: {file} has no {COUNTER}, so the {started} counters start at 0")
+    return notes, origin
+
+
+def with_counters(module: nn.Module, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], int]:
+    """The same tensors, with 0 for each counter of ``module`` that they lack, and how many these are."""
+    own = module.state_dict()
     absent = {name: torch.zeros_like(own[name]) for name in own if name.endswith(COUNTER) and name not in state}
-    prefix = fitting_prefix(state, [name for name in own if not name.endswith(COUNTER)])
-    fix = f"; --prefix {prefix}= would make them fit" if prefix and prefixes == {"": ""} else ""
-    load_strictly(module, state | absent, str(file), fix)
-    return [f"note: {file} has no {COUNTER}, so the {len(absent)} counters start at 0"] if absent else []
+    return {**state, **absent}, len(absent)
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str, fix: str = "") -> None:

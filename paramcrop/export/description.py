@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from paramcrop.data.uniform import UniformSpec
 from paramcrop.errors import CheckpointError
 
 WEIGHTS, CONFIG, CARD, ONNX = "model.safetensors", "config.json", "README.md", "model.onnx"
+Channels = float | tuple[float, float, float]
 OPEN = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)  # a later version may say more
 
 
+def _positive(std: Channels) -> Channels:
+    if min(std if isinstance(std, tuple) else (std,)) <= 0:
+        raise ValueError("std must be above 0")
+    return std
+
+
 class Architecture(BaseModel):
-    """The backbone: a name of ``BACKBONES`` or ``module:Class``, and the keyword arguments of its class.
+    """The backbone: a name of ``BACKBONES`` or ``OTHERS`` or ``module:Class``, and the keyword arguments of its class.
 
     Attributes:
         source: hash of the file of a class of the user's own.
+        eps: of the batch norms, where the weights were trained with another than the class has.
     """
 
     model_config = OPEN
@@ -26,10 +34,15 @@ class Architecture(BaseModel):
     name: str
     settings: dict[str, JsonValue] = {}
     source: str | None = None
+    eps: float | None = Field(default=None, gt=0)
 
 
 class Input(BaseModel):
-    """The RGB clips that the encoder was pretrained on: fields of ``UniformSpec``, and mean and std of ``Augment``."""
+    """The RGB clips that the encoder was pretrained on: fields of ``UniformSpec``, and what normalises their pixels.
+
+    Attributes:
+        mean, std: of pixels in [0, 1]; of all channels, or of red, green and blue.
+    """
 
     model_config = OPEN
 
@@ -37,8 +50,8 @@ class Input(BaseModel):
     size: int = Field(ge=1)
     stride: int = Field(ge=1)
     box: float = Field(gt=0, le=1)
-    mean: float
-    std: float = Field(gt=0)
+    mean: Channels
+    std: Annotated[Channels, AfterValidator(_positive)]
 
     def clips(self, clips: int) -> UniformSpec:
         """``clips`` evenly spaced clips of a video."""
@@ -46,7 +59,10 @@ class Input(BaseModel):
 
 
 class Pretraining(BaseModel):
-    """The run that the encoder is of, its id, and the checkpoint's epoch."""
+    """The run that the encoder is of, its id, and the checkpoint's epoch.
+
+    Of another program's weights: their name, the start of their file's sha256, and 0.
+    """
 
     model_config = OPEN
 

@@ -59,6 +59,13 @@ class Encoder(nn.Module):
             cut = cut_windows(lambda numbers: frames[numbers], len(frames), spec)
         return Normalise(shown.mean, shown.std)(to_float(torch.from_numpy(cut).permute(0, 4, 1, 2, 3)))
 
+    @torch.no_grad()
+    def embed(self, video: str | Path | bytes | np.ndarray | Tensor, clips: int = 1) -> Tensor:
+        """The mean of a video's features over ``clips`` clips: (D,). Raises: see ``preprocess``."""
+        shown = next(self.backbone.parameters(), torch.zeros(0)).device
+        out: Tensor = self(self.preprocess(video, clips).to(shown)).mean(0)
+        return out
+
     def forward_features(self, x: Tensor) -> Tensor:
         """Clips (B, 3, T, H, W), see ``preprocess`` -> feature map (B, D, T', H', W')."""
         return cast(Backbone, self.backbone).trunk(x)

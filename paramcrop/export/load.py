@@ -8,8 +8,17 @@ from torch import nn
 
 from paramcrop.data.uniform import UniformSpec
 from paramcrop.errors import CheckpointError, ConfigError
+from paramcrop.evaluation.job import sha256_of
 from paramcrop.evaluation.tasks import pace
-from paramcrop.evaluation.weights import load_backbone, load_strictly, pick_checkpoint, read_config
+from paramcrop.evaluation.weights import (
+    UNCHANGED,
+    load_backbone,
+    load_foreign,
+    load_strictly,
+    named_backbone,
+    pick_checkpoint,
+    read_config,
+)
 from paramcrop.export.card import model_card
 from paramcrop.export.description import (
     CARD,
@@ -23,6 +32,7 @@ from paramcrop.export.description import (
 )
 from paramcrop.export.encoder import Encoder
 from paramcrop.export.hub import SCHEME, download
+from paramcrop.models.foreign import OTHERS, set_eps
 from paramcrop.settings.custom import is_custom
 from paramcrop.storage.checkpoint import load_checkpoint
 from paramcrop.storage.files import digest
@@ -32,15 +42,17 @@ from paramcrop.storage.runs import read_provenance
 from paramcrop.training.build import BACKBONES, backbone_settings, build_backbone, features_of, make_backbone
 
 
-def load(source: str | Path, pretrained: bool = True, trust: bool = False) -> Encoder:
+def load(source: str | Path, pretrained: bool = True, trust: bool = False, like: str | Path | None = None) -> Encoder:
     """Load an encoder, in evaluation mode, on the CPU.
 
     Args:
-        source: a folder that `paramcrop export` wrote; a run's folder, its name or id below runs/, or its URI; or
-            ``hf://owner/name``.
+        source: a folder that `paramcrop export` wrote; a run's folder, its name or id below runs/, or its URI;
+            ``hf://owner/name``; or a file of weights of another program.
         pretrained: False: the same architecture with random weights.
         trust: whether to import a class outside this package that an exported folder names as its architecture.
             A run's own class is imported as in all commands.
+        like: for a file of weights, an encoder (as ``source``) that has its architecture and its clips; None: it is
+            torchvision's s3d or r3d_18, or S3D or S3D-G of CoCLR, which the file's names tell.
 
     Raises:
         CheckpointError: the files do not fit one another. DataError: there is no such encoder.
@@ -48,6 +60,10 @@ def load(source: str | Path, pretrained: bool = True, trust: bool = False) -> En
     """
     text = str(source)
     folder = download(text.removeprefix(SCHEME)) if text.startswith(SCHEME) else Path(text).expanduser()
+    if folder.is_file():
+        return from_file(folder, load(like, False, trust) if like is not None else None)
+    if like is not None:
+        raise ConfigError(f"like={like} needs a file of weights as load's source, but that is {text}")
     if text.startswith(SCHEME) or (folder / CONFIG).exists():
         return from_folder(folder, pretrained, trust)
     return from_run(run_named(text, "load's source"), pretrained=pretrained)
@@ -69,6 +85,42 @@ def from_folder(folder: Path, pretrained: bool = True, trust: bool = False) -> E
         load_strictly(backbone, state, str(file))
     card = folder / CARD
     return _evaluating(backbone, described, card.read_text(encoding="utf-8") if card.exists() else "")
+
+
+def from_file(file: Path, like: Encoder | None = None) -> Encoder:
+    """The encoder with another program's weights.
+
+    Args:
+        like: an encoder of that architecture, which gets the weights; None: the file's names tell which it is.
+
+    Raises:
+        CheckpointError: see ``load``.
+    """
+    if like is not None:
+        load_foreign(like.backbone, file, UNCHANGED)
+        described = like.description.model_copy(update={"pretraining": _unknown(file.stem, file), "classes": None})
+        return _evaluating(like.backbone, described, "")
+    origin, backbone = named_backbone(file)
+    described = Description(
+        architecture=Architecture(name=origin.backbone, eps=origin.eps),
+        features=features_of(backbone),
+        input=Input(
+            frames=origin.frames,
+            size=origin.size,
+            stride=origin.stride,
+            box=origin.box,
+            mean=origin.mean,
+            std=origin.std,
+        ),
+        pretraining=_unknown(origin.name, file),
+    )
+    return _evaluating(backbone, described, "")
+
+
+def _unknown(name: str, file: Path) -> Pretraining:
+    """What is known of the pretraining of another program's weights."""
+    nothing = {"epoch": 0, "method": "unknown", "policy": "unknown", "seed": 0, "precision": "float32"}
+    return Pretraining.model_validate({"run": name, "run_id": sha256_of(str(file))[:12], **nothing})
 
 
 def from_run(run: Path, epoch: int | None = None, pretrained: bool = True, licence: str = "unknown") -> Encoder:
@@ -121,13 +173,14 @@ def _made(described: Description, folder: Path, trust: bool) -> nn.Module:
                 f"an encoder of a class of one's own needs trust=True, which imports it: {folder} names {what.name}"
             )
         backbone = make_backbone(what.name, what.settings, what.source, (shown.frames, shown.size, shown.size))
-    elif what.name not in BACKBONES:
-        raise CheckpointError(f"architecture.name must be one of {', '.join(BACKBONES)}, but {folder} has {what.name}")
+    elif what.name not in (known := {**BACKBONES, **OTHERS}):
+        raise CheckpointError(f"architecture.name must be one of {', '.join(known)}, but {folder} has {what.name}")
     else:
         try:
             backbone = make_backbone(what.name, what.settings)
         except (TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"architecture.settings must suit {what.name}, but in {folder}: {error}") from None
+    set_eps(backbone, what.eps)
     if (made := features_of(backbone)) != described.features:
         raise CheckpointError(f"features must be the architecture's, {made}, but {folder} has {described.features}")
     return backbone

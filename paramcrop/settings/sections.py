@@ -6,7 +6,7 @@ Models are frozen and reject unknown keys.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, JsonValue, ValidationInfo, field_validator, model_validator
 
@@ -236,6 +236,9 @@ class Train(BaseModel):
     )
     max_restarts: int = option(3, "times that workers which died are started again by themselves", where=True, ge=0)
     threads: int | None = option(None, "torch threads per CPU worker; none: its CPUs", where=True, ge=1)
+    profile: int | None = option(
+        None, "steps that torch.profiler records on rank 0, into profile/ of the run; none: no steps", where=True, ge=1
+    )
 
 
 class Probe(BaseModel):
@@ -269,6 +272,16 @@ class Run(BaseModel):
         "folder for runs that all nodes share, or its URI in a bucket; none: runs/ in $PARAMCROP_HOME or ~/paramcrop",
         where=True,
     )
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = option(
+        ("tensorboard",),
+        "where metrics, settings, pictures and results go as well, as in [tensorboard,wandb]",
+        where=True,
+    )
     log_every: int = option(10, "steps between two lines of metrics", where=True, ge=1)
     checkpoint_epochs: int = option(10, "epochs between two checkpoints; the last is always kept", where=True, ge=1)
     ray_logs: bool = option(False, "show Ray's own log lines", where=True)
+
+    @field_validator("trackers", mode="before")
+    @classmethod
+    def _split(cls, trackers: Any) -> Any:
+        return tuple(filter(None, trackers.split(","))) if isinstance(trackers, str) else trackers

@@ -22,11 +22,14 @@ SHOWN = 3  # maximum number of names in an error
 GLOBAL = re.compile(r"Unsupported global: GLOBAL ([\w.]+)")
 
 
-def foreign_state(file: Path, prefixes: Mapping[str, str]) -> dict[str, Tensor]:
+def foreign_state(file: Path, prefixes: Mapping[str, str], wanted: Sequence[str] = ()) -> dict[str, Tensor]:
     """Load the tensors of a network by name, and rename them by ``prefixes`` (old -> new).
 
     The network is the file itself, what it has under one of ``WRAPPERS``, or its only mapping of names to tensors.
     Where a file has several, the names start with their keys, and ``prefixes`` chooses one.
+
+    Args:
+        wanted: names that the network should have; the error then suggests one of several that has them.
 
     Raises:
         CheckpointError: the file cannot be read without running code, or has no tensors, or several networks.
@@ -45,9 +48,10 @@ def foreign_state(file: Path, prefixes: Mapping[str, str]) -> dict[str, Tensor]:
     if "" not in prefixes and (chosen := rename(dotted, prefixes)):
         return chosen
     several = ", ".join(f"{path} ({len(own)} tensors)" for path, own in found.items())
+    suggested = fitting_prefix(dotted, wanted) or f"{next(iter(found))}."
     raise CheckpointError(
         f"weights must be those of one network, but {file} has several: {several}; choose one, as in "
-        f"--prefix {next(iter(found))}.="
+        f"--prefix {suggested}="
     )
 
 

@@ -15,6 +15,7 @@ from paramcrop.crops.policies import Policy, RandomCrops, WholeClip, hard_crops,
 from paramcrop.data.clips import ClipSpec
 from paramcrop.errors import ConfigError
 from paramcrop.models.contrastive import MoCo, SimCLR, projector
+from paramcrop.models.foreign import OTHERS
 from paramcrop.models.interfaces import Backbone, Method
 from paramcrop.models.mean_teacher import MeanTeacher
 from paramcrop.models.r2d3d import R2D3D
@@ -101,7 +102,7 @@ def build_backbone(config: Config) -> nn.Module:
 def make_backbone(
     name: str, settings: Mapping[str, Any], source: str | None = None, size: tuple[int, int, int] = (16, 112, 112)
 ) -> nn.Module:
-    """One of ``BACKBONES``, or a class of the user's own.
+    """One of ``BACKBONES`` or ``OTHERS``, or a class of the user's own.
 
     Args:
         settings: keyword arguments of its class.
@@ -112,7 +113,7 @@ def make_backbone(
     """
     if is_custom(name):
         return custom_backbone(name, source, settings, size)
-    backbone: Any = BACKBONES[name](**settings)  # a protocol cannot say that it is an nn.Module as well
+    backbone: Any = {**BACKBONES, **OTHERS}[name](**settings)  # a protocol cannot say that it is an nn.Module as well
     network: nn.Module = backbone
     return network
 

@@ -27,6 +27,7 @@ from paramcrop.training.optim import learning_rates, load_optimizer, set_lr
 from paramcrop.training.recorder import Recorder, Row
 from paramcrop.training.step import Stepper
 from paramcrop.training.telemetry import Probe, Telemetry, Watch
+from paramcrop.training.tracking.profile import Profiled, profiled
 from paramcrop.training.two_views import TwoViews, build_model, distribute
 
 Report = Callable[[dict[str, float]], None]
@@ -91,7 +92,8 @@ def pretrain(
     meter = Meter(2 * config.train.global_batch)
     epoch, step, rng_state = load_state(resume, model, optimizer, meter) if resume else (0, 0, None)
     recorded = device.type == "cuda" and dist.world_size() == 1 and model.recordable
-    stepper = Stepper(distribute(model, device), optimizer, recorded)
+    steps = recorder.folder, config.train.profile, config.total_steps(steps_per_epoch), device.type == "cuda"
+    stepper = profiled(Stepper(distribute(model, device), optimizer, recorded), *steps)
     telemetry, plateau = Telemetry(model.method, optimizer), build_plateau(config, len(classes))
     watch = Watch(telemetry, plateau, probe, config.probe.every, step)
     state = TrainingState(config, steps_per_epoch, recorder, model, stepper, optimizer, meter, watch, epoch, step)
@@ -125,7 +127,7 @@ class TrainingState:
     steps_per_epoch: int
     recorder: Recorder
     model: TwoViews
-    stepper: Stepper
+    stepper: Stepper | Profiled
     optimizer: Optimizer
     meter: Meter
     watch: Watch

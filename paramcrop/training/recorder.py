@@ -1,6 +1,6 @@
 """The files that a run writes to its folder during training.
 
-metrics.jsonl, tensorboard/    every ``run.log_every`` steps
+metrics.jsonl                  every ``run.log_every`` steps; the trackers get the same
 samples.jsonl                  the video ids of each global step, in order
 warnings.jsonl                 what a user should know, such as that the run does not learn
 failures.jsonl                 samples that could not be decoded: the video, the reason, the substitute
@@ -12,10 +12,9 @@ checkpoints/epoch=0060/        state.pt, meta.json
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
@@ -23,9 +22,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
 
 from paramcrop import dist
 from paramcrop.crops.geometry import crop_box
@@ -35,39 +31,16 @@ from paramcrop.storage.checkpoint import NAME, WITHIN, save_checkpoint
 from paramcrop.storage.jsonl import Lines, append_line, cut_lines
 from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.stop import asked_to_stop_now
+from paramcrop.training.tracking.tracker import Facts
+from paramcrop.training.tracking.trackers import Trackers
 from paramcrop.training.two_views import TwoViews, stack_params
-
-
-class Board:
-    """A TensorBoard event file in ``folder``.
-
-    Args:
-        step: the last valid step; TensorBoard hides later steps of earlier files in the folder.
-    """
-
-    def __init__(self, folder: Path, step: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._writer = EventsWriter(str(folder / "events"), f".{os.getpid()}")
-        start = SessionLog(status=SessionLog.START)
-        self._writer.write_event(Event(wall_time=time.time(), step=step + 1, session_log=start))
-
-    def add(self, step: int, values: Mapping[str, float]) -> None:
-        """Raises:
-        OSError: the file cannot be written.
-        """
-        for name, value in values.items():
-            self._writer.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
-        self._writer.flush()
-
-    def close(self) -> None:
-        self._writer.close()
-
 
 PROBE = 4  # videos whose crops are saved
 SEND = 15.0  # seconds between two uploads of metrics
 LOOK = 5.0  # seconds between two looks into a bucket for a request to stop
+TRACKED = ("tensorboard/", "wandb/", "mlruns/")  # what trackers write into the folder
 LINES = ("metrics", "samples", "failures", "warnings")  # .jsonl
-RECORDED = (*(f"{name}.jsonl" for name in LINES), "crops/", "tensorboard/")
+RECORDED = (*(f"{name}.jsonl" for name in LINES), "crops/", *TRACKED, "profile/")
 DRAWS = 2048  # crops whose parameters are saved, from the same noise in every run
 
 
@@ -91,6 +64,7 @@ class Recorder:
         step: the last valid step. Records of later steps are removed, because those steps are run again.
         owns_run: whether this process may still write to the folder; called before each checkpoint.
         mirror: the remote folder that ``folder`` is a copy of and that all files are sent to; None: no remote folder.
+        trackers, config: names of the run's trackers, and its settings, which they get.
     """
 
     def __init__(
@@ -99,11 +73,14 @@ class Recorder:
         step: int = 0,
         owns_run: Callable[[], bool] = lambda: True,
         mirror: Mirror | None = None,
+        trackers: Sequence[str] = ("tensorboard",),
+        config: Mapping[str, Any] = {},
     ) -> None:
         self.folder, self.owns_run, self.problem = folder, owns_run, ""
         self._mirror = mirror or Mirror(folder or Path())
         self._sending, self._sent, self._looked = Thread(), time.monotonic(), 0.0
         self._probe: dict[str, Any] = {}
+        self._step = step
         with self._writing() as where:
             if where is not None:
                 where.mkdir(parents=True, exist_ok=True)
@@ -111,7 +88,7 @@ class Recorder:
                 # These files are new and stay open. A process of an earlier attempt that is still alive has the old
                 # ones open, so its lines do not end up here.
                 self._lines = {name: Lines(where / f"{name}.jsonl") for name in LINES}
-                self._board = Board(where / "tensorboard", step)
+                self._trackers = Trackers(trackers, Facts(where.name, str(where), config, step))
 
     def started(self, step: int, epoch: int, passed_over: list[str], device: str) -> None:
         """Write a start of the workers to the history of the run."""
@@ -128,7 +105,8 @@ class Recorder:
             if where is not None:
                 line = {"step": step, "epoch": epoch} | {k: _significant(v) for k, v in values.items()}
                 self._lines["metrics"].add(line)
-                self._board.add(step, values)
+                self._trackers.metrics(step, values)
+                self._tell_of_trackers(step)
                 self._send_metrics()
 
     def warning(self, step: int, text: str) -> None:
@@ -225,12 +203,18 @@ class Recorder:
     def close(self) -> None:
         with self._writing() as where:
             if where is not None:
-                self._board.close()
+                self._trackers.close()
+                self._tell_of_trackers(self._step)
                 if self._sending.is_alive():  # a process that exits while a thread uses S3 may crash
                     self._sending.join()
                 for lines in self._lines.values():
                     lines.close()
                 self._mirror.send(*RECORDED)
+
+    def _tell_of_trackers(self, step: int) -> None:
+        self._step = step
+        for text in self._trackers.news():
+            self._lines["warnings"].add({"step": step, "text": text})
 
     def _send_metrics(self) -> None:
         """Upload the metrics in the background every ``SEND`` seconds; a checkpoint uploads what was missed."""

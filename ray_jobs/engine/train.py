@@ -31,6 +31,7 @@ from paramcrop.evaluation.features import Forward, Normalise
 from paramcrop.evaluation.probe import Probe
 from paramcrop.evaluation.tasks import pace
 from paramcrop.settings.config import Config
+from paramcrop.settings.identity import flatten
 from paramcrop.storage.checkpoint import newest_checkpoint, steps_done
 from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.owner import still_held
@@ -59,7 +60,8 @@ def train_worker(job: dict[str, Any]) -> tuple[str, str] | None:
     place = Mirror.of(job["uri"], f"worker-{dist.rank()}") if job["uri"] else Mirror(Path(job["folder"]))
     resume, passed_over = find_checkpoint(place)
     epoch, step = steps_done(resume)
-    recorder = Recorder(place.folder, step, partial(still_held, job["lease"]), place)
+    tracked = config.run.trackers, flatten(config.model_dump(mode="json"))
+    recorder = Recorder(place.folder, step, partial(still_held, job["lease"]), place, *tracked)
     recorder.started(step, epoch, passed_over, device.type)
     shard = ray.train.get_dataset_shard("train")
     rows = shard.iter_batches(batch_size=config.batch_per_worker, batch_format="numpy", prefetch_batches=1)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -20,8 +21,12 @@ from paramcrop.data.synthetic import outlines
 from paramcrop.errors import ParamCropError
 from paramcrop.settings.identity import METHOD_VERSION
 from paramcrop.storage.mirror import mirror_at
+from paramcrop.storage.results import read_result
 from paramcrop.storage.runs import method_version
 from ray_jobs.evaluate.options import find_data, find_runs, make_request, parse_arguments
+
+if TYPE_CHECKING:
+    from paramcrop.evaluation.job import Job
 
 MOST_LISTED = 6  # pictures to list; if there are more, list their folders
 
@@ -90,13 +95,31 @@ def run(arguments: Namespace) -> None:
             end_pool(pool)
     print_results(jobs, failed, console)
     from paramcrop.report.pictures import draw_results
+    from paramcrop.training.recorder import TRACKED
 
     pictures = draw_results([job for job in jobs if job.subject == "run"])
     for path in pictures if len(pictures) <= MOST_LISTED else sorted({path.parent for path in pictures}):
         console.print(f"  {path}", highlight=False, markup=False)
+    done = [job for job in todo if job.eval_id not in failed and job.subject == "run"]
+    for line in track(done):
+        console.print(line, highlight=False, markup=False)
     for place in map(mirror_at, runs):
-        place.send("pictures/")
+        place.send("pictures/", *TRACKED)
         console.print(f"  {place}/results.jsonl", highlight=False, markup=False)
     console.print(f"{len(left) - len(failed)} evaluations in {time.monotonic() - start:.0f} s", highlight=False)
     if failed:
         raise ParamCropError(f"{len(failed)} of {len(jobs)} evaluations failed; the same command tries them again")
+
+
+def track(jobs: Sequence[Job]) -> list[str]:
+    """Give new results to the trackers of their runs -> a line for each tracker that failed."""
+    from paramcrop.storage.checkpoint import steps_done
+    from paramcrop.training.tracking.after import track_results
+
+    lines = list[str]()
+    for run, checkpoint in dict.fromkeys((job.run, job.checkpoint) for job in jobs):
+        own = [job for job in jobs if (job.run, job.checkpoint) == (run, checkpoint)]
+        results = [result for job in own if (result := read_result(job.result_file)) is not None]
+        trackers = own[0].settings.run.trackers
+        lines += track_results(trackers, Path(run), steps_done(Path(checkpoint))[1], results)
+    return lines

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SYNTHETIC = "synthetic"
 MADE_UP, MADE_UP_TEST = 192, 64
 BASELINES = ("random-init", "pixels")
+PRETRAINED = ("torchvision-s3d", "torchvision-r3d_18")  # baselines with a file: ORIGINS of paramcrop.models.foreign
 DEFAULT_PROTOCOLS = ("retrieval", "knn", "heads")
 
 
@@ -34,7 +35,21 @@ def parse_arguments(argv: Sequence[str], summary: str) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     check_positive(arguments, "timeout", "evaluators")
     check_once("--task", arguments.task or ())
+    check_baselines(arguments.baseline or ())
     return arguments
+
+
+def check_baselines(texts: Sequence[str]) -> None:
+    """Raises:
+    ConfigError: a baseline is unknown or given twice, or has a file that it cannot have.
+    """
+    names = [text.partition("=")[0] for text in texts]
+    check_once("--baseline", names)
+    for name, text in zip(names, texts, strict=True):
+        if name not in (*BASELINES, *PRETRAINED):
+            raise ConfigError(f"--baseline must be one of {', '.join((*BASELINES, *PRETRAINED))}, but is {name!r}")
+        if name in BASELINES and "=" in text:
+            raise ConfigError(f"--baseline {name} has no file, but is {text!r}")
 
 
 def add_subjects(parser: argparse.ArgumentParser) -> None:
@@ -52,9 +67,10 @@ def add_subjects(parser: argparse.ArgumentParser) -> None:
         "--baseline",
         nargs="*",
         action="extend",
-        choices=BASELINES,
         metavar="NAME",
-        help=f"baselines to evaluate as well: {', '.join(BASELINES)} (default: none; without --run: both)",
+        help=f"baselines to evaluate as well: {', '.join(BASELINES)} (default: none; without --run: both),\n"
+        f"{', '.join(f'{name}=FILE' for name in PRETRAINED)}: torchvision's weights\n"
+        "(without =FILE: where torchvision keeps what it has downloaded)",
     )
     add(
         "--weights",
@@ -173,6 +189,7 @@ def make_request(arguments: argparse.Namespace, data: Mapping[str, str], config:
         splits=tuple(str(n) for n in whole_numbers("--splits", arguments.splits)) if arguments.splits else (),
         seeds=tuple(whole_numbers("--seeds", arguments.seeds)),
         subjects=("run", *subjects(arguments)),
+        files=baseline_files(arguments.baseline or ()),
         weights=weights,
         prefixes=prefixes,
         device=evaluators_device(arguments.device),
@@ -181,8 +198,31 @@ def make_request(arguments: argparse.Namespace, data: Mapping[str, str], config:
 
 def subjects(arguments: argparse.Namespace) -> Sequence[str]:
     """The subjects to evaluate besides the runs."""
-    baselines = arguments.baseline if arguments.baseline is not None else () if arguments.run else BASELINES
-    return (*baselines, *(["weights"] if arguments.weights else []))
+    default = () if arguments.run else BASELINES
+    named = default if arguments.baseline is None else [text.partition("=")[0] for text in arguments.baseline]
+    return (*named, *(["weights"] if arguments.weights else []))
+
+
+def baseline_files(texts: Sequence[str]) -> dict[str, str]:
+    """Baseline -> its file; one without is looked for where torchvision keeps what it has downloaded.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    from torch.hub import get_dir
+
+    from paramcrop.models.foreign import FILES
+
+    files = dict[str, str]()
+    for name, _, file in (text.partition("=") for text in texts):
+        if name in PRETRAINED:
+            kept = Path(get_dir()) / "checkpoints" / FILES[name]
+            if not file and not kept.exists():
+                raise ConfigError(
+                    f"--baseline {name} needs its file, {name}=FILE: https://download.pytorch.org/models/{FILES[name]}"
+                )
+            files[name] = resolved(file) if file else str(kept)
+    return files
 
 
 def foreign(arguments: argparse.Namespace) -> tuple[str, tuple[tuple[str, str], ...]]:

@@ -30,6 +30,8 @@ from ray_jobs.pretrain.progress import Attempt, run_progress
 from ray_jobs.pretrain.report import describe, print_ending, settings_text
 from ray_jobs.videos import MADE_UP_VIDEOS, all_warnings, find_videos, setting_warnings, size_warnings
 
+PICTURES = ("figure5.png", "crops.png", "crop_parameters.png")
+
 
 def main(argv: Sequence[str]) -> None:
     console = Console(soft_wrap=True)
@@ -58,9 +60,12 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 def pretrain(config: Config, fresh: bool, console: Console) -> None:
     """Check everything that can be wrong, then train what is left of the run, and report."""
     say = partial(console.print, highlight=False)
+    from paramcrop.training.tracking.trackers import check_trackers
+
     start = time.monotonic()
     data, manifest = find_videos(config, say)
     check_classes([config])
+    check_trackers(config.run.trackers)
     check_probe(config)
     config = config.on(find_device(config))
     steps = config.total_steps(steps_per_epoch(manifest.videos, config.train.global_batch, config.labelled_rows))
@@ -86,7 +91,7 @@ def pretrain(config: Config, fresh: bool, console: Console) -> None:
         if (state := read_status(place.folder)["state"]) != "finished":
             say(f"{state} of {config.train.epochs} epochs, because of {place}/stop; the same command resumes the run")
             return
-        finish(place, time.monotonic() - start, console)
+        finish(place, config.run.trackers, steps, time.monotonic() - start, console)
 
 
 def check_probe(config: Config) -> None:
@@ -226,14 +231,18 @@ def saying_what_is_kept(place: Mirror, steps: int) -> Iterator[None]:
         raise type(error)(f"interrupted; {reached}, and the same command continues from there") from None
 
 
-def finish(place: Mirror, seconds: float, console: Console) -> None:
-    """Draw the figures, and print the table and the paths of the files."""
+def finish(place: Mirror, trackers: Sequence[str], steps: int, seconds: float, console: Console) -> None:
+    """Draw the figures, which the trackers get, and print the table and the paths of the files."""
     from paramcrop.report.crop_pictures import plot_crops
     from paramcrop.report.plots import plot_figure5, plot_parameters
+    from paramcrop.training.recorder import TRACKED
+    from paramcrop.training.tracking.after import track_pictures
 
     folder = place.folder
     plot_figure5({folder.name: [folder]}, folder / "figure5.png")
     plot_crops({folder.name: folder}, folder / "crops.png", videos=(0, 1))
     plot_parameters(folder, folder / "crop_parameters.png")
-    place.send("figure5.png", "crops.png", "crop_parameters.png")
+    for line in track_pictures(trackers, folder, steps, PICTURES):
+        console.print(line, highlight=False, markup=False)
+    place.send(*PICTURES, *TRACKED)
     print_ending(place, seconds, console)

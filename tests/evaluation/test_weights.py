@@ -13,16 +13,21 @@ from paramcrop.errors import CheckpointError
 from paramcrop.evaluation.weights import (
     PREFIX,
     Pixels,
+    foreign_backbone,
     load_backbone,
     load_foreign,
     load_strictly,
+    named_backbone,
     pick_checkpoint,
     random_backbone,
     read_config,
 )
+from paramcrop.models.foreign import set_eps
+from paramcrop.models.s3d import S3D
 from paramcrop.storage.checkpoint import load_checkpoint, save_checkpoint
 from paramcrop.storage.foreign import foreign_state
 from tests.memory import tiny_config
+from tests.models.test_foreign import coclr_state
 
 
 def test_a_runs_backbone_is_the_checkpoints(tiny_run: Path) -> None:
@@ -170,12 +175,60 @@ def test_one_of_several_networks_is_chosen_by_its_prefix(tmp_path: Path) -> None
     assert load_foreign(ours, file, {"teacher.module.": ""}) == []
 
 
-def test_a_prefix_that_would_make_the_weights_fit_is_named(tmp_path: Path) -> None:
-    file = saved(tmp_path / "vjepa.pt", {"encoder": {f"module.backbone.{name}": v for name, v in theirs().items()}})
+def test_a_prefix_of_all_names_is_left_out_with_a_note(tmp_path: Path) -> None:
+    """What SlowFast (model_state) and V-JEPA (encoder) keep, of an architecture that is ours."""
+    state = {f"module.backbone.{name}": value for name, value in theirs().items()}
     ours = random_backbone(tiny_config(), 2)
+    file = saved(tmp_path / "vjepa.pt", {"encoder": state, "opt": {}, "scaler": None})
+    (note,) = load_foreign(ours, file, {"": ""})
+    assert note == f"note: all names in {file} begin with module.backbone., which is left out"
+    assert all(torch.equal(value, theirs()[name]) for name, value in ours.state_dict().items())
+    assert load_foreign(ours, file, {"module.backbone.": ""}) == []
+
+
+def test_a_prefix_that_would_make_the_weights_fit_is_named(tmp_path: Path) -> None:
+    state = {f"module.backbone.{name}": v for name, v in theirs().items()} | {"head.weight": torch.ones(1)}
+    ours = random_backbone(tiny_config(), 2)
+    file = saved(tmp_path / "vjepa.pt", {"encoder": state})
     with pytest.raises(CheckpointError, match=r"; --prefix module.backbone.= would make them fit$"):
         load_foreign(ours, file, {"": ""})
     assert load_foreign(ours, file, {"module.backbone.": ""}) == []
+    several = saved(tmp_path / "three.pt", {"predictor": {"x": torch.ones(1)}, "target_encoder": state})
+    with pytest.raises(CheckpointError, match=r"as in --prefix target_encoder\.module\.backbone\.=$"):
+        load_foreign(ours, several, {"": ""})
+    assert load_foreign(ours, several, {"target_encoder.module.backbone.": ""}) == []
+
+
+def test_what_is_there_is_named_where_the_architecture_is_not_ours(tmp_path: Path) -> None:
+    vit = {
+        "module.backbone.patch_embed.proj.weight": torch.ones(2, 3, 2, 16, 16),
+        "module.backbone.norm.bias": torch.ones(2),
+    }
+    file = saved(tmp_path / "vitl16.pth.tar", {"target_encoder": vit, "epoch": 3})
+    with pytest.raises(CheckpointError, match=r"also has module\.backbone\.patch_embed\.proj\.weight"):
+        load_foreign(random_backbone(tiny_config(), 2), file, {"": ""})
+    with pytest.raises(
+        CheckpointError, match=r"must be those of torchvision-s3d, .*, but .* has module.backbone.patch_"
+    ):
+        named_backbone(file)
+
+
+def test_coclrs_weights_load_by_name_with_their_eps_and_pixels(tmp_path: Path) -> None:
+    small = S3D(width=8)
+    file = saved(tmp_path / "epoch.pth.tar", {"epoch": 3, "state_dict": coclr_state(small), "iteration": 9})
+    config = tiny_config("backbone.name=s3dg", "backbone.width=8")
+    network: Any = foreign_backbone(config, file, {"": ""})
+    set_eps(small.eval(), 1e-5)
+    clips = torch.rand(1, 3, 8, 32, 32)
+    own = (clips - torch.tensor([0.485, 0.456, 0.406])[:, None, None, None]) / torch.tensor([0.229, 0.224, 0.225])[
+        :, None, None, None
+    ]
+    given = (clips - config.augment.mean) / config.augment.std
+    torch.testing.assert_close(network.eval()(given), small(own))
+    (note,) = load_foreign(random_backbone(config, 2), file, {"": ""})
+    assert note.endswith("is coclr-s3dg: its names, its normalisation of pixels and its eps are used")
+    with pytest.raises(CheckpointError, match=r"; it is coclr-s3dg, which fits backbone\.name=s3dg$"):
+        load_foreign(random_backbone(tiny_config("backbone.name=s3d", "backbone.width=8"), 2), file, {"": ""})
 
 
 @pytest.mark.parametrize("zipped", [True, False])

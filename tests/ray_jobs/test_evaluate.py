@@ -20,6 +20,7 @@ from paramcrop.evaluation.tasks import make_jobs
 from paramcrop.evaluation.weights import random_backbone
 from paramcrop.storage.jsonl import read_lines
 from paramcrop.storage.results import read_result
+from ray_jobs.evaluate.command import track
 from ray_jobs.evaluate.options import find_data, make_request, parse_arguments
 from tests.labelled import BROKEN, RANKS, SMALL, TEST, make_job
 from tests.memory import tiny_config
@@ -174,3 +175,17 @@ def test_an_evaluator_killed_during_fine_tuning_gives_the_same_result(home: Path
     assert "0 evaluations in" in again.stdout and len(read_lines(folder / "results.jsonl")) == lines
     pictures = {path.name.rpartition("-")[2] for path in (folder / "pictures").iterdir()}
     assert pictures == {"classes.png", "confusion.png", "neighbours.png"}
+
+
+def test_new_results_reach_the_trackers_of_their_run(tiny_run: Path, labelled: str, tmp_path: Path) -> None:
+    loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run = tmp_path / "tiny"
+    shutil.copytree(tiny_run, run)
+    job = make_job(run, labelled, "knn")
+    result = {"dataset": job.dataset, "protocol": "knn", "splits": [job.train, job.test], "seed": 0}
+    job.result_file.parent.mkdir(parents=True, exist_ok=True)
+    job.result_file.write_text(json.dumps(result | {"eval_id": job.eval_id, "rows": [{"metric": "n", "value": 0.25}]}))
+    assert track([job]) == []
+    found = loader.EventAccumulator(str(run / "tensorboard")).Reload()
+    (event,) = found.Scalars(f"{job.dataset}/knn/{job.test}/n")
+    assert event.value == 0.25 and event.step == json.loads((Path(job.checkpoint) / "meta.json").read_text())["step"]

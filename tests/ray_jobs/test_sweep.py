@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -71,7 +72,7 @@ def test_a_dry_run_lists_trials_shared_runs_and_a_planned_cluster(tmp_path: Path
     (tmp_path / "nodes.yaml").write_text("[{cpus: 96, gpus: 8, count: 2}, {cpus: 16}]")
     done = run(tmp_path, "--space", space, "--dry-run", "--cluster", "nodes.yaml")
     assert done.returncode == 0, done.stderr
-    assert "2. as it is: new; runs: seed 0 new, shared with two" in done.stdout
+    assert re.search(r"2\. [0-9a-f]{6} as it is: new; runs: seed 0 new, shared with two", done.stdout)
     assert "pretrainings: 1, 0 of them finished" in done.stdout
     assert "3 node(s), 208 CPUs, 16 GPUs = 15 trial(s) at once" in done.stdout
     assert not (tmp_path / "sweeps").exists() and not (tmp_path / "runs").exists()

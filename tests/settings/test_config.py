@@ -95,6 +95,7 @@ def test_where_fields() -> None:
             "train.threads",
         ),
         *("run.name", "run.storage", "run.log_every", "run.checkpoint_epochs", "run.ray_logs"),
+        *("run.trackers", "train.profile"),
         *("probe.every", "probe.data", "probe.videos"),
     }
 

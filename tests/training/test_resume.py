@@ -170,7 +170,6 @@ def full_disk(*args: Any, **kwargs: Any) -> Any:
     [
         "paramcrop.storage.checkpoint._sync",
         "paramcrop.storage.jsonl.Lines.add",
-        "paramcrop.training.recorder.Board.add",
     ],
 )
 def test_a_full_disk_ends_the_run_and_keeps_the_last_checkpoint(

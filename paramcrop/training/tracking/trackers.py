@@ -1,0 +1,134 @@
+"""Where a run's metrics, settings, pictures and results go besides its own files: ``run.trackers``.
+
+A tracker may fail or hang, for its network or its version: that costs the run nothing. TensorBoard, which only writes
+a file, is written here; each other tracker lives in a process of its own (``guard``).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.summary import scalar, text
+
+from paramcrop.errors import ConfigError
+from paramcrop.training.tracking.guard import Guarded
+from paramcrop.training.tracking.tracker import Facts, Tracker
+
+
+class Board:
+    """TensorBoard: an event file in the run's ``tensorboard/``, which hides steps of earlier files that are run again.
+
+    Raises:
+        OSError: the file cannot be written; so do the methods.
+    """
+
+    def __init__(self, facts: Facts) -> None:
+        folder = Path(facts.folder) / "tensorboard"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._writer = EventsWriter(str(folder / "events"), f".{os.getpid()}.{time.time_ns()}")
+        if facts.step is not None:
+            self._write(facts.step + 1, session_log=SessionLog(status=SessionLog.START))
+        if facts.config:
+            settings = yaml.safe_dump(dict(facts.config), sort_keys=False)
+            self._write((facts.step or 0) + 1, summary=text("settings", f"```yaml\n{settings}```"))
+        self._writer.flush()
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._write(step, summary=scalar(name, value))
+        self._writer.flush()
+
+    def picture(self, step: int, name: str, file: str) -> None:
+        picture = Summary.Image(encoded_image_string=Path(file).read_bytes())
+        self._write(step, summary=Summary(value=[Summary.Value(tag=name, image=picture)]))
+        self._writer.flush()
+
+    def results(self, step: int, values: Mapping[str, float]) -> None:
+        self.metrics(step, values)
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _write(self, step: int, **content: Any) -> None:
+        self._writer.write_event(Event(wall_time=time.time(), step=step, **content))
+
+
+class Here:
+    """A tracker of this process; after its first error it is left alone."""
+
+    def __init__(self, name: str, make: Callable[[], Tracker]) -> None:
+        self.name, self.problem = name, ""
+        self._tracker: Tracker | None = None
+        try:
+            self._tracker = make()
+        except OSError as error:
+            self._failed(error)
+
+    def send(self, method: str, *arguments: Any) -> None:
+        if self._tracker is not None:
+            try:
+                getattr(self._tracker, method)(*arguments)
+            except OSError as error:
+                self._failed(error)
+
+    def close(self) -> None:
+        self.send("close")
+
+    def _failed(self, error: OSError) -> None:
+        self._tracker, self.problem = None, error.strerror or str(error)
+
+
+class Trackers:
+    """All trackers of a run. Nothing here raises an error, or waits, besides ``close`` for a few seconds.
+
+    Args:
+        names: of ``run.trackers``. facts: the run.
+    """
+
+    def __init__(self, names: Sequence[str], facts: Facts) -> None:
+        self._all: list[Here | Guarded] = [
+            Here(name, lambda: Board(facts)) if name == "tensorboard" else Guarded(name, facts) for name in names
+        ]
+        self._told = set[str]()
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        self._send("metrics", step, dict(values))
+
+    def picture(self, step: int, name: str, file: Path) -> None:
+        self._send("picture", step, name, str(file))
+
+    def results(self, step: int, values: Mapping[str, float]) -> None:
+        self._send("results", step, dict(values))
+
+    def close(self) -> None:
+        for tracker in self._all:
+            tracker.close()
+
+    def news(self) -> Iterator[str]:
+        """A line for each tracker that has failed since the last call."""
+        for tracker in self._all:
+            if tracker.problem and tracker.name not in self._told:
+                self._told.add(tracker.name)
+                yield f"the tracker {tracker.name} has failed, and the run goes on without it: {tracker.problem}"
+
+    def _send(self, method: str, *arguments: Any) -> None:
+        for tracker in self._all:
+            tracker.send(method, *arguments)
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Raises:
+    ConfigError: the package of a tracker is not installed.
+    """
+    for name in names:
+        if name != "tensorboard" and find_spec(name) is None:
+            raise ConfigError(f"run.trackers={name} needs the package {name}: pip install {name}")
