@@ -1,31 +1,35 @@
 """Encoded bytes <-> frames, of the videos in shards. What a source file holds, only prepare/source.py knows.
 
-decord reads where it has wheels, because its random access is fast and it bundles FFmpeg; elsewhere PyAV reads.
-Everything that writes uses PyAV.
+Three decoders read the same frames under the same numbers. ``planes`` is PyAV without colour conversion: the stored
+4:2:0 bytes, which ``paramcrop.crops.picture`` turns into colours. decord and torchcodec give RGB. Everything that
+writes uses PyAV.
 """
 
 from __future__ import annotations
 
 import io
-from bisect import bisect_right
-from collections.abc import Iterator
+import typing
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import groupby
 
 import av
 import numpy as np
 
-from paramcrop.errors import VideoError
-
-try:
-    import decord
-except (ImportError, OSError):  # there is no wheel for this machine, or its libraries do not load
-    decord = None
+from paramcrop.data.decoders.planes import PlaneFrames, Planes, planes_of
+from paramcrop.data.decoders.rgb import DecordFrames, TorchcodecFrames
+from paramcrop.errors import ConfigError, VideoError
 
 KEYFRAME_INTERVAL = 16  # frames; a window of 64 frames then decodes at most 15 unused frames
-# Equal frames must give equal bytes. Without cpu-independent, the output of x264 varied even within one process.
-X264 = {"preset": "veryfast", "sc_threshold": "0", "threads": "1", "x264-params": "cpu-independent=1"}
+# fastdecode: no arithmetic coding and no deblocking, which would be a third of the time of decoding. Equal frames must
+# give equal bytes; without cpu-independent, the output of x264 varied even within one process.
+X264 = {
+    "preset": "veryfast",
+    "tune": "fastdecode",
+    "sc_threshold": "0",
+    "threads": "1",
+    "x264-params": "cpu-independent=1",
+}
 
 
 @dataclass(frozen=True)
@@ -48,21 +52,44 @@ class Encoded:
     treatment: dict[str, str] = field(default_factory=dict)
 
 
+class Frames(typing.Protocol):
+    """The frames of one encoded video by number; ``count`` of them."""
+
+    count: int
+
+    def read(self, numbers: list[int]) -> np.ndarray:
+        """Frames ``numbers``, unique and sorted -> uint8 (n, H, W, 3), RGB."""
+
+
+# Value of data.decoder -> what messages call it, and its frames.
+DECODERS: dict[str, tuple[str, Callable[[bytes], Frames]]] = {
+    "planes": ("PyAV", PlaneFrames),
+    "decord": ("decord", DecordFrames),
+    "torchcodec": ("torchcodec", TorchcodecFrames),
+}
+
+
 class VideoReader:
     """Random access to the frames of one encoded video, on one thread.
 
-    Do not keep a reader: decord holds the decoder's memory for as long as the reader exists.
+    Do not keep a reader: it holds the decoder's memory for as long as it exists.
+
+    Args:
+        decoder: one of ``DECODERS``.
 
     Raises:
         VideoError: the bytes are not a video that can be opened.
+        ConfigError: the decoder is not installed.
     """
 
-    def __init__(self, data: bytes) -> None:
-        self._decoder = "PyAV" if decord is None else "decord"
+    def __init__(self, data: bytes, decoder: str = "planes") -> None:
+        self._name, opened = DECODERS[decoder]
         try:
-            self._frames = PyAVFrames(data) if decord is None else DecordFrames(data)
+            self._frames = opened(data)
+        except ConfigError:
+            raise
         except Exception as error:  # decord raises RuntimeError, DECORDError and ValueError
-            raise VideoError(f"{self._decoder} cannot open the video: {first_line(error)}") from error
+            raise VideoError(f"{self._name} cannot open the video: {first_line(error)}") from error
         self.frames = self._frames.count  # according to the container; the last frames may be repeated
         if self.frames == 0:
             raise VideoError("the video has no frames")
@@ -77,66 +104,37 @@ class VideoReader:
         try:
             frames = self._frames.read(unique.tolist())
         except Exception as error:
-            span = f"{unique[0]}..{unique[-1]}"
-            raise VideoError(f"{self._decoder} cannot decode frames {span}: {first_line(error)}") from error
+            raise self._error(unique, error) from error
         ordered: np.ndarray = frames if np.array_equal(place, np.arange(len(place))) else frames[place]
         return ordered
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels; only with ``planes``."""
+        return self._planes.size
 
-class DecordFrames:
-    """Frames by number, read with decord."""
+    def planes(self, numbers: Sequence[int]) -> Iterator[tuple[int, Planes]]:
+        """Frames ``numbers``, unique and sorted, each with its number; valid until the next. Only with ``planes``.
 
-    def __init__(self, data: bytes) -> None:
-        self._reader = decord.VideoReader(io.BytesIO(data), ctx=decord.cpu(0), num_threads=1)
-        self.count = len(self._reader)
+        Raises:
+            VideoError: a frame cannot be decoded.
+        """
+        try:
+            for number, frame in self._planes.pictures(numbers):
+                yield number, planes_of(frame)
+        except VideoError:
+            raise
+        except Exception as error:
+            raise self._error(np.asarray(numbers), error) from error
 
-    def read(self, numbers: list[int]) -> np.ndarray:
-        """Frames ``numbers``, unique and sorted -> uint8 (n, H, W, 3)."""
-        frames: np.ndarray = self._reader.get_batch(numbers).asnumpy()
-        return frames
+    @property
+    def _planes(self) -> PlaneFrames:
+        if not isinstance(self._frames, PlaneFrames):
+            raise TypeError(f"only the decoder planes has planes, but this is {self._name}")
+        return self._frames
 
-
-class PyAVFrames:
-    """Frames by number, read with PyAV: the same numbers and pixels as with decord."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        with av.open(io.BytesIO(data), metadata_errors="ignore") as container:
-            packets = [p for p in container.demux(container.streams.video[0]) if p.pts is not None]
-        self._times = sorted({p.pts for p in packets if not p.is_discard})  # frame i is shown at the i-th time
-        self._keys = sorted((p.pts, p.dts if p.dts is not None else p.pts) for p in packets if p.is_keyframe)
-        self.count = len(self._times)
-
-    def read(self, numbers: list[int]) -> np.ndarray:
-        """Frames ``numbers``, unique and sorted -> uint8 (n, H, W, 3)."""
-        times = [self._times[number] for number in numbers]
-        found: dict[int, np.ndarray] = {}
-        with av.open(io.BytesIO(self._data), metadata_errors="ignore") as container:
-            stream = container.streams.video[0]
-            stream.codec_context.thread_count = 1
-            for start, group in groupby(times, self._start):
-                container.seek(start, stream=stream)
-                found |= _decoded(container.decode(stream), list(group))
-        return np.stack([found[time] for time in times])
-
-    def _start(self, time: int) -> int:
-        """Where decoding must start for the frame shown at ``time``: the last keyframe that is not after it."""
-        return int(self._keys[max(0, bisect_right(self._keys, time, key=lambda key: key[0]) - 1)][1])
-
-
-def _decoded(frames: Iterator[av.VideoFrame], times: list[int]) -> dict[int, np.ndarray]:
-    """Time -> pixels for sorted ``times``. As with decord, the last frame replaces missing frames at the end."""
-    found: dict[int, np.ndarray] = {}
-    last: av.VideoFrame | None = None
-    for last in frames:
-        if last.pts in times:
-            found[last.pts] = last.to_ndarray(format="rgb24")
-        if last.pts is not None and last.pts >= times[-1]:
-            break
-    missing = [time for time in times if time not in found]
-    if last is None or last.pts is None or any(time < last.pts for time in missing):
-        raise ValueError("a frame is missing")
-    return found | {time: last.to_ndarray(format="rgb24") for time in missing}
+    def _error(self, numbers: np.ndarray, error: Exception) -> VideoError:
+        return VideoError(f"{self._name} cannot decode frames {numbers[0]}..{numbers[-1]}: {first_line(error)}")
 
 
 def encode(frames: np.ndarray, fps: float, crf: int = 20) -> Encoded:

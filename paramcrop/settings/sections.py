@@ -35,6 +35,9 @@ class Data(BaseModel):
     labels: float = option(
         1.0, "share of each class's videos whose labels method=mean_teacher learns from (Table 6)", gt=0, le=1
     )
+    decoder: Literal["planes", "decord", "torchcodec"] = option(
+        "planes", "what reads the videos; planes: PyAV, colours are made on the trainer's device (not in the paper)"
+    )
     max_failed: float = option(
         0.01, "stop when more than this share of an epoch's samples cannot be decoded", where=True, ge=0, le=1
     )

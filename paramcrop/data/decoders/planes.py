@@ -1,0 +1,143 @@
+"""Frames as they are stored, read with PyAV: 4:2:0 planes without a conversion of colours."""
+
+from __future__ import annotations
+
+import io
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+
+CHUNK = 32  # frames whose planes are held at a time while they are turned into colours
+BT601, FULL = (2, 5, 6), 2  # of FFmpeg's AVColorSpace, of which 2 is "unspecified", and of its AVColorRange
+
+
+class Planes(NamedTuple):
+    """A frame as it is stored: uint8 luma (H, W), and U and V of half the height and width, rounded up."""
+
+    y: np.ndarray
+    u: np.ndarray
+    v: np.ndarray
+
+
+class PlaneFrames:
+    """Frames by number, read with PyAV."""
+
+    def __init__(self, data: bytes) -> None:
+        self._container = av.open(io.BytesIO(data), "r", metadata_errors="ignore")
+        self._stream = self._container.streams.video[0]
+        self._stream.codec_context.thread_count = 1
+        packets: list[Any] = [p for p in self._container.demux(self._stream) if p.pts is not None]
+        # Frame i is shown at the i-th time.
+        self._times: list[int] = sorted({p.pts for p in packets if not p.is_discard})
+        self._keys = sorted((p.pts, p.dts if p.dts is not None else p.pts) for p in packets if p.is_keyframe)
+        self.count = len(self._times)
+        self.size = self._stream.codec_context.height, self._stream.codec_context.width
+
+    def read(self, numbers: list[int]) -> np.ndarray:
+        """See ``Frames``."""
+        pixels = np.empty((len(numbers), *self.size, 3), np.uint8)
+        waiting: list[av.VideoFrame] = []
+        for i, (_, frame) in enumerate(self.pictures(numbers)):
+            waiting.append(frame)
+            if len(waiting) == CHUNK or i == len(numbers) - 1:
+                pixels[i + 1 - len(waiting) : i + 1] = colours_of(waiting)
+                waiting.clear()
+        return pixels
+
+    def pictures(self, numbers: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Frames ``numbers``, unique and sorted, each with its number.
+
+        As with decord, the last frame stands for frames that are missing at the end.
+        """
+        for run in self._runs(numbers):
+            self._container.seek(self._keys[self._key(run[0])][1], stream=self._stream)
+            yield from _picked(self._container.decode(self._stream), run, self._times)
+
+    def _runs(self, numbers: Sequence[int]) -> Iterator[list[int]]:
+        """Divide ``numbers`` where seeking skips a keyframe; elsewhere decoding goes on."""
+        run: list[int] = []
+        for number in numbers:
+            if run and self._key(number) > self._key(run[-1]) + 1:
+                yield run
+                run = []
+            run.append(number)
+        if run:
+            yield run
+
+    def _key(self, number: int) -> int:
+        """Where decoding must start for a frame: the index of the last keyframe that is not after it."""
+        return max(0, bisect_right(self._keys, self._times[number], key=lambda key: key[0]) - 1)
+
+
+def _picked(
+    frames: Iterator[av.VideoFrame], numbers: list[int], times: list[int]
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """The frames of sorted ``numbers``; ``times`` has the time of every number."""
+    left, last = iter(numbers), None
+    number = next(left)
+    for last in frames:
+        if last.pts is None or last.pts < times[number]:
+            continue
+        if last.pts > times[number]:
+            raise ValueError("a frame is missing")
+        yield number, last
+        if (following := next(left, None)) is None:
+            return
+        number = following
+    if last is None:
+        raise ValueError("a frame is missing")
+    yield from ((n, last) for n in [number, *left])
+
+
+def planes_of(frame: av.VideoFrame) -> Planes:
+    """The planes of a frame, without a copy if it has 4:2:0 already."""
+    if frame.format.name not in ("yuv420p", "yuvj420p"):
+        frame = frame.reformat(format="yuv420p")
+    stored: Any = frame.planes  # PyAV's types do not say that they are buffers
+    y, u, v = (np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size) for plane in stored)
+    height, width = frame.height, frame.width
+    half = -(-width // 2)
+    return Planes(y[:height, :width], u[:, :half], v[:, :half])
+
+
+def packed(planes: Planes, out: np.ndarray, top: int = 0, left: int = 0) -> None:
+    """Copy the part of a frame from an even corner on into ``out``, uint8 (3 H / 2, W): luma, then U, then V.
+
+    What lies beyond the frame is 0.
+    """
+    width = out.shape[1]
+    height = len(out) // 3 * 2
+    u, v = out[height:].reshape(2, height // 2, width // 2)
+    _copy(planes.y[top : top + height, left : left + width], out[:height])
+    rows, columns = slice(top // 2, (top + height) // 2), slice(left // 2, (left + width) // 2)
+    _copy(planes.u[rows, columns], u)
+    _copy(planes.v[rows, columns], v)
+
+
+def _copy(source: np.ndarray, out: np.ndarray) -> None:
+    if source.shape == out.shape:
+        out[:] = source
+    else:
+        out[:] = 0
+        out[: len(source), : source.shape[1]] = source
+
+
+def colours_of(frames: Sequence[av.VideoFrame]) -> np.ndarray:
+    """Frames of one video -> uint8 (n, H, W, 3), RGB."""
+    height, width = frames[0].height, frames[0].width
+    # A shard's picture; what else a user's own file may hold, FFmpeg's converter knows.
+    plain = frames[0].format.name == "yuv420p" and int(frames[0].colorspace) in BT601 and height % 2 == width % 2 == 0
+    if not plain or int(frames[0].color_range) == FULL:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in frames])
+    from torch import from_numpy  # takes 2 s, and most decode tasks never need it
+
+    from paramcrop.crops.picture import to_rgb
+
+    stored = np.empty((len(frames), height * 3 // 2, width), np.uint8)
+    for frame, out in zip(frames, stored, strict=True):
+        packed(planes_of(frame), out)
+    rgb: np.ndarray = to_rgb(from_numpy(stored)).permute(0, 2, 3, 1).numpy()
+    return rgb
