@@ -7,6 +7,7 @@ in the block does not matter. The rounding is that of FFmpeg's converter, so the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from math import ceil
 from typing import NamedTuple
@@ -25,16 +26,18 @@ RED_V = round(UNIT * 255 / 224 * 1.402)
 GREEN_U, GREEN_V = round(UNIT * 255 / 224 * -0.344136), round(UNIT * 255 / 224 * -0.714136)
 BLUE_U = round(UNIT * 255 / 224 * 1.772)
 BLACK, NEUTRAL = 16, 128
+Colours = Callable[[Tensor], Tensor]  # ``to_rgb``, or the same by other means
 STEP = 8  # frames converted at a time; their intermediate values stay in a CPU's cache
 
 
-def clips_of(planes: Tensor, boxes: Tensor) -> Tensor:
+def clips_of(planes: Tensor, boxes: Tensor, colours: Colours | None = None) -> Tensor:
     """Cut a square out of every picture and scale it to the clip.
 
     Args:
         planes: uint8 (N, T, 3 R / 2, R), R even: luma, then U and V of (R / 2, R / 2) each, one after another.
         boxes: integers (N, 4) on the CPU: top, left and side of the square, and the side S of the clip, pixels. All
             clips have one S.
+        colours: what a CPU calls in place of ``to_rgb``, with the same result; None: nothing.
 
     Returns:
         uint8 (N, T, S, S, 3), RGB, on the device of the planes.
@@ -43,28 +46,17 @@ def clips_of(planes: Tensor, boxes: Tensor) -> Tensor:
         from paramcrop.crops.picture_kernel import fused_clips
 
         return fused_clips(planes, boxes)
-    return plain_clips(planes, boxes)
+    return plain_clips(planes, boxes, colours)
 
 
-def plain_clips(planes: Tensor, boxes: Tensor) -> Tensor:
+def plain_clips(planes: Tensor, boxes: Tensor, colours: Colours | None = None) -> Tensor:
     """``clips_of`` in PyTorch's own operations, which define it and which CPUs run."""
     size = int(boxes[0, 3])
     clips = torch.empty(*planes.shape[:2], size, size, 3, dtype=torch.uint8)
     for clip, stored, (top, left, side, _) in zip(clips, planes.cpu(), boxes.tolist(), strict=True):
-        y, x = top % 2, left % 2
-        height, width = 2 * ceil((y + side) / 2), 2 * ceil((x + side) / 2)
-        square = to_rgb(inner(stored, top - y, left - x, height, width))
-        clip.copy_(scaled(square[..., y : y + side, x : x + side], size).permute(0, 2, 3, 1))
+        square = (colours or to_rgb)(stored)[..., top : top + side, left : left + side]
+        clip.copy_(scaled(square, size).permute(0, 2, 3, 1))
     return clips.to(planes.device)
-
-
-def inner(planes: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
-    """Planes (n, 3 R / 2, R) -> those of a part with even edges, (n, 3 height / 2, width)."""
-    n, size = len(planes), planes.shape[2]
-    luma = planes[:, top : top + height, left : left + width]
-    chroma = planes[:, size:].reshape(n, 2, size // 2, size // 2)
-    chroma = chroma[:, :, top // 2 : (top + height) // 2, left // 2 : (left + width) // 2]
-    return torch.cat([luma.reshape(n, -1), chroma.reshape(n, -1)], 1).reshape(n, height * 3 // 2, width)
 
 
 def to_rgb(planes: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class Batch(NamedTuple):
         """The batch with the fields that a step computes with on ``device``, and with clips."""
         moved = {name: getattr(self, name).to(device, non_blocking=True) for name in MOVED}
         if self.box is not None:
-            clips = clips_of(moved["video"].flatten(0, 1), self.box.flatten(0, 1))
+            clips = clips_of(moved["video"].flatten(0, 1), self.box.flatten(0, 1), _colours)
             moved["video"] = clips.unflatten(0, self.box.shape[:2])
         return self._replace(**moved, box=None)
 
@@ -52,6 +52,13 @@ class Batch(NamedTuple):
 
     def augmentation(self, view: int) -> Augmentation:
         return Augmentation(self.flip[:, view], self.order[:, view], self.factors[:, view])
+
+
+def _colours(planes: Tensor) -> Tensor:
+    """``to_rgb`` on a CPU, several times as fast."""
+    from paramcrop.data.decoders.planes import colours_of_planes  # loads PyAV, which trainers on GPUs never need
+
+    return torch.from_numpy(colours_of_planes(planes.numpy())).permute(0, 3, 1, 2)
 
 
 def to_batch(columns: Mapping[str, Any]) -> Batch:

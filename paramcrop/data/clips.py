@@ -88,9 +88,9 @@ def with_planes(spec: ClipSpec, short_side: int | None) -> ClipSpec:
 
 
 def plane_side(spec: ClipSpec, short: int) -> int:
-    """Side of the square with even edges that can hold any box of a picture with this short side."""
+    """Side of a square from an even corner on that holds any box of a picture with this short side, a multiple of 8."""
     high = spec.random_box[1] if spec.random_cube else 1.0
-    return 2 * ceil((round(high * short) + 1) / 2)
+    return 8 * ceil((round(high * short) + 1) / 8)  # of which FFmpeg's converter makes colours on CPUs
 
 
 def generator(seed: int, epoch: int, video_id: str, attempt: int = 0) -> np.random.Generator:
@@ -171,7 +171,7 @@ def cut_sample(row: Mapping[str, Any], spec: ClipSpec, seed: int, epoch: int, at
     starts = window_starts(u, spec, reader.frames)
     steps = np.arange(spec.frames) * spec.stride
     indices = [(start + steps) % reader.frames for start in starts[: spec.clips]]  # short videos loop
-    cut = cut_planes if spec.decoder == "planes" else cut_clips
+    cut = cut_planes if spec.planes else cut_clips
     video, boxes, size = cut(reader, spec, indices, u)
     if spec.autoaugment:
         streams = (generator(seed, epoch, row["id"], -1 - i) for i in range(len(video["video"])))
@@ -198,12 +198,12 @@ def cut_clips(reader: VideoReader, spec: ClipSpec, indices: list[np.ndarray], u:
 
 
 def cut_planes(reader: VideoReader, spec: ClipSpec, indices: list[np.ndarray], u: np.ndarray) -> Cuts:
-    """The planes of a sample, or the clips that they become; ``indices``: the frames of each clip."""
+    """The planes of a sample; ``indices``: the frames of each clip."""
     from paramcrop.data.decoders.planes import packed
 
     height, width = reader.size
     boxes = square_boxes(u, spec, height, width)[: spec.clips]
-    side = spec.planes or plane_side(spec, min(height, width))
+    side = spec.planes
     if boxes[:, 2].max() >= side:
         raise VideoError(
             f"the picture must be no larger than the set's manifest says, but has {height} x {width} pixels"
@@ -221,10 +221,7 @@ def cut_planes(reader: VideoReader, spec: ClipSpec, indices: list[np.ndarray], u
     box = np.concatenate([boxes[:, :2] - corners, boxes[:, 2:], np.full((len(boxes), 1), spec.size)], 1).astype(
         np.int32
     )
-    every = square_boxes(u, spec, height, width)
-    if spec.planes:
-        return {"video": stored, "box": box}, every, (height, width)
-    return {"video": clips_of_planes(stored, box)}, every, (height, width)
+    return {"video": stored, "box": box}, square_boxes(u, spec, height, width), (height, width)
 
 
 def black(spec: ClipSpec) -> Sample:
@@ -234,16 +231,6 @@ def black(spec: ClipSpec) -> Sample:
     stored = np.full((spec.clips, spec.frames, spec.planes * 3 // 2, spec.planes), 128, np.uint8)
     stored[:, :, : spec.planes] = 16  # black in limited range
     return {"video": stored, "box": np.tile(np.array([0, 0, spec.planes, spec.size], np.int32), (spec.clips, 1))}
-
-
-def clips_of_planes(stored: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """``paramcrop.crops.picture.clips_of``, of arrays."""
-    from torch import from_numpy  # takes 2 s, and most decode tasks never need it
-
-    from paramcrop.crops.picture import plain_clips
-
-    clips: np.ndarray = plain_clips(from_numpy(stored), from_numpy(box)).numpy()
-    return clips
 
 
 def cubes_in_video(starts: np.ndarray, boxes: np.ndarray, spec: ClipSpec, video: tuple[int, int, int]) -> np.ndarray:

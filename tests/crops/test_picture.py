@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from paramcrop.crops.picture import inner, plain_clips, scaled, tap_count, taps, to_rgb
+from paramcrop.crops.picture import plain_clips, scaled, tap_count, taps, to_rgb
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -60,11 +60,6 @@ def test_a_chroma_sample_is_for_its_four_pixels() -> None:
     stored[0, 8:].view(2, 4, 4)[1, 1, 2] = 200  # V of rows 2 and 3, columns 4 and 5
     red = to_rgb(stored)[0, 0] > 140
     assert red.nonzero().tolist() == [[2, 4], [2, 5], [3, 4], [3, 5]]
-
-
-def test_an_inner_square_has_the_colours_of_the_whole() -> None:
-    stored = planes(1, 3, 40)[0]
-    torch.testing.assert_close(to_rgb(inner(stored, 6, 10, 24, 28)), to_rgb(stored)[..., 6:30, 10:38])
 
 
 @pytest.mark.parametrize("side", [1, 2, 84, 97, 111, 112, 128, 129, 150, 224])

@@ -167,9 +167,7 @@ def test_planes_become_the_clips_that_decord_gives_to_the_bit(
     some, spec = rows(shards, 3), replace(SPEC, **changes)
     carried = cut_batch(some, with_planes(spec, 32), 0)
     clips = cut_batch(some, spec, 0)
-    assert (
-        carried["video"].ndim == 5 and carried["video"].nbytes <= 0.6 * clips["video"].nbytes * (32 / spec.size) ** 2
-    )
+    assert carried["video"].ndim == 5 and carried["video"].nbytes < clips["video"].nbytes
     np.testing.assert_array_equal(as_clips(carried), clips["video"])
     np.testing.assert_array_equal(carried["cube"], clips["cube"])
     if find_spec("decord"):
@@ -197,8 +195,8 @@ def test_a_video_larger_than_its_manifest_says_is_an_error(shards: tuple[str, Ma
 
 
 def test_planes_travel_only_where_they_are_smaller() -> None:
-    assert with_planes(ClipSpec(), 128).planes == 114
-    assert with_planes(ClipSpec(), 256).planes == 0  # 226 x 226 planes are larger than a clip of 128 x 128
+    assert with_planes(ClipSpec(), 128).planes == 120
+    assert with_planes(ClipSpec(), 256).planes == 0  # 232 x 232 planes are larger than a clip of 128 x 128
     assert with_planes(ClipSpec(), None).planes == 0
     assert with_planes(ClipSpec(decoder="decord"), 128).planes == 0
     assert with_planes(ClipSpec(autoaugment="imagenet"), 128).planes == 0

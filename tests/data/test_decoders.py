@@ -12,8 +12,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 
+from paramcrop.crops.picture import to_rgb
 from paramcrop.data.clips import ClipSpec
+from paramcrop.data.decoders.planes import colours_of_planes
 from paramcrop.data.manifest import Manifest
 from paramcrop.data.prepare.source import transcode
 from paramcrop.data.samples import epoch_batches
@@ -70,6 +73,22 @@ def test_planes_have_decords_colours_to_the_bit() -> None:
     for wanted in ([0], [89], [15, 16, 17], [3, 40, 41, 88], list(range(20, 84)), list(range(90)), [5, 5, 2]):
         read = with_planes.read(np.array(wanted))
         np.testing.assert_array_equal(with_decord.read(np.array(wanted)), read)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_fastest_colours_are_those_that_pytorch_defines(seed: int) -> None:
+    """Over all values, in planes of sizes that FFmpeg's converter treats differently."""
+    height, width = ((48, 64), (120, 120), (6, 136))[seed]
+    stored = np.random.default_rng(seed).integers(0, 256, (9, height * 3 // 2, width)).astype(np.uint8)
+    defined = to_rgb(torch.from_numpy(stored)).permute(0, 2, 3, 1).numpy()
+    np.testing.assert_array_equal(colours_of_planes(stored), defined)
+
+
+def test_a_machine_whose_converter_rounds_otherwise_has_the_same_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = VideoReader(encode(render("grow", 20, 48, 66, np.random.default_rng(0)), 12.0).data)
+    with_ffmpeg = reader.read(np.arange(20))
+    monkeypatch.setattr("paramcrop.data.decoders.planes.ALIKE", False)
+    np.testing.assert_array_equal(reader.read(np.arange(20)), with_ffmpeg)
 
 
 @DECORD
