@@ -43,6 +43,7 @@ class ClipSpec:
         decoder: what reads the videos, one of ``paramcrop.data.video.DECODERS``.
         planes: side of the square of 4:2:0 planes that a sample has instead of a clip, pixels; see ``with_planes``.
             0: samples have clips.
+        cache: see ``VideoReader``.
     """
 
     frames: int = 64
@@ -63,6 +64,7 @@ class ClipSpec:
     views: int = 2
     decoder: str = "planes"
     planes: int = 0
+    cache: str = ""
 
     @property
     def span(self) -> int:
@@ -167,7 +169,7 @@ def cut_sample(row: Mapping[str, Any], spec: ClipSpec, seed: int, epoch: int, at
 
     rng = generator(seed, epoch, row["id"], attempt)
     u = draw_cubes(rng, spec)
-    reader = VideoReader(row["video"], spec.decoder)
+    reader = VideoReader(row["video"], spec.decoder, spec.cache)
     starts = window_starts(u, spec, reader.frames)
     steps = np.arange(spec.frames) * spec.stride
     indices = [(start + steps) % reader.frames for start in starts[: spec.clips]]  # short videos loop

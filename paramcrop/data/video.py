@@ -16,7 +16,8 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from paramcrop.data.decoders.planes import PlaneFrames, Planes, planes_of
+from paramcrop.data.decoders.kept import KeptFrames, kept_frames
+from paramcrop.data.decoders.planes import PlaneFrames, Planes
 from paramcrop.data.decoders.rgb import DecordFrames, TorchcodecFrames
 from paramcrop.errors import ConfigError, VideoError
 
@@ -76,16 +77,17 @@ class VideoReader:
 
     Args:
         decoder: one of ``DECODERS``.
+        cache: a folder of this machine where ``planes`` keeps decoded frames; empty: nothing is kept.
 
     Raises:
         VideoError: the bytes are not a video that can be opened.
         ConfigError: the decoder is not installed.
     """
 
-    def __init__(self, data: bytes, decoder: str = "planes") -> None:
+    def __init__(self, data: bytes, decoder: str = "planes", cache: str = "") -> None:
         self._name, opened = DECODERS[decoder]
         try:
-            self._frames = opened(data)
+            self._frames = kept_frames(data, cache) if cache and decoder == "planes" else opened(data)
         except ConfigError:
             raise
         except Exception as error:  # decord raises RuntimeError, DECORDError and ValueError
@@ -120,16 +122,13 @@ class VideoReader:
             VideoError: a frame cannot be decoded.
         """
         try:
-            for number, frame in self._planes.pictures(numbers):
-                yield number, planes_of(frame)
-        except VideoError:
-            raise
+            yield from self._planes.planes(numbers)
         except Exception as error:
             raise self._error(np.asarray(numbers), error) from error
 
     @property
-    def _planes(self) -> PlaneFrames:
-        if not isinstance(self._frames, PlaneFrames):
+    def _planes(self) -> PlaneFrames | KeptFrames:
+        if not isinstance(self._frames, PlaneFrames | KeptFrames):
             raise TypeError(f"only the decoder planes has planes, but this is {self._name}")
         return self._frames
 

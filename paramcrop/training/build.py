@@ -47,6 +47,7 @@ def build_clip_spec(config: Config) -> ClipSpec:
         noise=cropper.noise,
         autoaugment=config.policies.autoaugment if config.policy == "autoaugment" else None,
         decoder=data.decoder,
+        cache=data.cache or "",
     )
 
 

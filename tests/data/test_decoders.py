@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,8 +16,8 @@ import pytest
 import torch
 
 from paramcrop.crops.picture import to_rgb
-from paramcrop.data.clips import ClipSpec
-from paramcrop.data.decoders.planes import colours_of_planes
+from paramcrop.data.clips import ClipSpec, with_planes
+from paramcrop.data.decoders.planes import PlaneFrames, colours_of_planes
 from paramcrop.data.manifest import Manifest
 from paramcrop.data.prepare.source import transcode
 from paramcrop.data.samples import epoch_batches
@@ -142,9 +143,44 @@ def test_a_file_that_is_no_shards_picture_is_read_as_ffmpeg_converts_it(form: st
 
 
 def test_seeking_goes_on_decoding_where_no_keyframe_can_be_skipped() -> None:
-    frames = VideoReader(encode(counting(70), 10.0).data)._planes
+    frames = PlaneFrames(encode(counting(70), 10.0).data)
     assert list(frames._runs([1, 2, 17, 33, 40])) == [[1, 2, 17, 33, 40]]
     assert list(frames._runs([1, 2, 33, 69])) == [[1, 2], [33], [69]]
+
+
+def test_kept_frames_are_the_decoded_ones_and_are_not_decoded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encode(render("grow", 20, 48, 66, np.random.default_rng(0)), 12.0).data
+    fresh = VideoReader(data).read(np.arange(20))
+    for _ in range(2):
+        reader = VideoReader(data, cache=str(tmp_path / "kept"))
+        assert (reader.frames, reader.size) == (20, (48, 66))
+        np.testing.assert_array_equal(reader.read(np.array([3, 19, 3])), fresh[[3, 19, 3]])
+        monkeypatch.setattr(PlaneFrames, "pictures", None)
+    monkeypatch.undo()
+    (kept,) = (tmp_path / "kept").iterdir()
+    kept.write_bytes(kept.read_bytes()[:999])
+    np.testing.assert_array_equal(VideoReader(data, cache=str(tmp_path / "kept")).read(np.arange(20)), fresh)
+
+
+def test_samples_do_not_depend_on_what_is_kept(shards: tuple[str, Manifest], tmp_path: Path) -> None:
+    for spec in (ClipSpec(frames=8, size=32), with_planes(ClipSpec(frames=8, size=32), 32)):
+        fresh = next(epoch_batches(*shards, spec, 0, 0, 12, 2))
+        for _ in range(2):
+            kept = next(epoch_batches(*shards, replace(spec, cache=str(tmp_path)), 0, 0, 12, 2))
+            for name, column in fresh.items():
+                np.testing.assert_array_equal(kept[name], column, err_msg=name)
+    assert len(list(tmp_path.iterdir())) == 12
+
+
+def test_a_folder_that_is_full_or_missing_costs_only_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode(counting(5), 10.0).data
+    (tmp_path / "file").write_text("no folder")
+    assert numbers_in(VideoReader(data, cache=str(tmp_path / "file")).read(np.arange(5))) == list(range(5))
+    monkeypatch.setattr("paramcrop.data.decoders.kept.SPARE", 1.0)
+    assert numbers_in(VideoReader(data, cache=str(tmp_path / "full")).read(np.arange(5))) == list(range(5))
+    assert not list((tmp_path / "full").iterdir())
 
 
 @pytest.mark.parametrize("decoder", ["planes", "decord", "torchcodec"])
@@ -172,7 +208,7 @@ BLOCKED = """
 import sys
 sys.modules["decord"] = None  # importing it fails
 import numpy as np
-from paramcrop.data.clips import ClipSpec
+from paramcrop.data.clips import ClipSpec, with_planes
 from paramcrop.data.manifest import read_manifest
 from paramcrop.data.samples import epoch_batches
 folder, out = sys.argv[1:]

@@ -16,7 +16,7 @@ from av.video.reformatter import VideoReformatter
 # FFmpeg's converter equals ``paramcrop.crops.picture.to_rgb`` to the bit on these machines, up to the last multiple of
 # so many columns; it rounds otherwise beyond and elsewhere.
 ALIKE, WHOLE = platform.machine() in ("x86_64", "AMD64"), 8
-CHUNK = 32  # frames whose planes are held at a time while they are turned into colours
+CHUNK = 8  # frames that are turned into colours at a time, in a processor's cache
 BT601, FULL = (2, 5, 6), 2  # of FFmpeg's AVColorSpace, of which 2 is "unspecified", and of its AVColorRange
 
 
@@ -42,16 +42,22 @@ class PlaneFrames:
         self.count = len(self._times)
         self.size = self._stream.codec_context.height, self._stream.codec_context.width
 
+    @property
+    def plain(self) -> bool:
+        """Whether frames are as shards have them. What else a user's own file may hold, FFmpeg's converter knows."""
+        context, (height, width) = self._stream.codec_context, self.size
+        limited = context.pix_fmt == "yuv420p" and int(context.color_range) != FULL
+        return limited and int(context.colorspace) in BT601 and height % 2 == width % 2 == 0
+
     def read(self, numbers: list[int]) -> np.ndarray:
         """See ``Frames``."""
-        pixels = np.empty((len(numbers), *self.size, 3), np.uint8)
-        waiting: list[av.VideoFrame] = []
-        for i, (_, frame) in enumerate(self.pictures(numbers)):
-            waiting.append(frame)
-            if len(waiting) == CHUNK or i == len(numbers) - 1:
-                pixels[i + 1 - len(waiting) : i + 1] = colours_of(waiting)
-                waiting.clear()
-        return pixels
+        if not self.plain:
+            return by_ffmpeg([frame for _, frame in self.pictures(numbers)])
+        return colours_of([picture for _, picture in self.planes(numbers)], *self.size)
+
+    def planes(self, numbers: Sequence[int]) -> Iterator[tuple[int, Planes]]:
+        """See ``VideoReader.planes``."""
+        return ((number, planes_of(frame)) for number, frame in self.pictures(numbers))
 
     def pictures(self, numbers: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """Frames ``numbers``, unique and sorted, each with its number.
@@ -131,15 +137,16 @@ def _copy(source: np.ndarray, out: np.ndarray) -> None:
         out[: len(source), : source.shape[1]] = source
 
 
-def colours_of(frames: Sequence[av.VideoFrame]) -> np.ndarray:
-    """Frames of one video -> uint8 (n, H, W, 3), RGB."""
-    if not plain(frames[0]):
-        return by_ffmpeg(frames)
-    height, width = frames[0].height, frames[0].width
-    stored = np.empty((len(frames), -(-height // 4) * 6, -(-width // WHOLE) * WHOLE), np.uint8)
-    for frame, out in zip(frames, stored, strict=True):
-        packed(planes_of(frame), out)
-    return colours_of_planes(stored)[:, :height, :width]
+def colours_of(pictures: Sequence[Planes], height: int, width: int) -> np.ndarray:
+    """Frames of even ``height`` and ``width`` -> uint8 (n, height, width, 3), RGB."""
+    rgb = np.empty((len(pictures), height, width, 3), np.uint8)
+    stored = np.empty((CHUNK, -(-height // 4) * 6, -(-width // WHOLE) * WHOLE), np.uint8)
+    for first in range(0, len(pictures), CHUNK):
+        some = pictures[first : first + CHUNK]
+        for picture, out in zip(some, stored, strict=False):
+            packed(picture, out)
+        rgb[first : first + CHUNK] = colours_of_planes(stored[: len(some)])[:, :height, :width]
+    return rgb
 
 
 def colours_of_planes(stored: np.ndarray) -> np.ndarray:
@@ -173,9 +180,3 @@ def one_thread() -> dict[str, int]:
     except TypeError:  # older versions of PyAV have no choice
         return {}
     return {"threads": 1}
-
-
-def plain(frame: av.VideoFrame) -> bool:
-    """Whether a frame is as shards have them. What else a user's own file may hold, FFmpeg's converter knows."""
-    limited = frame.format.name == "yuv420p" and int(frame.color_range) != FULL
-    return limited and int(frame.colorspace) in BT601 and frame.height % 2 == frame.width % 2 == 0
