@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paramcrop.data.killable import empty
 from paramcrop.errors import VideoError
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ def cut_planes(reader: VideoReader, spec: ClipSpec, indices: list[np.ndarray], u
             f"the picture must be no larger than the set's manifest says, but has {height} x {width} pixels"
         )
     corners = boxes[:, :2] // 2 * 2
-    stored = np.empty((spec.clips, spec.frames, side * 3 // 2, side), np.uint8)
+    stored = empty((spec.clips, spec.frames, side * 3 // 2, side))
     places = [dict[int, list[int]]() for _ in indices]
     for place, index in zip(places, indices, strict=True):
         for k, number in enumerate(index.tolist()):
