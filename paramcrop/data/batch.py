@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -62,14 +63,22 @@ def _colours(planes: Tensor) -> Tensor:
 
 
 def to_batch(columns: Mapping[str, Any]) -> Batch:
-    """Columns of ``cut_batch`` (numpy) -> Batch; only read-only arrays are copied."""
+    """Columns of ``cut_batch`` (numpy) -> Batch; only read-only arrays are copied, and of these not planes."""
     values = {name: columns[name] for name in Batch._fields if name in columns}  # ``box`` is there with planes only
     for name, column in values.items():
         if name in ("id", "error", "substitute"):
             values[name] = [str(value) for value in column]
         else:
-            values[name] = torch.from_numpy(column if column.flags.writeable else np.array(column))
+            kept = column.flags.writeable or (name == "video" and "box" in columns)
+            values[name] = _tensor(column if kept else np.array(column))
     return Batch(**values)
+
+
+def _tensor(column: np.ndarray) -> Tensor:
+    """The same memory as a tensor; planes in Ray's object store are read-only, and nothing writes to them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writ")
+        return torch.from_numpy(column)
 
 
 def shard_batch(batch: Batch, rank: int, world: int) -> Batch:

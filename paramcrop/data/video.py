@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import typing
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -68,6 +69,14 @@ DECODERS: dict[str, tuple[str, Callable[[bytes], Frames]]] = {
     "decord": ("decord", DecordFrames),
     "torchcodec": ("torchcodec", TorchcodecFrames),
 }
+
+
+def check_decoder(name: str) -> None:
+    """Raises:
+    ConfigError: a decoder is not installed.
+    """
+    with suppress(VideoError):
+        VideoReader(b"", name)
 
 
 class VideoReader:

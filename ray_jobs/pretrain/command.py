@@ -57,6 +57,7 @@ def pretrain(config: Config, fresh: bool, console: Console) -> None:
     data, manifest = find_videos(config, say)
     check_classes([config])
     check_probe(config)
+    check_decoder(config)
     config = config.on(find_device(config))
     steps = config.total_steps(steps_per_epoch(manifest.videos, config.train.global_batch, config.labelled_rows))
     place = run_place(config, manifest.data_id)
@@ -82,6 +83,14 @@ def pretrain(config: Config, fresh: bool, console: Console) -> None:
             say(f"{state} of {config.train.epochs} epochs, because of {place}/stop; the same command resumes the run")
             return
         finish(place, time.monotonic() - start, console)
+
+
+def check_decoder(config: Config) -> None:
+    """Raises: ConfigError: what ``data.decoder`` names is not installed."""
+    if config.data.decoder != "planes":  # which needs no more than the package does
+        from paramcrop.data import video
+
+        video.check_decoder(config.data.decoder)
 
 
 def check_probe(config: Config) -> None:

@@ -174,6 +174,18 @@ def test_planes_become_the_clips_that_decord_gives_to_the_bit(
         np.testing.assert_array_equal(cut_batch(some, replace(spec, decoder="decord"), 0)["video"], clips["video"])
 
 
+def test_planes_in_rays_object_store_are_not_copied(shards: tuple[str, Manifest]) -> None:
+    columns = cut_batch(rows(shards, 2), with_planes(SPEC, 32), 0)
+    for column in columns.values():
+        column.flags.writeable = False
+    batch = to_batch(columns)
+    assert batch.video.data_ptr() == columns["video"].ctypes.data
+    assert batch.cube.data_ptr() != columns["cube"].ctypes.data
+    on_device = batch.to(torch.device("cpu"))
+    assert on_device.box is None and on_device.video.shape == (2, 2, 8, 32, 32, 3)
+    assert torch.equal(batch.rows(slice(1, 2)).to(torch.device("cpu")).video, on_device.video[1:])
+
+
 def test_an_upright_video_of_odd_boxes_is_cut_alike() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (12, 50, 34, 3)).astype(np.uint8)
     row = {"id": "odd", "video": encode(pixels, 10.0).data, "epoch": 0, "position": 0, "label": 0}
