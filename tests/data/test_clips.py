@@ -24,6 +24,7 @@ from paramcrop.data.clips import (
 from paramcrop.data.manifest import Manifest
 from paramcrop.data.samples import cut_batch
 from paramcrop.data.shards import read_videos
+from paramcrop.data.uniform import UniformSpec, cut_uniform
 from paramcrop.data.video import VideoReader, encode
 from paramcrop.errors import VideoError
 
@@ -172,6 +173,16 @@ def test_planes_become_the_clips_that_decord_gives_to_the_bit(
     np.testing.assert_array_equal(carried["cube"], clips["cube"])
     if find_spec("decord"):
         np.testing.assert_array_equal(cut_batch(some, replace(spec, decoder="decord"), 0)["video"], clips["video"])
+
+
+def test_training_and_evaluation_see_the_same_picture() -> None:
+    """A clip of a whole video, of 32 x 46 pixels: with planes, as training reads it, and as an evaluation does."""
+    pixels = np.random.default_rng(1).integers(0, 256, (8, 32, 46, 3)).astype(np.uint8)
+    row = {"id": "a", "video": encode(pixels, 10.0).data, "epoch": 0, "position": 0, "label": 0}
+    trained = cut_batch([row], with_planes(replace(SPEC, size=36, random_cube=False), 32), 0)
+    assert "box" in trained
+    evaluated = cut_uniform(row, UniformSpec(clips=1, frames=8, stride=1, size=36, box=1.0))
+    np.testing.assert_array_equal(as_clips(trained)[0], evaluated)
 
 
 def test_planes_in_rays_object_store_are_not_copied(shards: tuple[str, Manifest]) -> None:
