@@ -38,7 +38,7 @@ class TorchcodecFrames:
         except (ImportError, OSError, RuntimeError):  # RuntimeError: it finds no FFmpeg
             raise ConfigError(
                 "data.decoder=torchcodec needs torchcodec and the shared libraries of FFmpeg: "
-                "pip install torchcodec, and FFmpeg from the system's packages"
+                "pip install 'paramcrop[torchcodec]', and FFmpeg from the system's packages"
             ) from None
         self._reader = VideoDecoder(data, dimension_order="NHWC", num_ffmpeg_threads=1)
         self.count = len(self._reader)
