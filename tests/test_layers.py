@@ -96,9 +96,10 @@ def test_config_stops_at_the_builders() -> None:
     assert "training/build" in names and names <= allowed
 
 
-def test_only_three_files_know_a_decoder() -> None:
+def test_only_these_files_know_a_decoder() -> None:
     knowing = {name_of(p) for p in LIBRARY if within(imports(p), "decord") | within(imports(p), "av")}
-    assert knowing == {f"paramcrop/data/{name}.py" for name in ("video", "prepare/picture", "prepare/source")}
+    files = "video", "decoders/planes", "decoders/rgb", "prepare/picture", "prepare/source"
+    assert knowing == {f"paramcrop/data/{name}.py" for name in files}
 
 
 def test_only_the_engine_knows_ray() -> None:

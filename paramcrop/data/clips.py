@@ -8,10 +8,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from paramcrop.data.killable import empty
+from paramcrop.errors import VideoError
+
+if TYPE_CHECKING:
+    from paramcrop.data.video import VideoReader
 
 Sample = dict[str, Any]
 
@@ -34,6 +41,10 @@ class ClipSpec:
         noise_size, noise: the croppers' input, "normal" or "uniform" over [-1, 1].
         views: 2, or 1 to leave out the second view's clip without changing the random numbers.
         autoaugment: a policy of torchvision's AutoAugment that is applied to each view's clip; None: none.
+        decoder: what reads the videos, one of ``paramcrop.data.video.DECODERS``.
+        planes: side of the square of 4:2:0 planes that a sample has instead of a clip, pixels; see ``with_planes``.
+            0: samples have clips.
+        cache: see ``VideoReader``.
     """
 
     frames: int = 64
@@ -52,6 +63,9 @@ class ClipSpec:
     noise: str = "normal"
     autoaugment: str | None = None
     views: int = 2
+    decoder: str = "planes"
+    planes: int = 0
+    cache: str = ""
 
     @property
     def span(self) -> int:
@@ -62,6 +76,24 @@ class ClipSpec:
     def clips(self) -> int:
         """Clips per sample: one that both views share, or one per view."""
         return self.views if self.random_cube or self.autoaugment else 1
+
+
+def with_planes(spec: ClipSpec, short_side: int | None) -> ClipSpec:
+    """The same clips from planes, if these are smaller: the trainer's device then makes the clips, bit for bit.
+
+    Args:
+        short_side: short side of all videos, pixels; None: unknown.
+    """
+    if short_side is None or spec.decoder != "planes" or spec.autoaugment:
+        return spec
+    side = plane_side(spec, 2 * round(short_side / 2))
+    return replace(spec, planes=side) if side**2 * 3 // 2 < spec.size**2 * 3 else spec
+
+
+def plane_side(spec: ClipSpec, short: int) -> int:
+    """Side of a square from an even corner on that holds any box of a picture with this short side, a multiple of 8."""
+    high = spec.random_box[1] if spec.random_cube else 1.0
+    return 8 * ceil((round(high * short) + 1) / 8)  # of which FFmpeg's converter makes colours on CPUs
 
 
 def generator(seed: int, epoch: int, video_id: str, attempt: int = 0) -> np.random.Generator:
@@ -128,18 +160,35 @@ def cut_sample(row: Mapping[str, Any], spec: ClipSpec, seed: int, epoch: int, at
     Returns:
         ``video`` uint8 (V, frames, size, size, 3) with V = 1 (shared) or 2; ``cube`` float32 (2, 3, 2), the position of
         each view's clip in the video: axes (x, y, t), [low, high], in [0, 1]; and the entries of ``draw_augmentation``.
+        With ``spec.planes`` = R, ``video`` is uint8 (V, frames, 3 R / 2, R), and ``box`` int32 (V, 4) says how
+        ``paramcrop.crops.picture.clips_of`` makes the clips of it.
 
     Raises:
-        VideoError: the video cannot be decoded.
+        VideoError: the video cannot be decoded, or its short side is not that of ``with_planes``.
     """
     from paramcrop.data.video import VideoReader  # loads a decoder, which most processes never need
 
     rng = generator(seed, epoch, row["id"], attempt)
     u = draw_cubes(rng, spec)
-    reader = VideoReader(row["video"])
+    reader = VideoReader(row["video"], spec.decoder, spec.cache)
     starts = window_starts(u, spec, reader.frames)
     steps = np.arange(spec.frames) * spec.stride
     indices = [(start + steps) % reader.frames for start in starts[: spec.clips]]  # short videos loop
+    cut = cut_planes if spec.planes else cut_clips
+    video, boxes, size = cut(reader, spec, indices, u)
+    if spec.autoaugment:
+        streams = (generator(seed, epoch, row["id"], -1 - i) for i in range(len(video["video"])))
+        clips = zip(video["video"], streams, strict=True)
+        video["video"] = np.stack([autoaugment(clip, spec.autoaugment, stream) for clip, stream in clips])
+    cube = cubes_in_video(starts, boxes, spec, (reader.frames, *size))
+    return video | {"cube": cube, **draw_augmentation(rng, spec)}
+
+
+Cuts = tuple[Sample, np.ndarray, tuple[int, int]]  # ``video`` (and ``box``), the views' boxes, the picture's size
+
+
+def cut_clips(reader: VideoReader, spec: ClipSpec, indices: list[np.ndarray], u: np.ndarray) -> Cuts:
+    """The clips of a sample from RGB frames; ``indices``: the frames of each."""
     union = np.unique(np.concatenate(indices))
     frames = reader.read(union)  # one pass for both views
     height, width = frames.shape[1:3]
@@ -148,13 +197,43 @@ def cut_sample(row: Mapping[str, Any], spec: ClipSpec, seed: int, epoch: int, at
         resize(_take(frames, np.searchsorted(union, index))[:, top : top + side, left : left + side], spec.size)
         for index, (top, left, side) in zip(indices, boxes, strict=False)
     ]
-    if spec.autoaugment:
-        clips = [
-            autoaugment(clip, spec.autoaugment, generator(seed, epoch, row["id"], -1 - i))
-            for i, clip in enumerate(clips)
-        ]
-    cube = cubes_in_video(starts, boxes, spec, (reader.frames, height, width))
-    return {"video": np.stack(clips), "cube": cube, **draw_augmentation(rng, spec)}
+    return {"video": np.stack(clips)}, boxes, (height, width)
+
+
+def cut_planes(reader: VideoReader, spec: ClipSpec, indices: list[np.ndarray], u: np.ndarray) -> Cuts:
+    """The planes of a sample; ``indices``: the frames of each clip."""
+    from paramcrop.data.decoders.planes import packed
+
+    height, width = reader.size
+    boxes = square_boxes(u, spec, height, width)[: spec.clips]
+    side = spec.planes
+    if boxes[:, 2].max() >= side:
+        raise VideoError(
+            f"the picture must be no larger than the set's manifest says, but has {height} x {width} pixels"
+        )
+    corners = boxes[:, :2] // 2 * 2
+    stored = empty((spec.clips, spec.frames, side * 3 // 2, side))
+    places = [dict[int, list[int]]() for _ in indices]
+    for place, index in zip(places, indices, strict=True):
+        for k, number in enumerate(index.tolist()):
+            place.setdefault(number, []).append(k)
+    for number, frame in reader.planes(sorted(set().union(*places))):  # one pass for both views
+        for place, corner, out in zip(places, corners.tolist(), stored, strict=True):
+            for k in place.get(number, ()):
+                packed(frame, out[k], *corner)
+    box = np.concatenate([boxes[:, :2] - corners, boxes[:, 2:], np.full((len(boxes), 1), spec.size)], 1).astype(
+        np.int32
+    )
+    return {"video": stored, "box": box}, square_boxes(u, spec, height, width), (height, width)
+
+
+def black(spec: ClipSpec) -> Sample:
+    """The ``video`` (and ``box``) of a sample that shows nothing."""
+    if not spec.planes:
+        return {"video": np.zeros((spec.clips, spec.frames, spec.size, spec.size, 3), np.uint8)}
+    stored = np.full((spec.clips, spec.frames, spec.planes * 3 // 2, spec.planes), 128, np.uint8)
+    stored[:, :, : spec.planes] = 16  # black in limited range
+    return {"video": stored, "box": np.tile(np.array([0, 0, spec.planes, spec.size], np.int32), (spec.clips, 1))}
 
 
 def cubes_in_video(starts: np.ndarray, boxes: np.ndarray, spec: ClipSpec, video: tuple[int, int, int]) -> np.ndarray:
@@ -195,9 +274,9 @@ def resize(frames: np.ndarray, size: int) -> np.ndarray:
     """uint8 (n, H, W, 3) -> (n, size, size, 3), bilinear, with antialiasing when shrinking."""
     if frames.shape[1:3] == (size, size):
         return frames
-    import torch.nn.functional as F  # takes 2 s, and many processes never need it
-    from torch import from_numpy
+    from torch import from_numpy  # takes 2 s, and many processes never need it
 
-    planes = from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)  # channels last takes torch's fast uint8 path
-    scaled = F.interpolate(planes, size=(size, size), mode="bilinear", antialias=True)
-    return np.ascontiguousarray(scaled.permute(0, 2, 3, 1).numpy())
+    from paramcrop.crops.picture import scaled
+
+    planes = from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
+    return np.ascontiguousarray(scaled(planes, size).permute(0, 2, 3, 1).numpy())

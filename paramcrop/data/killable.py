@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import pickle
@@ -13,10 +14,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from itertools import accumulate
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar
+
+import numpy as np
 
 from paramcrop.errors import ParamCropError, VideoError
 
@@ -32,6 +34,7 @@ TOOK, EXITED, KILLED = (
     "the decoder process was killed by SIGKILL",
 )
 NOT_NOW = "cannot be read now"
+ALIGNED = 64  # bytes; arrays in shared memory start at a multiple
 WATCH = 0.5  # seconds between two checks of a child whether its parent is alive
 
 
@@ -40,6 +43,7 @@ class Killable(Generic[P, R]):
 
     The child is a new interpreter and not a fork, so the caller may have threads and any ``__main__``. It ends with its
     parent, even in the middle of a call. Arrays in a result lie in shared memory and are valid until the next call.
+    What the function made with ``empty`` is not copied to get there.
 
     Args:
         timeout: seconds that a call may take.
@@ -120,15 +124,15 @@ class Killable(Generic[P, R]):
         return self._connection
 
     def _read(self, answer: bytes) -> Any:
-        """Unpickle an answer of ``_answer``, whose arrays lie one after another in the shared memory."""
-        sizes, pickled = pickle.loads(answer)
-        if not sum(sizes):  # mmap rejects a length of 0
-            return pickle.loads(pickled, buffers=[b"" for _ in sizes])
-        if self._mapped is None or len(self._mapped) < sum(sizes):
-            self._mapped = mmap.mmap(self._memory, sum(sizes))
+        """Unpickle an answer of ``_answer``, whose arrays lie in the shared memory."""
+        spans, pickled = pickle.loads(answer)
+        end = max((start + size for start, size in spans), default=0)
+        if not end:  # mmap rejects a length of 0
+            return pickle.loads(pickled, buffers=[b"" for _ in spans])
+        if self._mapped is None or len(self._mapped) < end:
+            self._mapped = mmap.mmap(self._memory, end)
         memory = memoryview(self._mapped)
-        ends = list(accumulate(sizes))
-        return pickle.loads(pickled, buffers=[memory[end - n : end] for n, end in zip(sizes, ends, strict=True)])
+        return pickle.loads(pickled, buffers=[memory[start : start + size] for start, size in spans])
 
     def _end(self) -> str:
         """Wait for the end of the child -> what happened to it, as a phrase."""
@@ -142,8 +146,52 @@ def may_pass(reason: str) -> bool:
     return reason.startswith((TOOK, EXITED, KILLED, NOT_NOW))
 
 
+class Shared:
+    """The memory that a child shares with its parent: ``empty`` makes arrays in it, from the start on in each call."""
+
+    def __init__(self, memory: int) -> None:
+        self.memory, self.used = memory, 0
+        self._mapped: np.ndarray | None = None
+
+    def empty(self, shape: tuple[int, ...]) -> np.ndarray:
+        size, start = math.prod(shape), self.used
+        if self._mapped is None or self._mapped.size < start + size:
+            os.ftruncate(self.memory, start + size)
+            self._mapped = np.frombuffer(mmap.mmap(self.memory, start + size), np.uint8)
+        self.used = -(-(start + size) // ALIGNED) * ALIGNED
+        return self._mapped[start : start + size].reshape(shape)
+
+    def place(self, view: memoryview) -> int:
+        """Where an array lies in the shared memory; it is copied there unless ``empty`` made it there."""
+        start = self._offset(view)
+        if start is None:
+            start = self.used
+            self.used += view.nbytes
+            offset = start
+            while view.nbytes:
+                written = os.pwrite(self.memory, view, offset)
+                offset, view = offset + written, view[written:]
+        return start
+
+    def _offset(self, view: memoryview) -> int | None:
+        if self._mapped is None or not view.nbytes:
+            return None
+        address = np.frombuffer(view, np.uint8).ctypes.data - self._mapped.ctypes.data
+        return address if 0 <= address < self._mapped.size else None
+
+
+_shared: Shared | None = None  # of this process, if it is a child
+
+
+def empty(shape: tuple[int, ...]) -> np.ndarray:
+    """A uint8 array for the result of a call: in a child, where the parent reads it."""
+    return np.empty(shape, np.uint8) if _shared is None else _shared.empty(shape)
+
+
 def serve(descriptor: int, memory: int) -> None:
     """The child: answer calls until the parent closes the connection or ends."""
+    global _shared
+    _shared = Shared(memory)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
     connection = Connection(descriptor)
@@ -152,14 +200,15 @@ def serve(descriptor: int, memory: int) -> None:
             request = connection.recv_bytes()
         except (EOFError, ConnectionError):
             return
-        connection.send_bytes(_answer(request, memory))
+        connection.send_bytes(_answer(request, _shared))
 
 
-def _answer(request: bytes, memory: int) -> bytes:
-    """Pickled (sizes of the arrays in the shared memory, pickled (result, error)); result or error is None.
+def _answer(request: bytes, shared: Shared) -> bytes:
+    """Pickled (start and size of the arrays in the shared memory, pickled (result, error)); result or error is None.
 
     Protocol 5 pickles arrays out of band: their bytes go to the shared memory instead of through the socket.
     """
+    shared.used = 0
     result, error = None, None
     try:
         function, args, kwargs = pickle.loads(request)
@@ -174,12 +223,7 @@ def _answer(request: bytes, memory: int) -> bytes:
     arrays: list[pickle.PickleBuffer] = []
     pickled = pickle.dumps((result, error), protocol=5, buffer_callback=arrays.append)
     views = [array.raw() for array in arrays]
-    offset = 0
-    for view in views:
-        while view.nbytes:
-            written = os.pwrite(memory, view, offset)
-            offset, view = offset + written, view[written:]
-    return pickle.dumps(([view.nbytes for view in views], pickled))
+    return pickle.dumps(([(shared.place(view), view.nbytes) for view in views], pickled))
 
 
 def _memory_file() -> int:
@@ -198,4 +242,6 @@ def _watch(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]), int(sys.argv[2]))
+    from paramcrop.data.killable import serve as serving  # in the module that ``empty`` is imported from, not __main__
+
+    serving(int(sys.argv[1]), int(sys.argv[2]))

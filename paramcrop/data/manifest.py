@@ -15,7 +15,8 @@ from paramcrop.errors import DataError
 from paramcrop.settings.digest import short_hash
 from paramcrop.storage.files import atomic_write_on, open_folder
 
-FORMAT = "paramcrop-shards/2"
+FORMAT = "paramcrop-shards/3"  # of which 3 is that videos are encoded with fastdecode
+READABLE = "paramcrop-shards/2", FORMAT
 MANIFEST = "manifest.json"
 
 
@@ -166,9 +167,11 @@ def read_manifest(folder: str) -> Manifest:
         raise DataError(_without_manifest(folder)) from None
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {folder}/{MANIFEST}: {error}") from error
-    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+    if not isinstance(fields, dict) or fields.get("format") not in READABLE:
         found = fields.get("format") if isinstance(fields, dict) else type(fields).__name__
-        raise DataError(f"the format of {folder}/{MANIFEST} must be {FORMAT!r}, but is {found!r}; prepare it again")
+        raise DataError(
+            f"the format of {folder}/{MANIFEST} must be {' or '.join(READABLE)}, but is {found!r}; prepare it again"
+        )
     shards = tuple(shard_from_json(shard) for shard in fields["shards"])
     settings, rejected, warnings = fields["settings"], tuple(fields["rejected"]), tuple(fields["warnings"])
     treatments = tuple(fields.get("treatments", ()))  # folders of earlier versions have none

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from paramcrop.data.clips import ClipSpec, Sample, cut_sample, draw_augmentation, generator
+from paramcrop.data.clips import ClipSpec, Sample, black, cut_sample, draw_augmentation, generator
 from paramcrop.data.manifest import Manifest
 from paramcrop.data.order import Labelled, Segment, epoch_segments, place_of, steps_per_epoch
 from paramcrop.data.shards import read_row_group
@@ -128,10 +128,9 @@ def substitute(row: Row, spec: ClipSpec, seed: int, others: Iterable[Row], cut: 
             return cut(other, spec, seed, row["epoch"], 1 + row["position"]), other["id"], other.get("label", -1)
         except VideoError:
             continue
-    black = np.zeros((spec.clips, spec.frames, spec.size, spec.size, 3), np.uint8)
     whole = np.tile(np.array([0, 1], np.float32), (2, 3, 1))
     drawn = draw_augmentation(generator(seed, row["epoch"], row["id"]), spec)
-    return {"video": black, "cube": whole, **drawn}, "", -1
+    return black(spec) | {"cube": whole, **drawn}, "", -1
 
 
 SUBSTITUTES = 4  # candidates to replace a row; each is read from storage again

@@ -26,7 +26,7 @@ from paramcrop.data.video import encode
 CLASSES = ("up", "down", "sideways", "circle", "grow", "shrink", "shake", "bounce")
 PATTERNS = ("columns", "rows", "checks", "dots")  # of the background; two classes share each
 SHAPES = ("disc", "square", "diamond", "ring")
-VERSION = 2  # increase it when the same settings no longer give the same pixels
+VERSION = 3  # increase it when the same settings no longer give the same pixels
 
 
 class Track(NamedTuple):

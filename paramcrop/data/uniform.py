@@ -24,6 +24,7 @@ class UniformSpec:
         stride: source frames from one frame of a clip to the next.
         size: side of the square clip, pixels.
         box: side of the centre square that is cut, as a fraction of the short side.
+        decoder: what reads the videos, one of ``paramcrop.data.video.DECODERS``.
     """
 
     clips: int | None = 10
@@ -31,6 +32,7 @@ class UniformSpec:
     stride: int = 2
     size: int = 224
     box: float = 0.875
+    decoder: str = "planes"
 
     @property
     def span(self) -> int:
@@ -54,7 +56,7 @@ def cut_uniform(row: Mapping[str, Any], spec: UniformSpec) -> np.ndarray:
     Raises:
         VideoError: the video cannot be decoded.
     """
-    reader = VideoReader(row["video"])
+    reader = VideoReader(row["video"], spec.decoder)
     return cut_windows(reader.read, reader.frames, spec)
 
 

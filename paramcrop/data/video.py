@@ -1,31 +1,37 @@
 """Encoded bytes <-> frames, of the videos in shards. What a source file holds, only prepare/source.py knows.
 
-decord reads where it has wheels, because its random access is fast and it bundles FFmpeg; elsewhere PyAV reads.
-Everything that writes uses PyAV.
+Three decoders read the same frames under the same numbers. ``planes`` is PyAV without colour conversion: the stored
+4:2:0 bytes, which ``paramcrop.crops.picture`` turns into colours. decord and torchcodec give RGB. Everything that
+writes uses PyAV.
 """
 
 from __future__ import annotations
 
 import io
-from bisect import bisect_right
-from collections.abc import Iterator
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import groupby
 
 import av
 import numpy as np
 
-from paramcrop.errors import VideoError
-
-try:
-    import decord
-except (ImportError, OSError):  # there is no wheel for this machine, or its libraries do not load
-    decord = None
+from paramcrop.data.decoders.kept import KeptFrames, kept_frames
+from paramcrop.data.decoders.planes import PlaneFrames, Planes
+from paramcrop.data.decoders.rgb import DecordFrames, TorchcodecFrames
+from paramcrop.errors import ConfigError, VideoError
 
 KEYFRAME_INTERVAL = 16  # frames; a window of 64 frames then decodes at most 15 unused frames
-# Equal frames must give equal bytes. Without cpu-independent, the output of x264 varied even within one process.
-X264 = {"preset": "veryfast", "sc_threshold": "0", "threads": "1", "x264-params": "cpu-independent=1"}
+# fastdecode: no arithmetic coding and no deblocking, which would be a third of the time of decoding. Equal frames must
+# give equal bytes; without cpu-independent, the output of x264 varied even within one process.
+X264 = {
+    "preset": "veryfast",
+    "tune": "fastdecode",
+    "sc_threshold": "0",
+    "threads": "1",
+    "x264-params": "cpu-independent=1",
+}
 
 
 @dataclass(frozen=True)
@@ -48,21 +54,54 @@ class Encoded:
     treatment: dict[str, str] = field(default_factory=dict)
 
 
+class Frames(typing.Protocol):
+    """The frames of one encoded video by number; ``count`` of them."""
+
+    count: int
+
+    def read(self, numbers: list[int]) -> np.ndarray:
+        """Frames ``numbers``, unique and sorted -> uint8 (n, H, W, 3), RGB."""
+
+
+# Value of data.decoder -> what messages call it, and its frames.
+DECODERS: dict[str, tuple[str, Callable[[bytes], Frames]]] = {
+    "planes": ("PyAV", PlaneFrames),
+    "decord": ("decord", DecordFrames),
+    "torchcodec": ("torchcodec", TorchcodecFrames),
+}
+
+
+def check_decoder(name: str) -> None:
+    """Raises:
+    ConfigError: a decoder is not installed.
+    """
+    with suppress(VideoError):
+        VideoReader(b"", name)
+
+
 class VideoReader:
     """Random access to the frames of one encoded video, on one thread.
 
-    Do not keep a reader: decord holds the decoder's memory for as long as the reader exists.
+    Do not keep a reader: it holds the decoder's memory for as long as it exists.
+
+    Args:
+        decoder: one of ``DECODERS``.
+        cache: a folder of this machine where ``planes`` keeps decoded frames; empty: nothing is kept.
 
     Raises:
         VideoError: the bytes are not a video that can be opened.
+        ConfigError: the decoder is not installed.
     """
 
-    def __init__(self, data: bytes) -> None:
-        self._decoder, self._data = "PyAV" if decord is None else "decord", data
+    def __init__(self, data: bytes, decoder: str = "planes", cache: str = "") -> None:
+        self._name, opened = DECODERS[decoder]
+        self._data = data
         try:
-            self._frames = PyAVFrames(data) if decord is None else DecordFrames(data)
+            self._frames = kept_frames(data, cache) if cache and decoder == "planes" else opened(data)
+        except ConfigError:
+            raise
         except Exception as error:  # decord raises RuntimeError, DECORDError and ValueError
-            raise VideoError(f"{self._decoder} cannot open the video: {first_line(error)}") from error
+            raise VideoError(f"{self._name} cannot open the video: {first_line(error)}") from error
         self.frames = self._frames.count  # according to the container; the last frames may be repeated
         if self.frames == 0:
             raise VideoError("the video has no frames")
@@ -77,8 +116,7 @@ class VideoReader:
         try:
             frames = self._frames.read(unique.tolist())
         except Exception as error:
-            span = f"{unique[0]}..{unique[-1]}"
-            raise VideoError(f"{self._decoder} cannot decode frames {span}: {first_line(error)}") from error
+            raise self._error(unique, error) from error
         ordered: np.ndarray = frames if np.array_equal(place, np.arange(len(place))) else frames[place]
         return ordered
 
@@ -99,6 +137,31 @@ class VideoReader:
         since: np.ndarray = (shown - shown[0]).astype(np.float32)
         return since
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels; only with ``planes``."""
+        return self._planes.size
+
+    def planes(self, numbers: Sequence[int]) -> Iterator[tuple[int, Planes]]:
+        """Frames ``numbers``, unique and sorted, each with its number; valid until the next. Only with ``planes``.
+
+        Raises:
+            VideoError: a frame cannot be decoded.
+        """
+        try:
+            yield from self._planes.planes(numbers)
+        except Exception as error:
+            raise self._error(np.asarray(numbers), error) from error
+
+    @property
+    def _planes(self) -> PlaneFrames | KeptFrames:
+        if not isinstance(self._frames, PlaneFrames | KeptFrames):
+            raise TypeError(f"only the decoder planes has planes, but this is {self._name}")
+        return self._frames
+
+    def _error(self, numbers: np.ndarray, error: Exception) -> VideoError:
+        return VideoError(f"{self._name} cannot decode frames {numbers[0]}..{numbers[-1]}: {first_line(error)}")
+
 
 def packet_times(data: bytes) -> tuple[np.ndarray, float]:
     """When the frames are shown, sorted, seconds: float64 (n,), and their mean rate per second."""
@@ -106,62 +169,6 @@ def packet_times(data: bytes) -> tuple[np.ndarray, float]:
         stream = container.streams.video[0]
         shown = {p.pts for p in container.demux(stream) if p.pts is not None and not p.is_discard}
         return np.array(sorted(shown)) * float(stream.time_base or 0), float(stream.average_rate or 25)
-
-
-class DecordFrames:
-    """Frames by number, read with decord."""
-
-    def __init__(self, data: bytes) -> None:
-        self._reader = decord.VideoReader(io.BytesIO(data), ctx=decord.cpu(0), num_threads=1)
-        self.count = len(self._reader)
-
-    def read(self, numbers: list[int]) -> np.ndarray:
-        """Frames ``numbers``, unique and sorted -> uint8 (n, H, W, 3)."""
-        frames: np.ndarray = self._reader.get_batch(numbers).asnumpy()
-        return frames
-
-
-class PyAVFrames:
-    """Frames by number, read with PyAV: the same numbers and pixels as with decord."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        with av.open(io.BytesIO(data), metadata_errors="ignore") as container:
-            packets = [p for p in container.demux(container.streams.video[0]) if p.pts is not None]
-        self._times = sorted({p.pts for p in packets if not p.is_discard})  # frame i is shown at the i-th time
-        self._keys = sorted((p.pts, p.dts if p.dts is not None else p.pts) for p in packets if p.is_keyframe)
-        self.count = len(self._times)
-
-    def read(self, numbers: list[int]) -> np.ndarray:
-        """Frames ``numbers``, unique and sorted -> uint8 (n, H, W, 3)."""
-        times = [self._times[number] for number in numbers]
-        found: dict[int, np.ndarray] = {}
-        with av.open(io.BytesIO(self._data), metadata_errors="ignore") as container:
-            stream = container.streams.video[0]
-            stream.codec_context.thread_count = 1
-            for start, group in groupby(times, self._start):
-                container.seek(start, stream=stream)
-                found |= _decoded(container.decode(stream), list(group))
-        return np.stack([found[time] for time in times])
-
-    def _start(self, time: int) -> int:
-        """Where decoding must start for the frame shown at ``time``: the last keyframe that is not after it."""
-        return int(self._keys[max(0, bisect_right(self._keys, time, key=lambda key: key[0]) - 1)][1])
-
-
-def _decoded(frames: Iterator[av.VideoFrame], times: list[int]) -> dict[int, np.ndarray]:
-    """Time -> pixels for sorted ``times``. As with decord, the last frame replaces missing frames at the end."""
-    found: dict[int, np.ndarray] = {}
-    last: av.VideoFrame | None = None
-    for last in frames:
-        if last.pts in times:
-            found[last.pts] = last.to_ndarray(format="rgb24")
-        if last.pts is not None and last.pts >= times[-1]:
-            break
-    missing = [time for time in times if time not in found]
-    if last is None or last.pts is None or any(time < last.pts for time in missing):
-        raise ValueError("a frame is missing")
-    return found | {time: last.to_ndarray(format="rgb24") for time in missing}
 
 
 def encode(frames: np.ndarray, fps: float, crf: int = 20) -> Encoded:

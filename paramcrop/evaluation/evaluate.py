@@ -160,6 +160,7 @@ def training_clips(job: Job) -> ClipSpec:
         contrast=contrast,
         saturation=saturation,
         hue=hue,
+        decoder=job.settings.data.decoder,
     )
 
 

@@ -75,7 +75,8 @@ class Job:
     def subject_id(self) -> dict[str, Any]:
         """Everything besides the videos that the features depend on."""
         config = self.settings
-        pixels = {"mean": config.augment.mean, "std": config.augment.std, "precision": config.precision}
+        pixels: dict[str, Any] = {"mean": config.augment.mean, "std": config.augment.std, "precision": config.precision}
+        pixels |= {"decoder": decoder} if (decoder := config.data.decoder) != "planes" else {}
         if self.subject == "run":
             return {"run": self.run_id, "epoch": self.epoch, "precision": config.precision}
         if self.subject == "random-init":
@@ -95,7 +96,7 @@ class Job:
     @property
     def input(self) -> UniformSpec:
         how = self.how
-        return UniformSpec(how.test_clips, how.frames, how.stride, how.size, how.box)
+        return UniformSpec(how.test_clips, how.frames, how.stride, how.size, how.box, self.settings.data.decoder)
 
     @property
     def features(self) -> Path:

@@ -20,9 +20,10 @@ DEFAULTS_1: dict[str, Any] = {
     "projector.final_batch_norm": False,
     "optim.lr_scale": "views/256",
     "cropper.clip_norm": None,
+    "data.decoder": "decord",
 }
 # Of these, what version 1 did not have.
-NEW_SINCE_1 = frozenset({"projector.final_batch_norm", "cropper.clip_norm"})
+NEW_SINCE_1 = frozenset({"projector.final_batch_norm", "cropper.clip_norm", "data.decoder"})
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

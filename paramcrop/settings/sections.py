@@ -35,6 +35,15 @@ class Data(BaseModel):
     labels: float = option(
         1.0, "share of each class's videos whose labels method=mean_teacher learns from (Table 6)", gt=0, le=1
     )
+    decoder: Literal["planes", "decord", "torchcodec"] = option(
+        "planes", "what reads the videos; planes: PyAV, colours are made on the trainer's device (not in the paper)"
+    )
+    cache: str | None = option(
+        None,
+        "folder on each node, best in memory (/dev/shm/…), that keeps decoded frames while a tenth of it is free; "
+        "none: every epoch decodes",
+        where=True,
+    )
     max_failed: float = option(
         0.01, "stop when more than this share of an epoch's samples cannot be decoded", where=True, ge=0, le=1
     )
@@ -50,6 +59,8 @@ class Data(BaseModel):
         low, high = self.random_box
         if not 0 < low <= high <= 1:
             raise ValueError(f"random_box must be 0 < low <= high <= 1, but is {self.random_box}")
+        if self.cache and self.decoder != "planes":
+            raise ValueError(f"cache needs decoder=planes, but decoder is {self.decoder}")
         return self
 
 

@@ -47,6 +47,8 @@ def build_clip_spec(config: Config) -> ClipSpec:
         noise_size=cropper.noise_size,
         noise=cropper.noise,
         autoaugment=config.policies.autoaugment if config.policy == "autoaugment" else None,
+        decoder=data.decoder,
+        cache=data.cache or "",
     )
 
 

@@ -113,7 +113,8 @@ def task_blocks(block_rows: int, spec: ClipSpec, decoders: int = 1) -> int:
 
 def row_bytes(spec: ClipSpec) -> int:
     """The size of a decoded row, which is nearly all pixels."""
-    return spec.clips * spec.frames * spec.size**2 * 3
+    picture = spec.planes**2 * 3 // 2 if spec.planes else spec.size**2 * 3
+    return spec.clips * spec.frames * picture
 
 
 def _read(batch: dict[str, np.ndarray], videos: TrainingSet) -> pa.Table:

@@ -20,6 +20,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from paramcrop import dist, errors
 from paramcrop.data.batch import Batch, to_batch
+from paramcrop.data.clips import with_planes
 from paramcrop.data.killable import KEEP_MEMORY
 from paramcrop.data.labels import labelled_rows
 from paramcrop.data.manifest import Manifest
@@ -102,7 +103,7 @@ def make_probe(config: Config, folder: str | None, device: torch.device) -> Prob
     if folder is None:
         return None
     c, normalise = config.cropper, Normalise(config.augment.mean, config.augment.std)
-    spec = UniformSpec(clips=1, frames=c.frames, stride=pace(config), size=c.size)
+    spec = UniformSpec(clips=1, frames=c.frames, stride=pace(config), size=c.size, decoder=config.data.decoder)
     forward = Forward(normalise, device, network_dtype(config, device))
     return Probe(folder, spec, forward, config.probe.videos, config.data.decode_timeout)
 
@@ -203,7 +204,7 @@ def make_dataset(run: Pretraining, labelled: Labelled | None) -> ray.data.Datase
     """The samples of the remaining epochs. Ray Train calls this in its controller, at every start of the workers."""
     ray.data.DataContext.get_current().execution_no_progress_timeout_s = 4 * 3600  # a long pause is not a failure
     config, plan, steps = run.config, run.plan, run.steps_per_epoch
-    spec = build_clip_spec(config)
+    spec = with_planes(build_clip_spec(config), run.manifest.short_side)
     place = Mirror.of(run.place.uri, "controller") if run.place.uri else run.place
     place.fetch()
     done, step = steps_done(newest_checkpoint(place.folder, place.fetch)[0])

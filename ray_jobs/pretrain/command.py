@@ -67,6 +67,7 @@ def pretrain(config: Config, fresh: bool, console: Console) -> None:
     check_classes([config])
     check_trackers(config.run.trackers)
     check_probe(config)
+    check_decoder(config)
     config = config.on(find_device(config))
     steps = config.total_steps(steps_per_epoch(manifest.videos, config.train.global_batch, config.labelled_rows))
     place = run_place(config, manifest.data_id)
@@ -92,6 +93,14 @@ def pretrain(config: Config, fresh: bool, console: Console) -> None:
             say(f"{state} of {config.train.epochs} epochs, because of {place}/stop; the same command resumes the run")
             return
         finish(place, config.run.trackers, steps, time.monotonic() - start, console)
+
+
+def check_decoder(config: Config) -> None:
+    """Raises: ConfigError: what ``data.decoder`` names is not installed."""
+    if config.data.decoder != "planes":  # which needs no more than the package does
+        from paramcrop.data import video
+
+        video.check_decoder(config.data.decoder)
 
 
 def check_probe(config: Config) -> None:

@@ -20,7 +20,7 @@ from paramcrop.storage.runs import home
 from paramcrop.storage.versions import commit
 from tests.benchmarks.timing import Report
 
-SHORT = ("startup", "crop", "augment", "retrieval", "backbones", "decode", "step", "idle", "scale")
+SHORT = ("startup", "crop", "augment", "retrieval", "backbones", "encoding", "decode", "step", "idle", "scale")
 LONG = ("epochs", "growth", "floor", "trials")
 ON_GPU = ("gpu",)  # only with --device cuda; needs neither Ray nor a decoder
 CHOICES = f"short: {', '.join(SHORT)}\nlong: {', '.join(LONG)}\non a GPU: {', '.join(ON_GPU)}"

@@ -72,7 +72,7 @@ def run(device: str) -> Report:
     gaps = [times[i] - times[i - 1] for i in range(steps, len(times), steps)]
     usual = (times[-1] - times[0]) / (len(times) - 1)
     lines = [
-        Line("bare decord, two copies (limit), windows/s", limit, {}),
+        Line("the decoder alone, two copies (limit), windows/s", limit, {}),
         Line("twenty epochs, start-up included, windows/s", whole, {"of the limit": whole / limit}),
         Line("from the first batch on, windows/s", steady, {"of the limit": steady / limit}),
         Line("from an epoch's last batch to the next one's, s", median(gaps), {"worst": max(gaps), "usual": usual}),

@@ -1,7 +1,7 @@
 """Predicted scaling: what 8 to 512 GPUs need, computed from times measured here, and where scaling stops.
 
 A step of n workers takes the longest of its overlapping parts (network, decoding) plus the others: the gather of
-embeddings and the all-reduce of gradients. A decoded video has 6.29 MB at the paper's sizes, an encoded one a tenth or
+embeddings and the all-reduce of gradients. A decoded video has 2.76 MB at the paper's sizes, an encoded one a tenth or
 less. So decoding on other nodes costs network bandwidth, theirs and the trainer's.
 
 On CPUs, the same arithmetic is compared with steps of 1, 2 and 4 processes on this machine.
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as td
 
-from paramcrop.data.clips import cut_sample
+from paramcrop.data.clips import cut_sample, with_planes
 from paramcrop.settings.config import Config
 from paramcrop.settings.presets import load_config
 from paramcrop.storage.checkpoint import save_checkpoint
@@ -34,7 +34,7 @@ NETWORK = 12.5e9  # bytes/s per node: 100 Gbit/s
 NVLINK = 200e9  # bytes/s of an all-reduce within a node
 LATENCY = 30e-6  # seconds per hop of a collective
 GPUS_A_NODE, CPUS_A_GPU_NODE, CPUS_A_CPU_NODE = 8, 192, 64
-BATCH, DECODED = 1024, 2 * 64 * 128 * 128 * 3
+BATCH, DECODED = 1024, 2 * 64 * 120 * 120 * 3 // 2
 CORES = os.cpu_count() or 1
 GLOBAL_BATCH = 32  # videos per step measured here
 
@@ -55,7 +55,10 @@ class Measured(NamedTuple):
 
 def measure() -> Measured:
     config = load_config("k400_simclr_s3dg")
-    spec, model = build_clip_spec(config), build_model(load_config("k400_simclr_s3dg"), torch.device("cpu"))
+    spec, model = (
+        with_planes(build_clip_spec(config), 128),
+        build_model(load_config("k400_simclr_s3dg"), torch.device("cpu")),
+    )
     with made_shards(8) as (folder, _), tempfile.TemporaryDirectory() as place:
         rows = rows_of(folder)
         cut_sample(rows[0], spec, 0, 0)

@@ -2,10 +2,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
+import pytest
+import torch
 
+from paramcrop.data.batch import to_batch
 from paramcrop.data.clips import (
     ClipSpec,
     cut_sample,
@@ -15,11 +19,14 @@ from paramcrop.data.clips import (
     resize,
     square_boxes,
     window_starts,
+    with_planes,
 )
 from paramcrop.data.manifest import Manifest
 from paramcrop.data.samples import cut_batch
 from paramcrop.data.shards import read_videos
+from paramcrop.data.uniform import UniformSpec, cut_uniform
 from paramcrop.data.video import VideoReader, encode
+from paramcrop.errors import VideoError
 
 SPEC = ClipSpec(frames=8, size=32)
 
@@ -135,6 +142,87 @@ def test_random_numbers_fill_their_ranges() -> None:
     assert len(orders) == 24
     noise = np.concatenate([d["noise"] for d in drawn])
     assert abs(noise.mean()) < 0.02 and abs(noise.std() - 1) < 0.02
+
+
+def as_clips(columns: dict[str, Any]) -> np.ndarray:
+    clips: np.ndarray = to_batch(columns).to(torch.device("cpu")).video.numpy()
+    return clips
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"random_cube": False},
+        {"share_window": True},
+        {"size": 24},
+        {"stride": 3},
+        {"frames": 40},  # the video has 24 and loops
+        {"random_box": (1.0, 1.0)},
+    ],
+    ids=str,
+)
+def test_planes_become_the_clips_that_decord_gives_to_the_bit(
+    shards: tuple[str, Manifest], changes: dict[str, Any]
+) -> None:
+    some, spec = rows(shards, 3), replace(SPEC, **changes)
+    carried = cut_batch(some, with_planes(spec, 32), 0)
+    clips = cut_batch(some, spec, 0)
+    assert carried["video"].ndim == 5 and carried["video"].nbytes < clips["video"].nbytes
+    np.testing.assert_array_equal(as_clips(carried), clips["video"])
+    np.testing.assert_array_equal(carried["cube"], clips["cube"])
+    if find_spec("decord"):
+        np.testing.assert_array_equal(cut_batch(some, replace(spec, decoder="decord"), 0)["video"], clips["video"])
+
+
+def test_training_and_evaluation_see_the_same_picture() -> None:
+    """A clip of a whole video, of 32 x 46 pixels: with planes, as training reads it, and as an evaluation does."""
+    pixels = np.random.default_rng(1).integers(0, 256, (8, 32, 46, 3)).astype(np.uint8)
+    row = {"id": "a", "video": encode(pixels, 10.0).data, "epoch": 0, "position": 0, "label": 0}
+    trained = cut_batch([row], with_planes(replace(SPEC, size=36, random_cube=False), 32), 0)
+    assert "box" in trained
+    evaluated = cut_uniform(row, UniformSpec(clips=1, frames=8, stride=1, size=36, box=1.0))
+    np.testing.assert_array_equal(as_clips(trained)[0], evaluated)
+
+
+def test_planes_in_rays_object_store_are_not_copied(shards: tuple[str, Manifest]) -> None:
+    columns = cut_batch(rows(shards, 2), with_planes(SPEC, 32), 0)
+    for column in columns.values():
+        column.flags.writeable = False
+    batch = to_batch(columns)
+    assert batch.video.data_ptr() == columns["video"].ctypes.data
+    assert batch.cube.data_ptr() != columns["cube"].ctypes.data
+    on_device = batch.to(torch.device("cpu"))
+    assert on_device.box is None and on_device.video.shape == (2, 2, 8, 32, 32, 3)
+    assert torch.equal(batch.rows(slice(1, 2)).to(torch.device("cpu")).video, on_device.video[1:])
+
+
+def test_an_upright_video_of_odd_boxes_is_cut_alike() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 50, 34, 3)).astype(np.uint8)
+    row = {"id": "odd", "video": encode(pixels, 10.0).data, "epoch": 0, "position": 0, "label": 0}
+    for seed in range(5):
+        spec = replace(SPEC, random_box=(0.4, 0.95))
+        carried = cut_batch([row], with_planes(spec, 34), seed)
+        np.testing.assert_array_equal(as_clips(carried), cut_batch([row], spec, seed)["video"])
+
+
+def test_a_row_that_fails_is_black_with_planes_too(shards: tuple[str, Manifest]) -> None:
+    bad = [row | {"video": b"garbage"} for row in rows(shards, 2)]
+    assert not as_clips(cut_batch(bad, with_planes(SPEC, 32), 0)).any()
+
+
+def test_a_video_larger_than_its_manifest_says_is_an_error(shards: tuple[str, Manifest]) -> None:
+    (row,) = rows(shards, 1)
+    with pytest.raises(VideoError, match="no larger than the set's manifest says, but has 32 x 40 pixels"):
+        cut_sample(row, with_planes(SPEC, 24), 0, 0)
+
+
+def test_planes_travel_only_where_they_are_smaller() -> None:
+    assert with_planes(ClipSpec(), 128).planes == 120
+    assert with_planes(ClipSpec(), 256).planes == 0  # 232 x 232 planes are larger than a clip of 128 x 128
+    assert with_planes(ClipSpec(), None).planes == 0
+    assert with_planes(ClipSpec(decoder="decord"), 128).planes == 0
+    assert with_planes(ClipSpec(autoaugment="imagenet"), 128).planes == 0
 
 
 def test_resize_keeps_a_smooth_ramp() -> None:

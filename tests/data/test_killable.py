@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paramcrop.data.killable import Killable
+from paramcrop.data.killable import Killable, empty
 from paramcrop.errors import DataError, VideoError
 
 
@@ -47,9 +47,17 @@ def arrays(*sizes: int) -> list[np.ndarray]:
     return [np.arange(n, dtype=np.int64) * n for n in sizes]
 
 
+def shared(*sizes: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Arrays made where the parent reads them, and ordinary ones."""
+    made = [empty((2, n)) for n in sizes]
+    for i, array in enumerate(made):
+        array[:] = i + 1
+    return made, arrays(*sizes)
+
+
 PARENT = """
 import sys, threading
-from paramcrop.data.killable import Killable
+from paramcrop.data.killable import Killable, empty
 from tests.data.test_killable import act
 call = Killable(act, 60)
 print(call(""), flush=True)
@@ -156,3 +164,31 @@ def test_a_call_reuses_the_memory_of_the_previous_one() -> None:
     with Killable(faults, 30) as call:
         first = call(sizes)
         assert call(sizes) < 50 < 500 < first
+
+
+def test_arrays_made_in_shared_memory_arrive_whole() -> None:
+    with Killable(shared, 60) as call:
+        for sizes in ((3, 5), (3, 5), (100_000, 1), (7,), (0, 2), (300_000, 400_000)):
+            made, ordinary = call(*sizes)
+            for i, (array, n) in enumerate(zip(made, sizes, strict=True)):
+                assert array.shape == (2, n) and (array == i + 1).all()
+            for array, n in zip(ordinary, sizes, strict=True):
+                np.testing.assert_array_equal(array, np.arange(n) * n)
+
+
+def filled(n: int) -> np.ndarray:
+    array = empty((n,))
+    array[:] = 7
+
+    def refuse(*given: object) -> int:
+        raise AssertionError("copied")
+
+    os.pwrite = refuse
+    return array
+
+
+def test_what_is_made_in_shared_memory_is_not_copied() -> None:
+    with Killable(filled, 60) as call:
+        for n in (1000, 2000, 10):
+            assert (call(n) == np.full(n, 7)).all()
+    assert empty((3, 2)).shape == (3, 2)  # outside of a child as well

@@ -10,6 +10,7 @@ import pytest
 from paramcrop.data.manifest import Manifest, enlarged_from, enlargement, read_manifest
 from paramcrop.data.shards import write_shards
 from paramcrop.data.synthetic import CLASSES, make_dataset, videos
+from paramcrop.errors import DataError
 
 
 @pytest.mark.parametrize(
@@ -63,3 +64,16 @@ def test_the_order_of_the_videos_is_in_the_data_id_but_not_in_the_content_id(tmp
     assert len({manifest.data_id for manifest in found.values()}) == 3
     older = [replace(shard, order="") for shard in found["a"].shards]  # a folder of an earlier version
     assert replace(found["a"], shards=tuple(older)).data_id not in {manifest.data_id for manifest in found.values()}
+
+
+def test_shards_of_format_2_are_read_and_others_refused(tmp_path: Path) -> None:
+    made = make_dataset(str(tmp_path), 2, 8, 32, 48)
+    file = tmp_path / "manifest.json"
+    assert '"format": "paramcrop-shards/3"' in file.read_text()
+    file.write_text(file.read_text().replace("paramcrop-shards/3", "paramcrop-shards/2"))
+    assert read_manifest(str(tmp_path)) == made
+    file.write_text(file.read_text().replace("paramcrop-shards/2", "paramcrop-shards/1"))
+    with pytest.raises(
+        DataError, match="must be paramcrop-shards/2 or paramcrop-shards/3, but is 'paramcrop-shards/1'"
+    ):
+        read_manifest(str(tmp_path))

@@ -41,7 +41,7 @@ def test_a_row_that_fails_gets_a_substitute(shards: tuple[str, Manifest]) -> Non
     columns = cut_batch(some, SPEC, 0, lambda epoch, position: torn)
     assert columns["id"].tolist() == [row["id"] for row in some]
     assert [bool(error) for error in columns["error"]] == [False, True, False, False]
-    assert "decord cannot open" in columns["error"][1]
+    assert "PyAV cannot open" in columns["error"][1]
     assert columns["substitute"].tolist() == ["", some[3]["id"], "", ""]  # the first that can be decoded
     substitute = cut_sample(some[3], SPEC, 0, 0, attempt=2)  # with new random numbers
     np.testing.assert_array_equal(columns["video"][1], substitute["video"])
@@ -52,7 +52,7 @@ def test_a_row_without_a_substitute_is_a_black_clip_with_a_reason(shards: tuple[
     some = rows(shards, 2)
     good = cut_batch(some, SPEC, 0)
     bad = cut_batch([row | {"video": b"garbage"} for row in some], SPEC, 0)
-    assert all("decord cannot open" in error for error in bad["error"])
+    assert all("PyAV cannot open" in error for error in bad["error"])
     assert not bad["video"].any() and bad["label"].tolist() == [-1, -1]
     assert {n: (c.shape, c.dtype) for n, c in bad.items()} == {n: (c.shape, c.dtype) for n, c in good.items()}
 

@@ -1,21 +1,14 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from paramcrop.data.clips import ClipSpec
-from paramcrop.data.manifest import Manifest
 from paramcrop.data.prepare.source import transcode
-from paramcrop.data.samples import epoch_batches
-from paramcrop.data.shards import read_videos
 from paramcrop.data.synthetic import render
-from paramcrop.data.video import DecordFrames, PyAVFrames, VideoReader, encode, scaled_size
+from paramcrop.data.video import VideoReader, encode, scaled_size
 from paramcrop.errors import VideoError
 
 
@@ -52,63 +45,13 @@ def test_reads_in_any_order_and_with_repeats_equal_a_full_read() -> None:
     np.testing.assert_array_equal(VideoReader(data).read(indices), whole[indices])
 
 
-@pytest.mark.skipif(find_spec("decord") is None, reason="decord has no wheel for this machine")
-def test_pyav_gives_decords_frames_under_decords_numbers() -> None:
-    """On a video of several keyframes, frames wide apart and close together, the first and the last."""
-    data = encode(render("sideways", 90, 48, 64, np.random.default_rng(0)), 12.0).data
-    with_decord, with_pyav = DecordFrames(data), PyAVFrames(data)
-    assert with_decord.count == with_pyav.count == 90
-    for wanted in ([0], [89], [15, 16, 17], [3, 40, 41, 88], list(range(20, 84)), list(range(90))):
-        np.testing.assert_array_equal(with_decord.read(wanted), with_pyav.read(wanted))
-
-
-BLOCKED = """
-import sys
-sys.modules["decord"] = None  # importing it fails
-import numpy as np
-from paramcrop.data import video
-from paramcrop.data.clips import ClipSpec
-from paramcrop.data.manifest import read_manifest
-from paramcrop.data.samples import epoch_batches
-from paramcrop.data.shards import read_videos
-folder, out = sys.argv[1:]
-assert video.decord is None
-batch = next(epoch_batches(folder, read_manifest(folder), ClipSpec(frames=8, size=32), 0, 0, 12, 2))
-whole = video.VideoReader(next(read_videos(folder)).video).read(np.array([23, 0, 0, 7]))
-np.savez(out, whole=whole, **batch)
-"""
-
-
-def test_without_decord_videos_are_read_and_batches_cut_to_the_same_pixels(
-    shards: tuple[str, Manifest], tmp_path: Path
-) -> None:
-    folder, manifest = shards
-    out = str(tmp_path / "blocked.npz")
-    subprocess.run([sys.executable, "-c", BLOCKED, folder, out], check=True)
-    here = next(epoch_batches(folder, manifest, ClipSpec(frames=8, size=32), 0, 0, 12, 2))
-    blocked = np.load(out, allow_pickle=True)
-    for name, column in here.items():
-        np.testing.assert_array_equal(blocked[name], column, err_msg=name)
-    np.testing.assert_array_equal(
-        blocked["whole"], VideoReader(next(read_videos(folder)).video).read(np.array([23, 0, 0, 7]))
-    )
-
-
-@pytest.mark.parametrize("data", [b"", b"not a video", bytes(range(256)) * 16])
-def test_garbage_is_a_video_error_without_decord_too(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paramcrop.data.video.decord", None)
-    with pytest.raises(VideoError, match="PyAV cannot open the video") as caught:
-        VideoReader(data)
-    assert "\n" not in str(caught.value)
-
-
 def test_encoding_is_reproducible() -> None:
     assert encode(moving(), 12.0).data == encode(moving(), 12.0).data
 
 
 @pytest.mark.parametrize("data", [b"", b"not a video", bytes(range(256)) * 16])
 def test_garbage_is_a_one_line_video_error(data: bytes) -> None:
-    with pytest.raises(VideoError, match="decord cannot open the video") as caught:
+    with pytest.raises(VideoError, match="PyAV cannot open the video") as caught:
         VideoReader(data)
     assert "\n" not in str(caught.value)
 

@@ -50,7 +50,7 @@ def test_every_protocol_counts_the_videos_that_were_read(
     assert [row["metric"] for row in result["rows"]] == metrics
     assert all((row["n"], row["of"]) == (TEST - BROKEN, TEST) and 0 <= row["value"] <= 1 for row in result["rows"])
     reasons = [failure["reason"] for failure in result["failed"]["test"]]
-    assert len(reasons) == BROKEN and reasons[0] == "gone" and "decord cannot open" in reasons[-1]
+    assert len(reasons) == BROKEN and reasons[0] == "gone" and "PyAV cannot open" in reasons[-1]
     assert len(result["videos"]) == len(result["labels"]) == TEST - BROKEN
     assert list(result["scores"]) == [metric for metric in metrics if metric != "class mean"]
     for row in result["rows"][: len(result["scores"])]:

@@ -155,7 +155,7 @@ def test_where_too_few_are_read_it_says_how_many_are_needed(tiny_run: Path, labe
         ("the decoder process exited with code 1", True),
         ("cannot be read now: OSError: [Errno 5] Input/output error", True),
         ("the decoder process was killed by SIGSEGV", False),
-        ("decord cannot open the video: no stream", False),
+        ("PyAV cannot open the video: no stream", False),
         ("cannot be read: ValueError: odd size", False),
     ],
 )

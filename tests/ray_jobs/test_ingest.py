@@ -17,7 +17,7 @@ import ray
 from ray.data._internal.execution import streaming_executor_state
 from ray.data._internal.execution.metadata_fetcher import InlineMetadataFetcher
 
-from paramcrop.data.clips import ClipSpec
+from paramcrop.data.clips import ClipSpec, with_planes
 from paramcrop.data.manifest import Manifest
 from paramcrop.data.samples import TrainingSet, epoch_batches
 from ray_jobs.engine import ingest, ray_private
@@ -25,7 +25,7 @@ from ray_jobs.engine.ingest import Decoding, execution_options, rows_per_block, 
 
 pytestmark = pytest.mark.ray
 
-SPEC = ClipSpec(frames=8, size=32)
+SPEC = with_planes(ClipSpec(frames=8, size=32), 32)
 GLOBAL, EPOCHS, SEED, WINDOW = 12, 3, 5, 2
 
 

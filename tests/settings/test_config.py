@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from paramcrop.errors import ConfigError
 from paramcrop.settings.config import Config
 from paramcrop.settings.identity import identity, older_id, run_id, where_fields
 from paramcrop.settings.presets import load_config
@@ -41,6 +42,20 @@ OLD_DEMO = (  # the demo's settings under version 1
 def test_runs_of_version_1_are_found_by_the_ids_they_had() -> None:
     assert older_id(Config(), "data") == "a226e0aca710"
     assert older_id(load_config("demo", None, OLD_DEMO).on("cpu"), "data") == "3d3317b2aa61"
+
+
+def test_the_decoder_is_part_of_the_identity_and_version_1_read_with_decord() -> None:
+    ids = {name: run_id(on("cpu", f"data.decoder={name}"), "data") for name in ("planes", "decord", "torchcodec")}
+    assert len(set(ids.values())) == 3 and ids["planes"] == run_id(on("cpu"), "data")
+    assert run_id(on("cpu", "data.cache=/dev/shm/frames"), "data") == ids["planes"]
+    old = older_id(on("cpu"), "data")
+    assert old is not None and older_id(on("cpu", "data.decoder=decord"), "data") == old
+    assert older_id(on("cpu", "data.decoder=torchcodec"), "data") is None
+
+
+def test_a_cache_needs_planes() -> None:
+    with pytest.raises(ConfigError, match="cache needs decoder=planes, but decoder is decord"):
+        load_config(None, None, ["data.cache=/dev/shm/frames", "data.decoder=decord"])
 
 
 def test_identity_ignores_where_and_how_fast_a_run_computes() -> None:
@@ -83,6 +98,7 @@ def test_where_fields() -> None:
     assert where_fields() == {
         *(
             "data.shards",
+            "data.cache",
             "data.max_failed",
             "data.decode_timeout",
             "data.task_rows",

@@ -14,7 +14,7 @@ from paramcrop.data.shards import shard_name
 from paramcrop.settings.digest import short_hash
 
 PARTS = "parts"
-VERSION = 2  # increase it when the same settings no longer give the same videos
+VERSION = 3  # increase it when the same settings no longer give the same videos
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,59 @@
+"""Decoded frames that are kept in a folder of this machine, so that a small set is decoded once and not every epoch."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from paramcrop.data.decoders.planes import PlaneFrames, Planes, colours_of, packed
+from paramcrop.storage.files import atomic_write
+
+SPARE = 0.1  # share of the disk that is left free: of a set that does not fit, some videos are decoded every time
+
+
+class KeptFrames:
+    """Frames by number from an array of whole frames, uint8 (n, 3 H / 2, W), as ``packed`` makes it."""
+
+    def __init__(self, stored: np.ndarray) -> None:
+        self._stored, self.count = stored, len(stored)
+        self.size = stored.shape[1] // 3 * 2, stored.shape[2]
+
+    def read(self, numbers: list[int]) -> np.ndarray:
+        """Frames ``numbers`` -> uint8 (n, H, W, 3), RGB."""
+        return colours_of([picture for _, picture in self.planes(numbers)], *self.size)
+
+    def planes(self, numbers: Sequence[int]) -> Iterator[tuple[int, Planes]]:
+        """See ``VideoReader.planes``."""
+        height, width = self.size
+        for number in numbers:
+            u, v = self._stored[number, height:].reshape(2, height // 2, width // 2)
+            yield number, Planes(self._stored[number, :height], u, v)
+
+
+def kept_frames(data: bytes, folder: str) -> KeptFrames | PlaneFrames:
+    """The frames of a video from ``folder``; the first time, they are decoded and written there if there is room."""
+    file = Path(folder).expanduser() / f"{hashlib.sha256(data).hexdigest()[:32]}.npy"
+    with suppress(OSError, ValueError):  # it is not there, or not whole
+        return KeptFrames(np.load(file, mmap_mode="r"))
+    frames = PlaneFrames(data)
+    if frames.count == 0 or not frames.plain:
+        return frames
+    stored = np.empty((frames.count, frames.size[0] * 3 // 2, frames.size[1]), np.uint8)
+    for number, picture in frames.planes(range(frames.count)):
+        packed(picture, stored[number])
+    with suppress(OSError):  # a full disk costs time, not the run
+        _keep(file, stored)
+    return KeptFrames(stored)
+
+
+def _keep(file: Path, stored: np.ndarray) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    disk = shutil.disk_usage(file.parent)
+    if disk.free - stored.nbytes > SPARE * disk.total:
+        with atomic_write(file) as temporary:
+            np.save(temporary, stored)
