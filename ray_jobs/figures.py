@@ -19,7 +19,7 @@ from paramcrop.errors import ConfigError, DataError
 from paramcrop.storage.find import label_runs
 from paramcrop.storage.runs import home, read_metrics
 from ray_jobs.options import EXIT_CODES, Parser
-from ray_jobs.tables import make_table, print_wrapped
+from ray_jobs.terminal import make_table, print_wrapped
 
 
 def main(argv: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from paramcrop.errors import ConfigError, DataError
 from paramcrop.storage.mirror import Mirror, mirror_at
 from paramcrop.storage.runs import home
 from ray_jobs.options import EXIT_CODES, Parser
-from ray_jobs.tables import make_table, print_wrapped
+from ray_jobs.terminal import make_table, print_wrapped
 
 if TYPE_CHECKING:
     from paramcrop.report.table import Table, Task

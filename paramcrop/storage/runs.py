@@ -15,7 +15,7 @@ import yaml
 from paramcrop.errors import ConfigError, DataError
 from paramcrop.settings.config import Config
 from paramcrop.settings.identity import flatten, identity, older_id, recorded, run_id
-from paramcrop.storage.files import atomic_write
+from paramcrop.storage.files import atomic_write, open_folder
 from paramcrop.storage.jsonl import append_line, read_lines
 from paramcrop.storage.mirror import Mirror, check_writable, folders_in
 from paramcrop.storage.versions import commit, versions
@@ -234,3 +234,26 @@ def _write(place: Mirror, state: str, **facts: Any) -> None:
         place.fetch("history.jsonl", waits=())
     write_status(place.folder, state, **facts)
     place.send(*STATUS)
+
+
+STOP = "stop"
+NOW = b"now"  # its content if the run is to end after the current step; otherwise it ends after its epoch
+
+
+def ask_to_stop(run: str, now: bool = False) -> None:
+    """Ask the run in this folder or at this URI to save a checkpoint and end: ``now``, or after its epoch.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    fs, root = open_folder(run)
+    with fs.open_output_stream(f"{root}/{STOP}") as file:
+        file.write(NOW if now else b"")
+
+
+def asked_to_stop_now(folder: Path) -> bool:
+    """Whether the run in this folder was asked to end after the current step."""
+    try:
+        return (folder / STOP).read_bytes() == NOW
+    except FileNotFoundError:
+        return False

@@ -62,7 +62,7 @@ def pretrain(
     preempted: Callable[[], bool] = lambda: False,
     probe: Probe | None = None,
 ) -> TwoViews:
-    """Train for ``config.train.epochs`` epochs, or until the run is asked to stop (``paramcrop.storage.stop``).
+    """Train for ``config.train.epochs`` epochs, or until the run is asked to stop (``paramcrop.storage.runs``).
 
     Args:
         batches: epoch -> this rank's share of the epoch's global batches, in order. The first call may be for an epoch

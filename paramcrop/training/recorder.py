@@ -30,7 +30,7 @@ from paramcrop.data.batch import Batch
 from paramcrop.storage.checkpoint import NAME, WITHIN, save_checkpoint
 from paramcrop.storage.jsonl import Lines, append_line, cut_lines
 from paramcrop.storage.mirror import Mirror
-from paramcrop.storage.stop import asked_to_stop_now
+from paramcrop.storage.runs import asked_to_stop_now
 from paramcrop.training.tracking.tracker import Facts
 from paramcrop.training.tracking.trackers import Trackers
 from paramcrop.training.two_views import TwoViews, stack_params

@@ -20,7 +20,7 @@ from paramcrop.export.load import load
 from paramcrop.export.search import remove_indexes
 from paramcrop.settings.digest import short_hash
 from ray_jobs.device import evaluators_device
-from ray_jobs.progress import Pace, Progress, Standing, bar
+from ray_jobs.terminal import Pace, Progress, Standing, bar
 
 CLIPS = 4  # of each video, by default
 KEEP = 15.0  # seconds of work that a killed attempt loses at most, besides the videos in flight

@@ -52,7 +52,7 @@ def run(arguments: Namespace) -> None:
     from paramcrop.evaluation.tasks import make_jobs, size_warnings
     from paramcrop.evaluation.weights import read_config
     from ray_jobs.evaluate.report import Evaluations, describe, print_results
-    from ray_jobs.progress import Progress
+    from ray_jobs.terminal import Progress
 
     config = read_config(runs[0])
     data = find_data(arguments, config)

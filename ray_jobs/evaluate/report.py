@@ -17,8 +17,7 @@ from paramcrop.paper.published import published
 from paramcrop.report.text import ERRORS, PAIRED, Pretraining, notes, show_count, show_difference, show_mean
 from paramcrop.storage.find import label_runs
 from paramcrop.storage.results import read_result, shown_metrics
-from ray_jobs.progress import Standing, bar
-from ray_jobs.tables import make_table, print_wrapped
+from ray_jobs.terminal import Standing, bar, make_table, print_wrapped
 
 Found = tuple[Job, Mapping[str, Any]]
 

@@ -22,7 +22,7 @@ from paramcrop.errors import DataError
 from ray_jobs.prepare.options import parse_arguments
 from ray_jobs.prepare.progress import Videos
 from ray_jobs.prepare.report import describe_estimate, describe_plan, print_summary, treated
-from ray_jobs.progress import Progress
+from ray_jobs.terminal import Progress
 
 PROBE_TIMEOUT = 10.0  # seconds per video, for the few videos of the estimate
 SYNTHETIC_FRAMES = 72  # a clip of 64 frames and a margin

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from ray_jobs.progress import Standing, bar, clock
+from ray_jobs.terminal import Standing, bar, clock
 
 
 class Videos:

@@ -13,7 +13,7 @@ from paramcrop.data.manifest import Manifest
 from paramcrop.data.prepare.datasets import Dataset
 from paramcrop.data.prepare.plan import Plan
 from paramcrop.data.prepare.transcode import Estimate
-from ray_jobs.progress import clock
+from ray_jobs.terminal import clock
 
 # What a manifest says of sources, in words
 TREATMENTS = {

@@ -20,8 +20,7 @@ from paramcrop.settings.config import Config
 from paramcrop.settings.identity import run_id
 from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.owner import hold, set_aside
-from paramcrop.storage.runs import begin, ending, is_finished, older_run, read_status, run_place
-from paramcrop.storage.stop import ask_to_stop
+from paramcrop.storage.runs import ask_to_stop, begin, ending, is_finished, older_run, read_status, run_place
 from ray_jobs.device import find_device
 from ray_jobs.engine.plan import Node, Plan, plan_pretraining
 from ray_jobs.options import check_classes, check_cluster_option, config_parser, parse_config, probe_data, uncollected

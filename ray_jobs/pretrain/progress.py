@@ -11,7 +11,7 @@ from rich.console import Console
 from paramcrop.storage.jsonl import read_lines
 from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.runs import read_metrics
-from ray_jobs.progress import Pace, Progress, Standing, bar
+from ray_jobs.terminal import Pace, Progress, Standing, bar
 
 WARNINGS = "warnings.jsonl"
 FETCH, LIST = 5.0, 60.0  # seconds between two fetches from a bucket: of metrics, of checkpoints

@@ -125,8 +125,8 @@ def run(sweep: Sweep, todo: int, arguments: Namespace, deadline: float | None, c
     from ray_jobs.engine.evaluators import end_pool, make_pool
     from ray_jobs.engine.nodes import check_visible
     from ray_jobs.engine.plan import Node, SweepPlan, plan_sweep
-    from ray_jobs.engine.tuning import run_trials
-    from ray_jobs.engine.work import Work
+    from ray_jobs.engine.trials.tuning import run_trials
+    from ray_jobs.engine.trials.work import Work
     from ray_jobs.sweep.progress import sweep_progress
 
     say = partial(console.print, highlight=False, markup=False)

@@ -10,8 +10,7 @@ from typing import Any
 
 from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.owner import is_held
-from paramcrop.storage.runs import read_status, write_status
-from paramcrop.storage.stop import ask_to_stop
+from paramcrop.storage.runs import ask_to_stop, read_status, write_status
 from paramcrop.sweeps.record import TrialRecord, fetch_records, read_record, read_records, write_record
 
 GRACE = 45.0  # seconds for the runs to save their checkpoints

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from paramcrop.storage.mirror import Mirror
 from paramcrop.sweeps.record import UNFINISHED, TrialRecord, fetch_records, read_records
-from ray_jobs.progress import Progress, Standing
+from ray_jobs.terminal import Progress, Standing
 
 POLL, FAR = 1.0, 5.0  # seconds between two updates, from a file system and from a bucket
 LINE = 30.0  # seconds between two lines about running trials, without a terminal

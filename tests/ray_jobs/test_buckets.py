@@ -27,8 +27,8 @@ from paramcrop.storage.runs import run_place, write_status
 from paramcrop.sweeps.record import TrialRecorder, fetch_runs, is_done, read_record, read_records
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import Trial
-from ray_jobs.engine import trial_run
 from ray_jobs.engine.evaluators import gather_results
+from ray_jobs.engine.trials import trial_run
 from ray_jobs.pretrain.command import pretrain
 from ray_jobs.report import find_sweep
 from ray_jobs.sweep.plan import sweep_place

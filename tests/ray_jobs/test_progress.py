@@ -14,7 +14,7 @@ from paramcrop.storage.mirror import Mirror
 from ray_jobs.evaluate.report import Evaluations
 from ray_jobs.prepare.progress import Videos
 from ray_jobs.pretrain.progress import Attempt, run_progress
-from ray_jobs.progress import Pace, Progress, Standing
+from ray_jobs.terminal import Pace, Progress, Standing
 
 METRICS = {"loss": 3.0, "crop_distance": 0.5, "crop_iou": 0.25, "clips_per_s": 40.0, "data_wait": 0.1}
 SUMMARY = "loss 3.000  distance 0.50  IoU 0.25  40 clips/s  waiting for data 10%"

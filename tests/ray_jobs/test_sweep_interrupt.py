@@ -10,8 +10,7 @@ import pytest
 
 from paramcrop.storage.lease import Lease
 from paramcrop.storage.mirror import Mirror
-from paramcrop.storage.runs import read_status, write_status
-from paramcrop.storage.stop import asked_to_stop_now
+from paramcrop.storage.runs import asked_to_stop_now, read_status, write_status
 from paramcrop.sweeps.record import TrialRecorder, read_records
 from paramcrop.sweeps.trials import Trial
 from ray_jobs.sweep import interrupt

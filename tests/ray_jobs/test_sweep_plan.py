@@ -21,7 +21,7 @@ from paramcrop.storage.runs import write_status
 from paramcrop.sweeps.record import TrialRecorder, read_record, read_records, write_record
 from paramcrop.sweeps.space import Space, space_at
 from paramcrop.sweeps.trials import make_trial
-from ray_jobs.engine.tuning import StudySearch
+from ray_jobs.engine.trials.tuning import StudySearch
 from ray_jobs.sweep.dry_run import describe
 from ray_jobs.sweep.plan import Sweep, open_sweep
 from ray_jobs.sweep.seeds import standings_of, with_known_seeds, with_more_seeds

@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from ray_jobs.tables import make_table, print_wrapped
+from ray_jobs.terminal import make_table, print_wrapped
 
 VALUE = "67.2 ± 3.2 (65.1, 69.3) [4.1] (paper 59.9)"  # as `evaluate` prints two seeds
 

@@ -21,8 +21,7 @@ from paramcrop.errors import StorageError
 from paramcrop.settings.config import Config
 from paramcrop.storage.checkpoint import newest_checkpoint, read_meta, save_checkpoint
 from paramcrop.storage.jsonl import read_lines
-from paramcrop.storage.runs import read_metrics
-from paramcrop.storage.stop import ask_to_stop
+from paramcrop.storage.runs import ask_to_stop, read_metrics
 from paramcrop.training.build import build_clip_spec
 from paramcrop.training.pretrain import own_random_state, pretrain
 from paramcrop.training.recorder import Recorder

@@ -21,7 +21,7 @@ from paramcrop.sweeps.objective import main_value
 from paramcrop.sweeps.record import TrialRecorder
 from ray_jobs.engine.evaluators import run_evaluations
 from ray_jobs.engine.train import Pretraining, run_pretraining
-from ray_jobs.engine.work import Work, report
+from ray_jobs.engine.trials.work import Work, report
 from ray_jobs.videos import find_videos
 
 POLL, FAR = 1.0, 5.0  # seconds between two looks at the running pretraining, on a file system and in a bucket

@@ -24,8 +24,8 @@ from paramcrop.sweeps.record import TrialRecorder
 from paramcrop.sweeps.trials import config_of, decode, make_trial
 from ray_jobs.engine.connect import QUIET
 from ray_jobs.engine.evaluators import run_evaluations
-from ray_jobs.engine.trial_run import pretrain
-from ray_jobs.engine.work import Work, report
+from ray_jobs.engine.trials.trial_run import pretrain
+from ray_jobs.engine.trials.work import Work, report
 
 
 def run_trial(values: dict[str, Any], work: Work) -> None:

@@ -1,4 +1,7 @@
-"""Progress of a command: a live display on a terminal, and a line at intervals elsewhere."""
+"""What a command shows: its progress, live on a terminal and as a line at intervals elsewhere, and tables of any width.
+
+Logs have 80 columns: there, rows keep their names, and cells wrap.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from types import TracebackType
 
 from rich.console import Console, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -130,3 +134,23 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+NAME = 20  # characters that the names of rows keep at least, if they are as long
+
+
+def make_table(title: str, lines: Sequence[Sequence[str]]) -> Table:
+    """A table of a line of heads and further lines; the first cell of each is its name."""
+    table = Table(title=escape(title), title_justify="left")
+    longest = max(len(line[0]) for line in lines)
+    table.add_column(escape(lines[0][0]), overflow="fold", min_width=min(longest, NAME))
+    for head in lines[0][1:]:
+        table.add_column(escape(head), justify="right", overflow="fold")
+    for line in lines[1:]:
+        table.add_row(*map(escape, line))
+    return table
+
+
+def print_wrapped(table: Table, console: Console) -> None:
+    """Print it in the width of ``console``, even if that wraps nothing by itself."""
+    Console(file=console.file, width=console.width, force_terminal=console.is_terminal).print(table)

@@ -28,13 +28,13 @@ from ray.tune.search import Searcher
 from paramcrop.errors import DataError
 from paramcrop.storage.files import open_folder
 from paramcrop.storage.mirror import Mirror
-from paramcrop.storage.stop import ask_to_stop
+from paramcrop.storage.runs import ask_to_stop
 from paramcrop.sweeps.objective import goals
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.study import FILE, draw, open_study, tell
 from ray_jobs.engine.plan import DRIVER_CPUS
-from ray_jobs.engine.trial import run_trial
-from ray_jobs.engine.work import Work
+from ray_jobs.engine.trials.trial import run_trial
+from ray_jobs.engine.trials.work import Work
 
 RESTARTS = 2  # restarts of a trial whose process died
 QUIET = {
