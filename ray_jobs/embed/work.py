@@ -140,18 +140,23 @@ class Videos:
 
 def embed_left(work: Work, arguments: Namespace, console: Console) -> None:
     """Embed what is left on Ray, and keep it part by part."""
-    from ray_jobs.engine.connect import cluster_nodes, connect
+    from ray_jobs.engine.admission import admitted, need_of_evaluations
+    from ray_jobs.engine.connect import cluster_nodes, connect, connection
     from ray_jobs.engine.embedding import Cutting, embed
     from ray_jobs.engine.plan import plan_evaluations
 
     connect(ray_logs=False)
+    console.print(connection())
     plan = plan_evaluations(cluster_nodes(), arguments.workers, arguments.device)
     plan = replace(plan, actors=min(plan.actors, len(work.left)))
     console.print(f"resources: {plan.arithmetic}")
     videos = Videos(len(work.sizes), len(work.done.sizes))
     rows, paths, failed, kept = list[dict[str, Any]](), list[str](), dict[str, str](), time.monotonic()
     cutting = Cutting(arguments.videos, work.spec, work.every, arguments.timeout)
-    with Progress(videos.look, console):
+    with (
+        admitted(need_of_evaluations(plan), f"embed {arguments.videos}", console.print),
+        Progress(videos.look, console),
+    ):
         try:
             for video in embed(work.left, cutting, work.encoder, work.about["precision"], plan):
                 rows += video.rows
