@@ -127,6 +127,7 @@ def run(sweep: Sweep, todo: int, arguments: Namespace, deadline: float | None, c
     from ray_jobs.engine.plan import Node, SweepPlan, plan_sweep
     from ray_jobs.engine.trials.tuning import run_trials
     from ray_jobs.engine.trials.work import Work
+    from ray_jobs.sweep.live_page import live_page
     from ray_jobs.sweep.progress import sweep_progress
 
     say = partial(console.print, highlight=False, markup=False)
@@ -158,7 +159,7 @@ def run(sweep: Sweep, todo: int, arguments: Namespace, deadline: float | None, c
         )
         work = Work(*shared, plan.pretraining, pool)
         try:
-            with sweep_progress(sweep.place, todo, console, arguments.quiet):
+            with sweep_progress(sweep.place, todo, console, arguments.quiet), live_page(sweep.place):
                 run_trials(work, sweep.study_name, todo, plan.trials, t.epochs, deadline)
         except KeyboardInterrupt:
             keep_runs(sweep.place, say)
