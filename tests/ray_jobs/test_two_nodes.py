@@ -144,7 +144,6 @@ def test_a_search_with_asha_in_a_bucket_is_interrupted_and_goes_on(cluster: Mach
     done(sweep(cluster, space, runs, f"{NAME}/shards"))
     found = records(f"{runs}/sweeps/search")
     assert len(found) == 3 and {record.state for record in found} <= {"done", "pruned"}
-    assert any(record.proxy is not None for record in found)
     print(f"\nthe rest of the search: {time.monotonic() - begun:.0f} s")
     assert "nothing to do; finished trials: 3" in done(sweep(cluster, space, runs, f"{NAME}/shards"))
 
