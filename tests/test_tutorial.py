@@ -77,4 +77,8 @@ def test_every_cell_runs(
             exec(code, names)
     features = paramcrop.Features.read("features.parquet")
     assert len(features.path) == 4 * 8 and "32 clips of 8 videos" in Path("features.html").read_text()
-    assert capsys.readouterr().out.splitlines()[-5].startswith("1.000  ")
+    # The query is the mean of its video's clips; with two steps of training, clips of other videos are near as well.
+    hits = [line.split("  ") for line in capsys.readouterr().out.splitlines()[-5:]]
+    cosines = [float(hit[0]) for hit in hits]
+    assert cosines == sorted(cosines, reverse=True) and cosines[0] > 0.99
+    assert all(hit[1] in features.path for hit in hits)

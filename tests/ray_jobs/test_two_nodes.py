@@ -72,6 +72,7 @@ def test_a_folder_that_a_worker_does_not_see_is_refused_in_one_line(cluster: Mac
     assert f"does not see {cluster.home}/hidden/sweeps/mine" in line and "Traceback" not in text
 
 
+@pytest.mark.slow
 def test_a_sweep_in_a_bucket_is_seen_by_its_driver_and_leaves_nothing_at_home(cluster: Machines, shards: str) -> None:
     space = write_space(cluster.folder / "bucket.yaml", params={"cropper.lower": [0.1]})
     storage = f"{NAME}/runs"
