@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import platform
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from av.video.reformatter import VideoReformatter
 # so many columns; it rounds otherwise beyond and elsewhere.
 ALIKE, WHOLE = platform.machine() in ("x86_64", "AMD64"), 8
 CHUNK = 8  # frames that are turned into colours at a time, in a processor's cache
+UNTIMED = ("avi",)  # containers that store no times; FFmpeg's for their B-frames are in the order of decoding
 BT601, FULL = (2, 5, 6), 2  # of FFmpeg's AVColorSpace, of which 2 is "unspecified", and of its AVColorRange
 
 
@@ -35,11 +37,14 @@ class PlaneFrames:
         self._container = av.open(io.BytesIO(data), "r", metadata_errors="ignore")
         self._stream = self._container.streams.video[0]
         self._stream.codec_context.thread_count = 1
-        packets: list[Any] = [p for p in self._container.demux(self._stream) if p.pts is not None]
+        packets: list[Any] = [p for p in self._container.demux(self._stream) if p.size]
+        self._timed = self._container.format.name not in UNTIMED and all(p.pts is not None for p in packets)
         # Frame i is shown at the i-th time.
-        self._times: list[int] = sorted({p.pts for p in packets if not p.is_discard})
-        self._keys = sorted((p.pts, p.dts if p.dts is not None else p.pts) for p in packets if p.is_keyframe)
-        self.count = len(self._times)
+        self._times: list[int] = sorted({p.pts for p in packets if not p.is_discard}) if self._timed else []
+        self._keys = sorted(
+            (p.pts, p.dts if p.dts is not None else p.pts) for p in packets if p.is_keyframe and self._timed
+        )
+        self.count = len(self._times) if self._timed else len(packets)
         self.size = self._stream.codec_context.height, self._stream.codec_context.width
 
     @property
@@ -64,6 +69,10 @@ class PlaneFrames:
 
         As with decord, the last frame stands for frames that are missing at the end.
         """
+        if not self._timed:
+            self._container.seek(0)
+            yield from _counted(self._container.decode(self._stream), list(numbers))
+            return
         for run in self._runs(numbers):
             self._container.seek(self._keys[self._key(run[0])][1], stream=self._stream)
             yield from _picked(self._container.decode(self._stream), run, self._times)
@@ -102,6 +111,19 @@ def _picked(
     if last is None:
         raise ValueError("a frame is missing")
     yield from ((n, last) for n in [number, *left])
+
+
+def _counted(frames: Iterator[av.VideoFrame], numbers: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+    """The frames of sorted ``numbers``, counted from the first."""
+    left, last = deque(numbers), None
+    for i, last in enumerate(frames):
+        if i == left[0]:
+            yield left.popleft(), last
+            if not left:
+                return
+    if last is None:
+        raise ValueError("a frame is missing")
+    yield from ((n, last) for n in left)
 
 
 def planes_of(frame: av.VideoFrame) -> Planes:
