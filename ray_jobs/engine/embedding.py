@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 import ray
 import torch
 from ray.data import ActorPoolStrategy
+from ray.util.annotations import RayDeprecationWarning
 
 from paramcrop.crops.resample import to_float
 from paramcrop.data.killable import Killable
@@ -84,18 +86,21 @@ def _embedded(
     ).map_batches(partial(_decode, cutting=cutting), batch_size=TASK_VIDEOS, batch_format="numpy", num_cpus=1)
     # So that a group leaves as soon as it is cut.
     decoded.context.target_max_block_size = GROUP * cutting.spec.frames * cutting.spec.size**2 * 3
-    embedded = decoded.map_batches(
-        _Network,
-        fn_constructor_args=([shared], plan.threads, plan.gpus > 0, precision),
-        batch_size=None if plan.gpus == 0 else GROUP,
-        batch_format="numpy",
-        num_cpus=plan.cpus,
-        num_gpus=plan.gpus or None,
-        compute=ActorPoolStrategy(size=plan.actors),
-        # Ray warns on stderr of actors that it can restart, because their arguments might be gone; ``embed`` retries.
-        max_restarts=0,
-        max_task_retries=0,
-    )
+    with warnings.catch_warnings():
+        # Ray has no other way yet to give these two, and warns of this one.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        embedded = decoded.map_batches(
+            _Network,
+            fn_constructor_args=([shared], plan.threads, plan.gpus > 0, precision),
+            batch_size=None if plan.gpus == 0 else GROUP,
+            batch_format="numpy",
+            num_cpus=plan.cpus,
+            num_gpus=plan.gpus or None,
+            compute=ActorPoolStrategy(size=plan.actors),
+            # Ray warns on stderr of actors that it can restart, because their arguments might be gone; ``embed`` retries.
+            max_restarts=0,
+            max_task_retries=0,
+        )
     yield from whole_videos(own_errors(embedded.iter_rows()))
 
 
