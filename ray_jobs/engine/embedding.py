@@ -97,7 +97,7 @@ def _embedded(
             num_cpus=plan.cpus,
             num_gpus=plan.gpus or None,
             compute=ActorPoolStrategy(size=plan.actors),
-            # Ray warns on stderr of actors that it can restart, because their arguments might be gone; ``embed`` retries.
+            # Ray warns of actors that it can restart, because their arguments might be gone; ``embed`` retries.
             max_restarts=0,
             max_task_retries=0,
         )
