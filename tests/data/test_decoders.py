@@ -25,6 +25,7 @@ from paramcrop.data.shards import read_videos
 from paramcrop.data.synthetic import render
 from paramcrop.data.video import VideoReader, encode
 from paramcrop.errors import ConfigError, VideoError
+from tests.data.prepare.made_sources import display_matrix, stripes, write
 
 DECORD = pytest.mark.skipif(find_spec("decord") is None, reason="decord has no wheel for this machine")
 RATES = (1, 5, 7.5, 10, 12, 12.5, 15, 24000 / 1001, 24, 25, 30000 / 1001, 30, 50, 60000 / 1001)
@@ -228,6 +229,16 @@ def test_a_machine_without_decord_cuts_the_batches_that_decord_cuts(
     for name, column in here.items():
         np.testing.assert_array_equal(blocked[name], column, err_msg=name)
     assert next(read_videos(folder)).video
+
+
+@pytest.mark.parametrize(("matrix", "turns"), [((0, 1, -1, 0), -1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1)])
+def test_a_users_own_file_is_upright(tmp_path: Path, matrix: tuple[int, int, int, int], turns: int) -> None:
+    picture = stripes((30, 220))
+    picture[:16] = 255
+    source = display_matrix(write(tmp_path / "r.mp4", picture), *(65536 * value for value in matrix))
+    frame = VideoReader(source.read_bytes()).read(np.array([1]))[0]
+    expected = np.rot90(picture, turns)
+    assert frame.shape == expected.shape and np.abs(frame.astype(float) - expected).mean() < 3
 
 
 def test_a_users_own_files_are_read_at_their_frames(real_videos: Path) -> None:

@@ -33,7 +33,7 @@ class Squares(nn.Module):
 def noise(value: float) -> Batch:
     """A batch in which only the noise matters."""
     fields: dict[str, Any] = dict.fromkeys(Batch._fields, torch.zeros(1))
-    return Batch(**fields)._replace(noise=torch.full((2,), value))
+    return Batch(**fields)._replace(noise=torch.full((2,), value), box=None)
 
 
 def stepper_of(model: nn.Module) -> Stepper:

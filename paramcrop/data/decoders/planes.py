@@ -14,6 +14,8 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from paramcrop.data.prepare.picture import Turn, turn_of
+
 # FFmpeg's converter equals ``paramcrop.crops.picture.to_rgb`` to the bit on these machines, up to the last multiple of
 # so many columns; it rounds otherwise beyond and elsewhere.
 ALIKE, WHOLE = platform.machine() in ("x86_64", "AMD64"), 8
@@ -55,10 +57,11 @@ class PlaneFrames:
         return limited and int(context.colorspace) in BT601 and height % 2 == width % 2 == 0
 
     def read(self, numbers: list[int]) -> np.ndarray:
-        """See ``Frames``."""
-        if not self.plain:
-            return by_ffmpeg([frame for _, frame in self.pictures(numbers)])
-        return colours_of([picture for _, picture in self.planes(numbers)], *self.size)
+        """See ``Frames``. A file of the user's own is upright, as players show it."""
+        pictures = [frame for _, frame in self.pictures(numbers)]
+        turn = turn_of(pictures[0])
+        rgb = colours_of([planes_of(p) for p in pictures], *self.size) if self.plain else by_ffmpeg(pictures)
+        return rgb if turn == Turn() else upright(rgb, turn)
 
     def planes(self, numbers: Sequence[int]) -> Iterator[tuple[int, Planes]]:
         """See ``VideoReader.planes``."""
@@ -181,6 +184,12 @@ def colours_of_planes(stored: np.ndarray) -> np.ndarray:
 
     rgb: np.ndarray = to_rgb(from_numpy(stored)).permute(0, 2, 3, 1).numpy()
     return rgb
+
+
+def upright(frames: np.ndarray, turn: Turn) -> np.ndarray:
+    """(n, H, W, 3), laid down in another way."""
+    frames = frames.transpose(0, 2, 1, 3) if turn.transpose else frames
+    return np.ascontiguousarray(frames[:, :: -1 if turn.up_down else 1, :: -1 if turn.left_right else 1])
 
 
 def by_ffmpeg(frames: Sequence[av.VideoFrame]) -> np.ndarray:
