@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -35,6 +36,7 @@ TOOK, EXITED, KILLED = (
 )
 NOT_NOW = "cannot be read now"
 ALIGNED = 64  # bytes; arrays in shared memory start at a multiple
+START = 60.0  # seconds that a child may take to start
 WATCH = 0.5  # seconds between two checks of a child whether its parent is alive
 
 
@@ -46,7 +48,7 @@ class Killable(Generic[P, R]):
     What the function made with ``empty`` is not copied to get there.
 
     Args:
-        timeout: seconds that a call may take.
+        timeout: seconds that a call may take. The start of the child, which imports the function, does not count.
     """
 
     def __init__(self, function: Callable[P, R], timeout: float) -> None:
@@ -76,8 +78,8 @@ class Killable(Generic[P, R]):
         return value
 
     def _ask(self, request: bytes) -> Any:
-        connection = self._connect()
         try:
+            connection = self._connection or self._start()
             connection.send_bytes(request)
             if not connection.poll(self.timeout):
                 raise VideoError(f"{TOOK} {self.timeout:g} s")
@@ -106,21 +108,25 @@ class Killable(Generic[P, R]):
     ) -> None:
         self.close()
 
-    def _connect(self) -> Connection:
-        if self._connection is None:
-            ours, theirs = socket.socketpair()
-            self._memory = _memory_file()
-            descriptors = theirs.fileno(), self._memory
-            with theirs:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-m", "paramcrop.data.killable", *map(str, descriptors)],
-                    pass_fds=descriptors,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,  # decoders only repeat there what the error says
-                    env=KEEP_MEMORY | os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-                )
-            self._connection = Connection(ours.detach())
+    def _start(self) -> Connection:
+        """Start the child, and wait until it has imported the function."""
+        ours, theirs = socket.socketpair()
+        self._memory = _memory_file()
+        descriptors = theirs.fileno(), self._memory
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "paramcrop.data.killable", *map(str, descriptors)],
+                pass_fds=descriptors,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,  # decoders only repeat there what the error says
+                env=KEEP_MEMORY | os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            )
+        self._connection = Connection(ours.detach())
+        self._connection.send_bytes(pickle.dumps(self._function))
+        if not self._connection.poll(START):
+            raise VideoError(f"{TOOK} {START:g} s, because its process did not start")
+        self._connection.recv_bytes()
         return self._connection
 
     def _read(self, answer: bytes) -> Any:
@@ -195,12 +201,13 @@ def serve(descriptor: int, memory: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
     connection = Connection(descriptor)
-    while True:
-        try:
-            request = connection.recv_bytes()
-        except (EOFError, ConnectionError):
-            return
-        connection.send_bytes(_answer(request, _shared))
+    with suppress(EOFError, ConnectionError):
+        function = connection.recv_bytes()
+        with suppress(Exception):  # what cannot be imported, the first call reports
+            pickle.loads(function)
+        connection.send_bytes(b"")
+        while True:
+            connection.send_bytes(_answer(connection.recv_bytes(), _shared))
 
 
 def _answer(request: bytes, shared: Shared) -> bytes:

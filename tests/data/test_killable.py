@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -192,3 +193,10 @@ def test_what_is_made_in_shared_memory_is_not_copied() -> None:
         for n in (1000, 2000, 10):
             assert (call(n) == np.full(n, 7)).all()
     assert empty((3, 2)).shape == (3, 2)  # outside of a child as well
+
+
+def test_the_start_of_a_child_does_not_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "slow_to_import.py").write_text("import time\ntime.sleep(1.5)\ndef answer() -> int:\n    return 7\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with Killable(import_module("slow_to_import").answer, 1.0) as call:
+        assert call() == 7
