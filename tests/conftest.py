@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 
 from paramcrop.data.manifest import Manifest, read_manifest
 from paramcrop.data.synthetic import make_dataset
+from paramcrop.storage import mirror
+from tests.bucket import NAME, s3_server
 from tests.labelled import make_labelled, make_run
 from tests.wheel import Installed, install
 
@@ -37,6 +40,20 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> str:
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny run."""
     return make_run(tmp_path_factory.mktemp("runs") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[None]:
+    """An S3 server, whose bucket is ``NAME``."""
+    with s3_server():
+        yield
+
+
+@pytest.fixture
+def bucket(s3: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URI of an empty folder in a bucket; this machine's copies lie below ``tmp_path``."""
+    monkeypatch.setattr(mirror, "copies", lambda: tmp_path / "copies")
+    return f"{NAME}/{tmp_path.name}"
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,19 +32,6 @@ from ray_jobs.pretrain.command import pretrain
 from ray_jobs.report import find_sweep
 from ray_jobs.sweep.plan import sweep_place
 from ray_jobs.sweep.progress import sweep_progress
-from tests.bucket import NAME, s3_server
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[None]:
-    with s3_server():
-        yield
-
-
-@pytest.fixture
-def uri(s3: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(mirror, "copies", lambda: tmp_path / "copies")
-    return f"{NAME}/{tmp_path.name}"
 
 
 def result(value: float) -> dict[str, Any]:
@@ -60,9 +46,9 @@ def result(value: float) -> dict[str, Any]:
     return facts | {"rows": [{"metric": "video@1", "value": value, "n": 4, "of": 4}]}
 
 
-def recorded(uri: str) -> tuple[Mirror, Mirror]:
+def recorded(bucket: str) -> tuple[Mirror, Mirror]:
     """A sweep with one done trial, whose run has a result, both written by the trial's process -> (sweep, run)."""
-    sweep, run = Mirror.of(f"{uri}/sweeps/a", "trial-1"), Mirror.of(f"{uri}/demo-1", "trial-1")
+    sweep, run = Mirror.of(f"{bucket}/sweeps/a", "trial-1"), Mirror.of(f"{bucket}/demo-1", "trial-1")
     run.folder.mkdir(parents=True)
     write_status(run.folder, "finished")
     write_result(run.folder / "evaluations" / "e1.json", result(0.5))
@@ -74,7 +60,7 @@ def recorded(uri: str) -> tuple[Mirror, Mirror]:
     return sweep, run
 
 
-def test_a_sweep_lies_where_its_runs_lie(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_lies_where_its_runs_lie(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARAMCROP_HOME", str(tmp_path / "home"))
 
     def at(storage: str | None) -> str:
@@ -82,14 +68,14 @@ def test_a_sweep_lies_where_its_runs_lie(uri: str, tmp_path: Path, monkeypatch: 
         return str(sweep_place("a", Space.model_validate(values)))
 
     assert at(None) == f"{tmp_path}/home/sweeps/a"
-    assert at(f"{uri}/runs/") == f"{uri}/runs/sweeps/a"
+    assert at(f"{bucket}/runs/") == f"{bucket}/runs/sweeps/a"
     assert at(str(tmp_path / "runs")) == f"{tmp_path}/runs/sweeps/a"
 
 
 def test_reading_a_record_touches_no_network_and_a_run_is_fetched_once(
-    uri: str, monkeypatch: pytest.MonkeyPatch
+    bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweep, _ = recorded(uri)
+    sweep, _ = recorded(bucket)
     driver = Mirror.of(sweep.uri, "sweep")
     driver.fetch()
     asked = list[str]()
@@ -103,13 +89,13 @@ def test_reading_a_record_touches_no_network_and_a_run_is_fetched_once(
     assert asked == [] and "/reader/" in record.results[0] and record.runs[0]["folder"] in record.results[0]
     assert not is_done(record, "wanted")  # nothing is here yet
     fetch_runs([record, record], "status.json", "evaluations/")
-    assert asked == [f"{uri}/demo-1"] and is_done(record, "wanted")
+    assert asked == [f"{bucket}/demo-1"] and is_done(record, "wanted")
 
 
 def test_a_store_that_cannot_be_opened_ends_neither_the_progress_nor_a_trial(
-    uri: str, monkeypatch: pytest.MonkeyPatch
+    bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweep, _ = recorded(uri)
+    sweep, _ = recorded(bucket)
     driver, text = Mirror.of(sweep.uri, "sweep"), io.StringIO()
     away = list[int]()
 
@@ -131,8 +117,8 @@ def test_a_store_that_cannot_be_opened_ends_neither_the_progress_nor_a_trial(
     assert len(away) == 3 and "lower=0.2: done" in text.getvalue()
 
 
-def test_a_fresh_evaluation_replaces_the_rows_of_the_old_one(uri: str) -> None:
-    _, run = recorded(uri)
+def test_a_fresh_evaluation_replaces_the_rows_of_the_old_one(bucket: str) -> None:
+    _, run = recorded(bucket)
     command, evaluator = Mirror.of(run.uri, "command"), Mirror.of(run.uri, "evaluator-1")
     gather_results(command)
     gather_results(command)
@@ -146,8 +132,8 @@ def test_a_fresh_evaluation_replaces_the_rows_of_the_old_one(uri: str) -> None:
     assert json.loads((command.folder / "evaluations" / "e1.json").read_text())["rows"][0]["value"] == 0.75
 
 
-def test_a_preparation_holds_its_bucket(uri: str) -> None:
-    out = f"{uri}/shards"
+def test_a_preparation_holds_its_bucket(bucket: str) -> None:
+    out = f"{bucket}/shards"
     with working(out, fresh=False):
         assert is_held(out)
         with pytest.raises(LeaseError, match="one process at a time may work on"), working(out, fresh=True):
@@ -155,8 +141,8 @@ def test_a_preparation_holds_its_bucket(uri: str) -> None:
     assert not is_held(out)
 
 
-def test_a_checkpoint_is_read_once_however_often_asha_looks(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    place, config = Mirror.of(f"{uri}/demo-1", "trial-1"), load_config("demo")
+def test_a_checkpoint_is_read_once_however_often_asha_looks(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, config = Mirror.of(f"{bucket}/demo-1", "trial-1"), load_config("demo")
     reads = list[str]()
 
     def newest(folder: Path, fetch: Any) -> tuple[None, list[str]]:
@@ -179,8 +165,8 @@ def test_a_checkpoint_is_read_once_however_often_asha_looks(uri: str, monkeypatc
     assert len(reads) == 2
 
 
-def test_a_report_finds_a_sweep_by_its_uri(uri: str) -> None:
-    sweep, _ = recorded(uri)
+def test_a_report_finds_a_sweep_by_its_uri(bucket: str) -> None:
+    sweep, _ = recorded(bucket)
     with pytest.raises(DataError, match=r"--sweep must be the URI of a sweep, but s3://.* has no space\.yaml"):
         find_sweep(sweep.uri, Path("nowhere"))
     (sweep.folder / "space.yaml").write_text("question: '?'\nparams: {cropper.lower: [0.1]}\n")
@@ -193,7 +179,7 @@ def test_a_report_finds_a_sweep_by_its_uri(uri: str) -> None:
 def test_fresh_moves_no_run_that_another_process_works_on(
     request: pytest.FixtureRequest, tmp_path: Path, shards: tuple[str, Any], where: str
 ) -> None:
-    storage = f"{request.getfixturevalue('uri')}/runs" if where == "bucket" else f"{tmp_path}/runs"
+    storage = f"{request.getfixturevalue('bucket')}/runs" if where == "bucket" else f"{tmp_path}/runs"
     settings = [f"data.shards={shards[0]}", f"run.storage={storage}", "train.global_batch=8", "train.device=cpu"]
     config = load_config("demo", None, settings)
     place = run_place(config, shards[1].data_id, "another")

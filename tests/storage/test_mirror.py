@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,22 +10,13 @@ import pytest
 from paramcrop.data.manifest import Manifest
 from paramcrop.errors import DataError
 from paramcrop.settings.presets import load_config
-from paramcrop.storage import mirror
 from paramcrop.storage.mirror import Mirror, check_writable, folders_in, mirror_at, retry
 from paramcrop.storage.runs import begin, ending, is_finished, run_place, write_status
-from tests.bucket import NAME, s3_server
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[None]:
-    with s3_server():
-        yield
 
 
 @pytest.fixture
-def uri(s3: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(mirror, "copies", lambda: tmp_path)
-    return f"{NAME}/{tmp_path.name}/runs/demo-1"
+def uri(bucket: str) -> str:
+    return f"{bucket}/runs/demo-1"
 
 
 def write(place: Mirror, name: str, text: str) -> Path:

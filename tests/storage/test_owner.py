@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Barrier, Thread
 from typing import Any
@@ -13,25 +12,17 @@ import pytest
 from obstore.exceptions import BaseError
 
 from paramcrop.errors import DataError, LeaseError
-from paramcrop.storage import bucket_lease, mirror
+from paramcrop.storage import bucket_lease
 from paramcrop.storage.bucket_lease import FILE, BucketLease, object_store
 from paramcrop.storage.files import open_folder
 from paramcrop.storage.lease import Lease
 from paramcrop.storage.mirror import Mirror, folders_in
 from paramcrop.storage.owner import hold, is_held, local_path, set_aside, still_held
-from tests.bucket import NAME, s3_server
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[None]:
-    with s3_server():
-        yield
 
 
 @pytest.fixture
-def uri(s3: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(mirror, "copies", lambda: tmp_path)
-    return f"{NAME}/{tmp_path.name}/a run %/demo-1"
+def uri(bucket: str) -> str:
+    return f"{bucket}/a run %/demo-1"
 
 
 @pytest.fixture(params=["folder", "bucket"])
