@@ -161,7 +161,9 @@ def test_the_page_is_one_file_with_every_clip_and_its_neighbours(tmp_path: Path)
     features = made_features(tmp_path)
     text = write_gallery(features, tmp_path / "f.html").read_text()
     assert not re.search(r"(?:src|href)=\"http|url\(http|@import", text)
-    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])  # type: ignore[index]
+    found = re.search(r'id="data">(.*?)</script>', text, re.S)
+    assert found
+    data = json.loads(found[1])
     assert [clip["path"] for clip in data] == features.path
     for i, clip in enumerate(data):
         assert clip["path"] == data[clip["every"][0][0]]["path"] and clip["every"][0][0] != i

@@ -11,67 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from paramcrop import dist
 from paramcrop.data.batch import Batch, shard_batch
 from paramcrop.errors import StorageError
-from paramcrop.settings.config import Config
-from paramcrop.storage.checkpoint import newest_checkpoint, read_meta, save_checkpoint
-from paramcrop.storage.jsonl import read_lines
-from paramcrop.storage.runs import ask_to_stop, read_metrics
-from paramcrop.training.build import build_clip_spec
+from paramcrop.storage.checkpoint import newest_checkpoint, save_checkpoint
+from paramcrop.storage.runs import read_metrics
 from paramcrop.training.pretrain import own_random_state, pretrain
 from paramcrop.training.recorder import Recorder
-from tests.memory import made_clips, memory_batches, on_two_ranks, tiny_config
-
-STEPS = 2  # per epoch
-SETTINGS = ("train.epochs=4", "run.log_every=3", "run.checkpoint_epochs=1", "augment.jitter=1", "optim.name=lars")
-TIMED = ("clips_per_s", "data_wait")  # metrics that depend on the clock
-
-
-class CutOff(Exception):
-    """Simulates a kill: nothing is written or closed after it."""
-
-
-def batches(config: Config) -> Any:
-    clips = made_clips(STEPS * config.train.global_batch, config.data.clip_frames, config.data.clip_size)
-    return memory_batches(clips, build_clip_spec(config), config.seed, config.train.global_batch)
-
-
-def run(folder: Path, config: Config, cut_at: int | None = None) -> None:
-    """Train in ``folder`` from its newest checkpoint, to the end or until step ``cut_at`` asks for its batch."""
-    resume, _ = newest_checkpoint(folder) if dist.rank() == 0 else (None, [])
-    resume = dist.gather_objects(resume)[0]
-    recorder = Recorder(folder, read_meta(resume)["step"] if resume else 0)
-    give = batches(config)
-
-    def mine(epoch: int) -> Iterator[Batch]:
-        for i, batch in enumerate(give(epoch)):
-            if cut_at == epoch * STEPS + i:
-                raise CutOff
-            yield shard_batch(batch, dist.rank(), dist.world_size())
-
-    try:
-        pretrain(config, mine, STEPS, recorder, resume=resume)
-    except CutOff:
-        return
-    recorder.close()
-
-
-def left(folder: Path) -> dict[str, Any]:
-    """Everything that a run writes and that does not depend on the clock."""
-    newest, passed_over = newest_checkpoint(folder)
-    assert newest is not None and passed_over == []
-    crops = {path.name: dict(np.load(path)) for path in sorted((folder / "crops").iterdir())}
-    return {
-        "weights": (newest / "state.pt").read_bytes(),
-        "metrics": [{k: v for k, v in line.items() if k not in TIMED} for line in read_metrics(folder)],
-        "samples": read_lines(folder / "samples.jsonl"),
-        "crops": {f"{name}/{key}": value.tobytes() for name, arrays in crops.items() for key, value in arrays.items()},
-    }
+from tests.memory import on_two_ranks, tiny_config
+from tests.training.made_runs import SETTINGS, STEPS, CutOff, batches, left, run
 
 
 @pytest.fixture(scope="module")
@@ -255,84 +206,3 @@ def test_every_rank_goes_on_from_its_own_random_state(tmp_path: Path) -> None:
     assert torch.equal(first["mine"], first["kept"][0]) and torch.equal(second["mine"], first["kept"][1])
     assert not torch.equal(first["mine"], second["mine"])
     assert first["alone"] is None  # saved by one rank, resumed by two
-
-
-def test_a_preemption_loses_no_step(tmp_path: Path, whole: Any) -> None:
-    """It is announced in the middle of the second epoch, and the run continues from there on another machine."""
-    config = tiny_config(*SETTINGS, "run.log_every=1")
-    reference = tmp_path / "reference"
-    run(reference, config)
-    moved, give = tmp_path / "moved", batches(config)
-    calls, reports = list[int](), list[dict[str, float]]()
-
-    def preempted() -> bool:
-        calls.append(1)
-        return len(calls) >= 3
-
-    def until_preempted(epoch: int) -> Iterator[Batch]:
-        for i, batch in enumerate(give(epoch)):
-            if epoch * STEPS + i == 3:
-                raise CutOff
-            yield batch
-
-    with pytest.raises(CutOff):
-        pretrain(config, until_preempted, STEPS, Recorder(moved), reports.append, preempted=preempted)
-    newest, _ = newest_checkpoint(moved)
-    assert newest is not None and newest.name == "epoch=0001-step=0000003" and read_meta(newest)["step"] == 3
-    assert reports[-1] == {"epoch": 1, "step": 3}
-
-    def the_rest(epoch: int) -> Iterator[Batch]:
-        for i, batch in enumerate(give(epoch)):
-            if epoch * STEPS + i >= 3:
-                yield batch
-
-    recorder = Recorder(moved, 3)
-    pretrain(config, the_rest, STEPS, recorder, resume=newest)
-    recorder.close()
-    assert left(moved) == left(reference)
-    assert not list((moved / "checkpoints").glob("*-step=*"))
-
-
-def test_a_run_asked_to_end_now_is_kept_up_to_the_step_reached(tmp_path: Path, whole: Any) -> None:
-    """As Ctrl-C asks, in the middle of the second epoch and between two lines of metrics."""
-    config = tiny_config(*SETTINGS, "run.log_every=1000")
-    reference = tmp_path / "reference"
-    run(reference, config)
-    folder, give, reports = tmp_path / "interrupted", batches(config), list[dict[str, float]]()
-
-    def then_ask(epoch: int) -> Iterator[Batch]:
-        for i, batch in enumerate(give(epoch)):
-            if epoch * STEPS + i == 2:
-                ask_to_stop(str(folder), now=True)
-            yield batch
-
-    recorder = Recorder(folder)
-    pretrain(config, then_ask, STEPS, recorder, reports.append)
-    recorder.close()
-    newest, _ = newest_checkpoint(folder)
-    assert newest is not None and newest.name == "epoch=0001-step=0000003" and reports[-1] == {"epoch": 1, "step": 3}
-    (folder / "stop").unlink()  # as the next command does
-    recorder = Recorder(folder, 3)
-    rest = {1: list(give(1))[1:]}
-    pretrain(config, lambda epoch: rest.get(epoch) or give(epoch), STEPS, recorder, resume=newest)
-    recorder.close()
-    assert left(folder) == left(reference)
-
-
-def _asked_of_rank_0(folder: str) -> str:
-    config = tiny_config(*SETTINGS, "run.log_every=1000")
-    if dist.rank() == 0:
-        Path(folder).mkdir()
-        ask_to_stop(folder, now=True)
-    dist.gather_objects(None)
-
-    def mine(epoch: int) -> Iterator[Batch]:
-        yield from (shard_batch(batch, dist.rank(), dist.world_size()) for batch in batches(config)(epoch))
-
-    pretrain(config, mine, STEPS, Recorder(Path(folder)))
-    newest, _ = newest_checkpoint(Path(folder))
-    return newest.name if newest else ""
-
-
-def test_all_ranks_end_together_when_asked(tmp_path: Path) -> None:
-    assert on_two_ranks(_asked_of_rank_0, tmp_path, str(tmp_path / "run"))[0] == "epoch=0000-step=0000001"

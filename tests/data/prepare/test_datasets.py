@@ -1,38 +1,14 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from paramcrop.data.prepare.datasets import FINDERS, Dataset, find_dataset, with_test_share
+from paramcrop.data.prepare.datasets import FINDERS, find_dataset
 from paramcrop.data.prepare.files import list_videos
 from paramcrop.errors import DataError
-
-
-def touch(root: Path, *paths: str) -> str:
-    """Create files of 1, 2, 3, … bytes."""
-    for i, path in enumerate(paths):
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(b"x" * (i + 1))
-    return str(root)
-
-
-def write(root: Path, **texts: str) -> str:
-    root.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        (root / name.replace("__", ".")).write_text(text, newline="")
-    return str(root)
-
-
-def split_sizes(dataset: Dataset) -> dict[str, int]:
-    return dict(Counter(split for source in dataset.sources for split in source.splits))
-
-
-def files(dataset: Dataset) -> dict[str, str | None]:
-    """id -> path, or None if the file is missing."""
-    return {source.id: source.path if source.bytes is not None else None for source in dataset.sources}
+from tests.data.prepare.made_lists import files, split_sizes, touch, write
 
 
 def spread(total: int, cells: int) -> list[int]:
@@ -314,25 +290,3 @@ def test_a_list_of_which_most_rows_are_unreadable_is_refused(tmp_path: Path) -> 
     swallowing = KINETICS + 'hop,ab,1,11,train\nhop,"cd,1,11,train\nhop,ef,1,11,train\n'
     with pytest.raises(DataError, match="not valid CSV: unexpected end of data"):
         find_dataset("kinetics", videos, write(tmp_path / "k", a__csv=swallowing) + "/a.csv")
-
-
-def test_a_share_of_each_class_is_tested_and_no_group_is_divided(tmp_path: Path) -> None:
-    names = [f"{label}/{group}-{clip}.mp4" for label in ("run", "walk") for group in "abcde" for clip in range(3)]
-    videos = touch(tmp_path / "videos", *names, "jump/only-0.mp4")
-    rows = [f"{name},{name.split('/')[0]},{name.rpartition('-')[0]}" for name in [*names, "jump/only-0.mp4"]]
-    table = write(tmp_path / "lists", list__csv="file,class,group\n" + "\n".join(rows))
-    whole = find_dataset("folder", videos, table)
-    shared = with_test_share(whole, "folder", 0.2, 0)
-    assert split_sizes(shared) == {"train": 25, "test": 6}
-    of_group: dict[str, set[tuple[str, ...]]] = {}
-    for source in shared.sources:
-        of_group.setdefault(source.group, set()).add(source.splits)
-    assert all(len(splits) == 1 for splits in of_group.values())
-    assert shared.warnings == ("class jump is in train only, because its videos are one group",)
-    assert with_test_share(whole, "folder", 0.2, 0) == shared != with_test_share(whole, "folder", 0.2, 1)
-
-
-def test_a_set_with_splits_takes_no_share(tmp_path: Path) -> None:
-    videos = touch(tmp_path, "train/run/a.mp4", "test/run/b.mp4")
-    with pytest.raises(DataError, match="--test-share needs a set without splits, but this one has test"):
-        with_test_share(find_dataset("folder", videos, None), "folder", 0.2, 0)
