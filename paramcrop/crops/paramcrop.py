@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -30,13 +31,15 @@ class Ranges(NamedTuple):
         """
         try:
             (p_low, p_high), (t_low, t_high), theta = made = cls(*ranges)
-            float(theta)
-            for name, low, high in (("s_p", p_low, p_high), ("s_t", t_low, t_high)):
-                if not 0 < low <= high <= 1:
-                    raise ValueError(f"0 < minimum <= maximum <= 1 must hold for {name}, but got {low=}, {high=}")
-        except TypeError:
+            finite = all(math.isfinite(x) for x in (p_low, p_high, t_low, t_high, theta))
+        except (TypeError, ValueError):
+            finite = False
+        if not finite:
             needed = "Ranges(s_p=(minimum, maximum), s_t=(minimum, maximum), theta=radians)"
-            raise ValueError(f"ranges must be {needed}, but is {ranges!r}") from None
+            raise ValueError(f"ranges must be {needed}, but is {ranges!r}")
+        for name, low, high in (("s_p", p_low, p_high), ("s_t", t_low, t_high)):
+            if not 0 < low <= high <= 1:
+                raise ValueError(f"0 < minimum <= maximum <= 1 must hold for {name}, but got {low=}, {high=}")
         return made
 
 

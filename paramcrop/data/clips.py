@@ -205,13 +205,13 @@ def cut_planes(reader: VideoReader, spec: ClipSpec, indices: list[np.ndarray], u
     from paramcrop.data.decoders.planes import packed
 
     height, width = reader.size
-    boxes = square_boxes(u, spec, height, width)[: spec.clips]
-    side = spec.planes
-    if boxes[:, 2].max() >= side:
+    boxes, side = square_boxes(u, spec, height, width), spec.planes
+    squares = boxes[: spec.clips]
+    if squares[:, 2].max() >= side:
         raise VideoError(
             f"the picture must be no larger than the set's manifest says, but has {height} x {width} pixels"
         )
-    corners = boxes[:, :2] // 2 * 2
+    corners = squares[:, :2] // 2 * 2
     stored = empty((spec.clips, spec.frames, side * 3 // 2, side))
     places = [dict[int, list[int]]() for _ in indices]
     for place, index in zip(places, indices, strict=True):
@@ -221,10 +221,8 @@ def cut_planes(reader: VideoReader, spec: ClipSpec, indices: list[np.ndarray], u
         for place, corner, out in zip(places, corners.tolist(), stored, strict=True):
             for k in place.get(number, ()):
                 packed(frame, out[k], *corner)
-    box = np.concatenate([boxes[:, :2] - corners, boxes[:, 2:], np.full((len(boxes), 1), spec.size)], 1).astype(
-        np.int32
-    )
-    return {"video": stored, "box": box}, square_boxes(u, spec, height, width), (height, width)
+    box = np.column_stack([squares[:, :2] - corners, squares[:, 2], np.full(len(squares), spec.size)])
+    return {"video": stored, "box": box.astype(np.int32)}, boxes, (height, width)
 
 
 def black(spec: ClipSpec) -> Sample:

@@ -7,13 +7,12 @@ import math
 import shlex
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from paramcrop.data.prepare.files import is_video
 from paramcrop.errors import DataError
 from paramcrop.settings.digest import short_hash
-from paramcrop.storage.files import atomic_write_on, open_folder
+from paramcrop.storage.files import atomic_write_on, local_path, open_folder
 
 FORMAT = "paramcrop-shards/3"  # of which 3 is that videos are encoded with fastdecode
 READABLE = "paramcrop-shards/2", FORMAT
@@ -181,9 +180,8 @@ def read_manifest(folder: str) -> Manifest:
 
 def _without_manifest(folder: str) -> str:
     """Why a folder has no manifest; for a folder of videos, the command that makes shards of them."""
-    path = Path(folder)
-    videos = "://" not in folder and path.is_dir() and any(is_video(file.name) for file in path.rglob("*.*"))
-    if videos:
+    folder, path = folder.rstrip("/"), local_path(folder)
+    if path is not None and path.is_dir() and any(is_video(file.name) for file in path.rglob("*.*")):
         options = shlex.join(["--dataset", "folder", "--videos", folder, "--out", f"{folder}-shards"])
         return f"{folder} holds videos, not shards; make shards of them with `paramcrop prepare {options}`"
     return f"{folder} has no {MANIFEST}: the path is wrong, or `paramcrop prepare` has not finished"

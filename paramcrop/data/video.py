@@ -95,7 +95,6 @@ class VideoReader:
 
     def __init__(self, data: bytes, decoder: str = "planes", cache: str = "") -> None:
         self._name, opened = DECODERS[decoder]
-        self._data = data
         try:
             self._frames = kept_frames(data, cache) if cache and decoder == "planes" else opened(data)
         except ConfigError:
@@ -121,21 +120,10 @@ class VideoReader:
         return ordered
 
     def times(self) -> np.ndarray:
-        """When each frame is shown, seconds from the first: float32 (frames,).
-
-        As the packets say (decord's own times are not those of every container); at an even rate if they do not.
-
-        Raises:
-            VideoError: the bytes cannot be opened.
-        """
-        try:
-            shown, rate = packet_times(self._data)
-        except Exception as error:
-            raise VideoError(f"PyAV cannot open the video: {first_line(error)}") from error
-        if len(shown) != self.frames:
-            shown = np.arange(self.frames) / rate
-        since: np.ndarray = (shown - shown[0]).astype(np.float32)
-        return since
+        """When each frame is shown, seconds from the first: float32 (frames,); only with ``planes``."""
+        if not isinstance(self._frames, PlaneFrames):
+            raise TypeError(f"only the decoder planes has times, but this is {self._name}")
+        return self._frames.times()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -161,14 +149,6 @@ class VideoReader:
 
     def _error(self, numbers: np.ndarray, error: Exception) -> VideoError:
         return VideoError(f"{self._name} cannot decode frames {numbers[0]}..{numbers[-1]}: {first_line(error)}")
-
-
-def packet_times(data: bytes) -> tuple[np.ndarray, float]:
-    """When the frames are shown, sorted, seconds: float64 (n,), and their mean rate per second."""
-    with av.open(io.BytesIO(data), metadata_errors="ignore") as container:
-        stream = container.streams.video[0]
-        shown = {p.pts for p in container.demux(stream) if p.pts is not None and not p.is_discard}
-        return np.array(sorted(shown)) * float(stream.time_base or 0), float(stream.average_rate or 25)
 
 
 def encode(frames: np.ndarray, fps: float, crf: int = 20) -> Encoded:

@@ -40,7 +40,7 @@ class Data(BaseModel):
     )
     cache: str | None = option(
         None,
-        "folder on each node, best in memory (/dev/shm/…), that keeps decoded frames while a tenth of it is free; "
+        "folder on a local disk of each node that keeps decoded frames while a tenth of the disk is free; "
         "none: every epoch decodes",
         where=True,
     )

@@ -83,3 +83,10 @@ def _quoted(uri: str) -> str:
 
 def _local(folder: str) -> tuple[pa.fs.FileSystem, str]:
     return pa.fs.LocalFileSystem(), str(Path(folder).expanduser().resolve())
+
+
+def local_path(where: str) -> Path | None:
+    """The path of a folder on a file system, also of a ``file://`` URI; None for one in a bucket."""
+    if where.startswith("file://"):
+        return Path(unquote(where.removeprefix("file://").removeprefix("localhost")))
+    return None if "://" in where else Path(where)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
-from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.fs
 
 from paramcrop.storage import bucket_lease, lease
 from paramcrop.storage.bucket_lease import BucketLease
-from paramcrop.storage.files import open_folder
+from paramcrop.storage.files import local_path, open_folder
 from paramcrop.storage.lease import Lease
 from paramcrop.storage.mirror import Mirror
 
@@ -35,13 +34,6 @@ def is_held(place: Mirror | str) -> bool:
     """Whether a live process holds the folder or URI."""
     local = local_path(str(place))
     return bucket_lease.is_held(str(place)) if local is None else lease.is_held(local)
-
-
-def local_path(where: str) -> Path | None:
-    """The path of a folder on a file system, also of a ``file://`` URI; None for one in a bucket."""
-    if where.startswith("file://"):
-        return Path(unquote(where.removeprefix("file://").removeprefix("localhost")))
-    return None if "://" in where else Path(where)
 
 
 def set_aside(place: Mirror) -> str | None:

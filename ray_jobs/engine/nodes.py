@@ -14,8 +14,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from paramcrop.data.manifest import MANIFEST
 from paramcrop.errors import ConfigError, ResourceError
+from paramcrop.storage.files import local_path
 from paramcrop.storage.mirror import Mirror
-from paramcrop.storage.owner import local_path
 
 SECONDS = 120.0  # that a node may take to answer
 

@@ -55,10 +55,7 @@ class Measured(NamedTuple):
 
 def measure() -> Measured:
     config = load_config("k400_simclr_s3dg")
-    spec, model = (
-        with_planes(build_clip_spec(config), 128),
-        build_model(load_config("k400_simclr_s3dg"), torch.device("cpu")),
-    )
+    spec, model = with_planes(build_clip_spec(config), 128), build_model(config, torch.device("cpu"))
     with made_shards(8) as (folder, _), tempfile.TemporaryDirectory() as place:
         rows = rows_of(folder)
         cut_sample(rows[0], spec, 0, 0)

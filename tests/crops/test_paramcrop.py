@@ -158,6 +158,8 @@ def test_rotation_is_learned_when_it_is_on() -> None:
         ({"rounding": "ceil"}, "rounding must be"),
         ({"ranges": 0.5}, r"ranges must be Ranges\(s_p=\(minimum, maximum\)"),
         ({"ranges": (0.5, 1.0)}, r"ranges must be Ranges\("),
+        ({"ranges": ((0.5, 0.7, 1.0), (0.5, 1.0))}, r"ranges must be Ranges\("),
+        ({"ranges": Ranges(theta=float("nan"))}, r"ranges must be Ranges\("),
         ({"ranges": ((0.9, 0.5), (0.5, 1.0))}, "minimum <= maximum"),
         ({"size": 112}, r"size must be \(frames, height, width\), such as \(16, 112, 112\), but got 112"),
         ({"size": (16, 112)}, "size must be"),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -25,7 +28,7 @@ from paramcrop.data.shards import read_videos
 from paramcrop.data.synthetic import render
 from paramcrop.data.video import VideoReader, encode
 from paramcrop.errors import ConfigError, VideoError
-from tests.data.prepare.made_sources import display_matrix, stripes, write
+from tests.data.prepare.made_sources import add, display_matrix, stripes, write
 
 DECORD = pytest.mark.skipif(find_spec("decord") is None, reason="decord has no wheel for this machine")
 RATES = (1, 5, 7.5, 10, 12, 12.5, 15, 24000 / 1001, 24, 25, 30000 / 1001, 30, 50, 60000 / 1001)
@@ -41,7 +44,7 @@ def has_torchcodec() -> bool:
 
 
 def counting(frames: int) -> np.ndarray:
-    """Every frame shows its number in six bits, as six white or black squares: uint8 (frames, 32, 48, 3)."""
+    """Every frame shows its number in seven bits, as white or black squares: uint8 (frames, 32, 56, 3)."""
     bits = np.arange(frames)[:, None] >> np.arange(7) & 1
     squares = np.repeat(np.repeat(bits.reshape(frames, 1, 7), 8, 2), 32, 1)[..., :56]
     return (squares[..., None] * 200 + 28).astype(np.uint8).repeat(3, 3)
@@ -161,8 +164,9 @@ def test_kept_frames_are_the_decoded_ones_and_are_not_decoded_again(
         monkeypatch.setattr(PlaneFrames, "pictures", None)
     monkeypatch.undo()
     (kept,) = (tmp_path / "kept").iterdir()
-    kept.write_bytes(kept.read_bytes()[:999])
-    np.testing.assert_array_equal(VideoReader(data, cache=str(tmp_path / "kept")).read(np.arange(20)), fresh)
+    for length in (999, 0):  # cut short by a crash
+        kept.write_bytes(kept.read_bytes()[:length])
+        np.testing.assert_array_equal(VideoReader(data, cache=str(tmp_path / "kept")).read(np.arange(20)), fresh)
 
 
 def test_samples_do_not_depend_on_what_is_kept(shards: tuple[str, Manifest], tmp_path: Path) -> None:
@@ -182,6 +186,15 @@ def test_a_folder_that_is_full_or_missing_costs_only_time(tmp_path: Path, monkey
     monkeypatch.setattr("paramcrop.data.decoders.kept.SPARE", 1.0)
     assert numbers_in(VideoReader(data, cache=str(tmp_path / "full")).read(np.arange(5))) == list(range(5))
     assert not list((tmp_path / "full").iterdir())
+    asked, pictures = list[int](), PlaneFrames.pictures
+
+    def counted(frames: PlaneFrames, numbers: Sequence[int]) -> Any:
+        asked.extend(numbers)
+        return pictures(frames, numbers)
+
+    monkeypatch.setattr(PlaneFrames, "pictures", counted)
+    VideoReader(data, cache=str(tmp_path / "full")).read(np.array([1, 3]))
+    assert asked == [1, 3]  # what cannot be kept is not decoded
 
 
 @pytest.mark.parametrize("decoder", ["planes", "decord", "torchcodec"])
@@ -239,6 +252,31 @@ def test_a_users_own_file_is_upright(tmp_path: Path, matrix: tuple[int, int, int
     frame = VideoReader(source.read_bytes()).read(np.array([1]))[0]
     expected = np.rot90(picture, turns)
     assert frame.shape == expected.shape and np.abs(frame.astype(float) - expected).mean() < 3
+
+
+def test_a_users_own_file_has_square_pixels_and_its_best_stream(tmp_path: Path) -> None:
+    wide = write(tmp_path / "s.mp4", stripes((255, 30)), sample_aspect_ratio=Fraction(2))
+    assert VideoReader(wide.read_bytes()).read(np.array([0])).shape == (1, 64, 192, 3)
+    with av.open(str(tmp_path / "two.mp4"), "w") as container:
+        pictures = (stripes((0,), 32, 48), stripes((220,)))
+        streams = [add(container, picture, "libx264", "yuv420p") for picture in pictures]
+        for stream, picture in zip(streams, pictures, strict=True):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode())
+    frame = VideoReader((tmp_path / "two.mp4").read_bytes()).read(np.array([0]))[0]
+    assert frame.shape == (64, 96, 3) and frame.mean() > 200
+
+
+def test_readers_close_their_files() -> None:
+    frames = PlaneFrames(encode(counting(5), 10.0).data)
+    container = frames._container
+    gc.disable()
+    try:
+        del frames
+        with pytest.raises(Exception, match="Container is not open"):
+            next(container.decode(video=0))
+    finally:
+        gc.enable()
 
 
 def test_a_users_own_files_are_read_at_their_frames(real_videos: Path) -> None:

@@ -14,10 +14,10 @@ from obstore.exceptions import BaseError
 from paramcrop.errors import DataError, LeaseError
 from paramcrop.storage import bucket_lease
 from paramcrop.storage.bucket_lease import FILE, BucketLease, object_store
-from paramcrop.storage.files import open_folder
+from paramcrop.storage.files import local_path, open_folder
 from paramcrop.storage.lease import Lease
 from paramcrop.storage.mirror import Mirror, folders_in
-from paramcrop.storage.owner import hold, is_held, local_path, set_aside, still_held
+from paramcrop.storage.owner import hold, is_held, set_aside, still_held
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -38,22 +39,25 @@ class KeptFrames:
 def kept_frames(data: bytes, folder: str) -> KeptFrames | PlaneFrames:
     """The frames of a video from ``folder``; the first time, they are decoded and written there if there is room."""
     file = Path(folder).expanduser() / f"{hashlib.sha256(data).hexdigest()[:32]}.npy"
-    with suppress(OSError, ValueError):  # it is not there, or not whole
+    with suppress(OSError, ValueError, EOFError):  # it is not there, or not whole
         return KeptFrames(np.load(file, mmap_mode="r"))
     frames = PlaneFrames(data)
-    if frames.count == 0 or not frames.plain:
+    shape = frames.count, frames.size[0] * 3 // 2, frames.size[1]
+    if not frames.count or not frames.plain or not _has_room(file.parent, math.prod(shape)):
         return frames
-    stored = np.empty((frames.count, frames.size[0] * 3 // 2, frames.size[1]), np.uint8)
+    stored = np.empty(shape, np.uint8)
     for number, picture in frames.planes(range(frames.count)):
         packed(picture, stored[number])
-    with suppress(OSError):  # a full disk costs time, not the run
-        _keep(file, stored)
+    with suppress(OSError), atomic_write(file) as temporary:  # a full disk costs time, not the run
+        np.save(temporary, stored)
     return KeptFrames(stored)
 
 
-def _keep(file: Path, stored: np.ndarray) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    disk = shutil.disk_usage(file.parent)
-    if disk.free - stored.nbytes > SPARE * disk.total:
-        with atomic_write(file) as temporary:
-            np.save(temporary, stored)
+def _has_room(folder: Path, size: int) -> bool:
+    """Whether so many bytes fit into the folder, which is made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        disk = shutil.disk_usage(folder)
+    except OSError:
+        return False
+    return disk.free - size > SPARE * disk.total

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import platform
+import weakref
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -14,14 +15,13 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from paramcrop.data.prepare.picture import Turn, turn_of
+from paramcrop.data.prepare.picture import BT601, FULL, UNSPECIFIED, best_of, picture_of, shown, videos_in
 
 # FFmpeg's converter equals ``paramcrop.crops.picture.to_rgb`` to the bit on these machines, up to the last multiple of
 # so many columns; it rounds otherwise beyond and elsewhere.
 ALIKE, WHOLE = platform.machine() in ("x86_64", "AMD64"), 8
 CHUNK = 8  # frames that are turned into colours at a time, in a processor's cache
 UNTIMED = ("avi",)  # containers that store no times; FFmpeg's for their B-frames are in the order of decoding
-BT601, FULL = (2, 5, 6), 2  # of FFmpeg's AVColorSpace, of which 2 is "unspecified", and of its AVColorRange
 
 
 class Planes(NamedTuple):
@@ -33,11 +33,16 @@ class Planes(NamedTuple):
 
 
 class PlaneFrames:
-    """Frames by number, read with PyAV."""
+    """Frames by number, read with PyAV. A file of the user's own is shown as ``prepare`` shows it."""
 
     def __init__(self, data: bytes) -> None:
         self._container = av.open(io.BytesIO(data), "r", metadata_errors="ignore")
-        self._stream = self._container.streams.video[0]
+        weakref.finalize(
+            self, self._container.close
+        )  # its objects refer to each other, so it would wait for the collector
+        if not (streams := videos_in(self._container)):
+            raise ValueError("it has no video stream")
+        self._stream = best_of(streams)
         self._stream.codec_context.thread_count = 1
         packets: list[Any] = [p for p in self._container.demux(self._stream) if p.size]
         self._timed = self._container.format.name not in UNTIMED and all(p.pts is not None for p in packets)
@@ -51,17 +56,27 @@ class PlaneFrames:
 
     @property
     def plain(self) -> bool:
-        """Whether frames are as shards have them. What else a user's own file may hold, FFmpeg's converter knows."""
+        """Whether frames are as shards have them."""
         context, (height, width) = self._stream.codec_context, self.size
-        limited = context.pix_fmt == "yuv420p" and int(context.color_range) != FULL
-        return limited and int(context.colorspace) in BT601 and height % 2 == width % 2 == 0
+        shard = context.pix_fmt == "yuv420p" and int(context.color_range) != FULL
+        return shard and int(context.colorspace) in (UNSPECIFIED, *BT601) and height % 2 == width % 2 == 0
 
     def read(self, numbers: list[int]) -> np.ndarray:
-        """See ``Frames``. A file of the user's own is upright, as players show it."""
+        """See ``Frames``."""
         pictures = [frame for _, frame in self.pictures(numbers)]
-        turn = turn_of(pictures[0])
-        rgb = colours_of([planes_of(p) for p in pictures], *self.size) if self.plain else by_ffmpeg(pictures)
-        return rgb if turn == Turn() else upright(rgb, turn)
+        picture = picture_of(pictures[0], self._stream.sample_aspect_ratio)
+        if self.plain and not picture.treatment:
+            return colours_of([planes_of(frame) for frame in pictures], *self.size)
+        height, width = (2 * round(side / 2) for side in picture.size(*self.size))
+        return colours_of([planes_of(shown(frame, picture, height, width)) for frame in pictures], height, width)
+
+    def times(self) -> np.ndarray:
+        """When each frame is shown, seconds from the first: float32 (count,); evenly, if the container does not say."""
+        if self._timed:
+            since = (np.array(self._times) - self._times[0]) * float(self._stream.time_base or 0)
+        else:
+            since = np.arange(self.count) / float(self._stream.average_rate or 25)
+        return since.astype(np.float32)
 
     def planes(self, numbers: Sequence[int]) -> Iterator[tuple[int, Planes]]:
         """See ``VideoReader.planes``."""
@@ -184,12 +199,6 @@ def colours_of_planes(stored: np.ndarray) -> np.ndarray:
 
     rgb: np.ndarray = to_rgb(from_numpy(stored)).permute(0, 2, 3, 1).numpy()
     return rgb
-
-
-def upright(frames: np.ndarray, turn: Turn) -> np.ndarray:
-    """(n, H, W, 3), laid down in another way."""
-    frames = frames.transpose(0, 2, 1, 3) if turn.transpose else frames
-    return np.ascontiguousarray(frames[:, :: -1 if turn.up_down else 1, :: -1 if turn.left_right else 1])
 
 
 def by_ffmpeg(frames: Sequence[av.VideoFrame]) -> np.ndarray:

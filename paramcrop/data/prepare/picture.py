@@ -1,4 +1,5 @@
-"""What a source's picture means -> the upright picture of square pixels, in the colours that shards have.
+"""Which stream of a source is its video, and what its picture means -> the upright picture of square pixels, as shards
+have it.
 
 Shards are untagged 4:2:0, which every decoder reads as limited range with the matrix of BT.601. A source may differ in
 all of that: its container or stream says so, and here it is carried out.
@@ -6,20 +7,39 @@ all of that: its container or stream says so, and here it is carried out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import av
 import numpy as np
+from av.container import InputContainer
 
 # AVColorSpace of FFmpeg (Rec. ITU-T H.273, table 4) -> name. 5 and 6 are both BT.601; 2 is "unspecified".
 MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
 SCALER = {"bt709": 1, "fcc": 4, "bt601": 5, "smpte240m": 7, "bt2020": 9}  # SWS_CS_* of libswscale
+UNSPECIFIED, BT601 = 2, (5, 6)
 LIMITED, FULL = 1, 2  # AVColorRange
 # Bilinear, with accurate rounding and all chroma samples. Without, greys of RGB come out pink, by 3 of 255.
 EXACT = 0x2 | 0x40000 | 0x2000 | 0x4000
+ATTACHED = 0x400 | 0x800  # AV_DISPOSITION_ATTACHED_PIC, _TIMED_THUMBNAILS: pictures of a file, no videos
+DEFAULT = 0x1  # AV_DISPOSITION_DEFAULT
 WIDEST_PIXEL = 8  # a pixel is at most so many times as wide as high, or the ratio is taken for a mistake
+
+
+def videos_in(container: InputContainer) -> list[av.VideoStream]:
+    """The streams that are videos; covers and thumbnails are none."""
+    return [s for s in container.streams.video if s.codec_context is not None and not s.disposition.value & ATTACHED]
+
+
+def best_of(streams: Sequence[av.VideoStream]) -> av.VideoStream:
+    """The video that the file calls its default, else the one with the largest picture, else the first.
+
+    Muxers call the first stream the default unless they are asked for another, so only another one counts.
+    """
+    asked = [s for s in streams if s.disposition.value & DEFAULT] if not streams[0].disposition.value & DEFAULT else []
+    return max(asked or streams, key=lambda s: (s.frames != 1, s.width * s.height))
 
 
 @dataclass(frozen=True)

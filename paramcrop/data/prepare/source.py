@@ -13,13 +13,11 @@ import av
 import numpy as np
 from av.container import InputContainer
 
-from paramcrop.data.prepare.picture import picture_of, shown
+from paramcrop.data.prepare.picture import ATTACHED, best_of, picture_of, shown, videos_in
 from paramcrop.data.video import Encoded, encode_frames, first_line, scaled_size
 from paramcrop.errors import VideoError
 
 Packet = Any  # av.Packet, generic in later versions of PyAV
-ATTACHED = 0x400 | 0x800  # AV_DISPOSITION_ATTACHED_PIC, _TIMED_THUMBNAILS: pictures of a file, no videos
-DEFAULT = 0x1  # AV_DISPOSITION_DEFAULT
 OUTPUT_CORRUPT = 0x8  # AV_CODEC_FLAG_OUTPUT_CORRUPT
 WIDEST = 16384  # pixels; H.264 holds no more
 UNEVEN = 0.1  # a rate varies if intervals far from the usual one are so large a share of all, or of the time
@@ -90,15 +88,8 @@ def _transcode(path: str | Path, short_side: int, crf: int, flags: int = 0) -> E
         return replace(encoded, announced=announced, damage=damage(reading), treatment=treatment)
 
 
-def videos_in(container: InputContainer) -> list[av.VideoStream]:
-    """The streams that are videos; covers and thumbnails are none."""
-    return [s for s in container.streams.video if s.codec_context is not None and not s.disposition.value & ATTACHED]
-
-
 def best_stream(container: InputContainer, path: str | Path) -> av.VideoStream:
-    """The video that the file calls its default, else the one with the largest picture, else the first.
-
-    Muxers call the first stream the default unless they are asked for another, so only another one counts.
+    """See ``best_of``.
 
     Raises:
         VideoError: there is none.
@@ -108,8 +99,7 @@ def best_stream(container: InputContainer, path: str | Path) -> av.VideoStream:
         attached = any(s.disposition.value & ATTACHED for s in container.streams.video)
         without = ", only an attached picture" if attached else " that PyAV can decode" * bool(container.streams.video)
         raise VideoError(f"{path}: the file has no video stream{without}")
-    asked = [s for s in streams if s.disposition.value & DEFAULT] if not streams[0].disposition.value & DEFAULT else []
-    return max(asked or streams, key=lambda s: (s.frames != 1, s.width * s.height))
+    return best_of(streams)
 
 
 def frames_of(container: InputContainer, stream: av.VideoStream, reading: Reading) -> Iterator[av.VideoFrame]:
