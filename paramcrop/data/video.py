@@ -82,7 +82,7 @@ def check_decoder(name: str) -> None:
 class VideoReader:
     """Random access to the frames of one encoded video, on one thread.
 
-    Do not keep a reader: it holds the decoder's memory for as long as it exists.
+    A reader holds the decoder's memory for as long as it exists.
 
     Args:
         decoder: one of ``DECODERS``.

@@ -75,8 +75,8 @@ class Job:
     def subject_id(self) -> dict[str, Any]:
         """Everything besides the videos that the features depend on."""
         config = self.settings
-        pixels: dict[str, Any] = {"mean": config.augment.mean, "std": config.augment.std, "precision": config.precision}
-        pixels |= {"decoder": decoder} if (decoder := config.data.decoder) != "planes" else {}
+        decoder = {} if config.data.decoder == "planes" else {"decoder": config.data.decoder}
+        pixels = {"mean": config.augment.mean, "std": config.augment.std, "precision": config.precision} | decoder
         if self.subject == "run":
             return {"run": self.run_id, "epoch": self.epoch, "precision": config.precision}
         if self.subject == "random-init":
@@ -84,7 +84,7 @@ class Job:
         if self.subject == "weights":
             return {"weights": sha256_of(self.weights), "prefixes": self.prefixes} | pixels
         if self.subject in ORIGINS:  # it has pixels of its own
-            return {self.subject: sha256_of(self.weights), "precision": config.precision}
+            return {self.subject: sha256_of(self.weights), "precision": config.precision} | decoder
         return {"pixels": Pixels().grid} | pixels
 
     @property

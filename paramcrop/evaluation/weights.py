@@ -12,7 +12,7 @@ import yaml
 from torch import Tensor, nn
 
 from paramcrop.errors import CheckpointError
-from paramcrop.models.foreign import ORIGINS, Origin, Renormalised, recognise, set_eps
+from paramcrop.models.foreign import ORIGINS, OTHERS, Origin, Renormalised, recognise, set_eps
 from paramcrop.settings.config import Config
 from paramcrop.settings.identity import recorded
 from paramcrop.settings.presets import make_config
@@ -126,7 +126,7 @@ def load_foreign(module: nn.Module, file: Path, prefixes: Mapping[str, str]) -> 
     Raises:
         CheckpointError: see ``foreign_state`` and ``load_strictly``.
     """
-    return _load_foreign(module, file, prefixes)[0]
+    return load_weights(module, file, prefixes)[0]
 
 
 def foreign_backbone(config: Config, file: Path, prefixes: Mapping[str, str]) -> nn.Module:
@@ -136,7 +136,7 @@ def foreign_backbone(config: Config, file: Path, prefixes: Mapping[str, str]) ->
         CheckpointError: see ``load_foreign``.
     """
     backbone = build_backbone(config)
-    origin = _load_foreign(backbone, file, prefixes)[1]
+    origin = load_weights(backbone, file, prefixes)[1]
     return _renormalised(backbone, origin, config) if origin else backbone
 
 
@@ -176,12 +176,13 @@ def _renormalised(backbone: nn.Module, origin: Origin, config: Config) -> nn.Mod
     return Renormalised(backbone, (a.mean, a.std), (origin.mean, origin.std))
 
 
-def _load_foreign(module: nn.Module, file: Path, prefixes: Mapping[str, str]) -> tuple[list[str], Origin | None]:
+def load_weights(module: nn.Module, file: Path, prefixes: Mapping[str, str]) -> tuple[list[str], Origin | None]:
+    """``load_foreign`` -> its notes, and whose weights they are, if their names tell."""
     own = [name for name in module.state_dict() if not name.endswith(COUNTER)]
     state, notes, origin, fix = foreign_state(file, prefixes, own), list[str](), None, ""
     prefix = fitting_prefix(state, own)
     if prefixes == UNCHANGED and (origin := recognise(state)) is not None:
-        state, fix = origin.renamed(state), f"; it is {origin.name}, which fits backbone.name={origin.backbone}"
+        state, fix = origin.renamed(state), f"; it is {origin.name}, which {_use_of(origin, file)}"
         set_eps(module, origin.eps)
         notes.append(f"note: {file} is {origin.name}: its names, its normalisation of pixels and its eps are used")
     elif prefixes == UNCHANGED and all(PREFIX + name in state for name in own):
@@ -196,6 +197,12 @@ def _load_foreign(module: nn.Module, file: Path, prefixes: Mapping[str, str]) ->
     if started:
         notes.append(f"note: {file} has no {COUNTER}, so the {started} counters start at 0")
     return notes, origin
+
+
+def _use_of(origin: Origin, file: Path) -> str:
+    if origin.backbone in OTHERS:  # no backbone of ours
+        return f"--baseline {origin.name}={file} evaluates"
+    return f"fits backbone.name={origin.backbone}"
 
 
 def with_counters(module: nn.Module, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -45,7 +46,7 @@ def cut_group(folder: str, path: str, spec: UniformSpec, every: float | None, fi
     Raises:
         VideoError: the file cannot be read, or is no video.
     """
-    reader = VideoReader(read_bytes(folder, path))
+    reader = _opened(folder, path)
     times = reader.times()
     starts = uniform_starts(spec, reader.frames) if every is None else starts_every(times, every, spec)
     frames, last, pictures = list[np.ndarray](), list[int](), list[bytes]()
@@ -57,6 +58,11 @@ def cut_group(folder: str, path: str, spec: UniformSpec, every: float | None, fi
         last.append(min(int(start) + spec.span, reader.frames) - 1)
     group = starts[first : first + GROUP]
     return Group(np.stack(frames), first, len(starts), times[group], times[last], pictures)
+
+
+@lru_cache(maxsize=1)  # the groups of a video come one after another
+def _opened(folder: str, path: str) -> VideoReader:
+    return VideoReader(read_bytes(folder, path))
 
 
 class Frames:

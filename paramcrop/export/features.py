@@ -7,6 +7,7 @@ import shutil
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,7 +65,7 @@ class Features:
         """
         place = Path(file).expanduser()
         table, about = read_table(place)
-        vectors = np.stack(table["feature"].to_numpy()) if len(table) else np.zeros((0, about["features"]), np.float32)
+        vectors = table["feature"].combine_chunks().flatten().to_numpy().reshape(-1, about["features"])
         clip, start, end = (table[name].to_numpy() for name in ("clip", "start", "end"))
         path, pictures = (table[name].to_pylist() for name in ("path", "picture"))
         return Features(place, path, clip, start, end, vectors, pictures, about)
@@ -118,6 +119,12 @@ def read_table(file: Path) -> tuple[pa.Table, dict[str, Any]]:
     return table, about
 
 
+def read_about(file: Path) -> dict[str, Any]:
+    """The description in a file that ``read_table`` can read."""
+    about: dict[str, Any] = json.loads(pq.read_schema(file).metadata[ABOUT])
+    return about
+
+
 def write_table(file: Path, table: pa.Table, about: Mapping[str, Any]) -> None:
     """Write atomically."""
     with atomic_write(file) as part:
@@ -135,16 +142,12 @@ def read_done(out: Path, key: str, sizes: Mapping[str, int]) -> Done:
     Raises:
         ConfigError: ``out`` is another file.
     """
-    if out.exists():
-        try:
-            read_table(out)
-        except DataError as error:
-            raise ConfigError(f"--out must be a new file or one of this command, but: {error}") from None
+    try:
+        found = [read_table(out)] if out.exists() else []
+    except DataError as error:
+        raise ConfigError(f"--out must be a new file or one of this command, but: {error}") from None
     done = Done([], {}, {})
-    for file in (out, *sorted(parts_of(out).glob("*.parquet"))):
-        if not file.exists():
-            continue
-        table, about = read_table(file)
+    for table, about in chain(found, map(read_table, sorted(parts_of(out).glob("*.parquet")))):
         if about["key"] != key:
             continue
         same = {path for path, size in about["sizes"].items() if sizes.get(path) == size} - done.sizes.keys()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -13,8 +14,8 @@ from paramcrop.evaluation.tasks import pace
 from paramcrop.evaluation.weights import (
     UNCHANGED,
     load_backbone,
-    load_foreign,
     load_strictly,
+    load_weights,
     named_backbone,
     pick_checkpoint,
     read_config,
@@ -97,9 +98,7 @@ def from_file(file: Path, like: Encoder | None = None) -> Encoder:
         CheckpointError: see ``load``.
     """
     if like is not None:
-        load_foreign(like.backbone, file, UNCHANGED)
-        described = like.description.model_copy(update={"pretraining": _unknown(file.stem, file), "classes": None})
-        return _evaluating(like.backbone, described, "")
+        return _evaluating(like.backbone, _described(like, file), "")
     origin, backbone = named_backbone(file)
     described = Description(
         architecture=Architecture(name=origin.backbone, eps=origin.eps),
@@ -115,6 +114,17 @@ def from_file(file: Path, like: Encoder | None = None) -> Encoder:
         pretraining=_unknown(origin.name, file),
     )
     return _evaluating(backbone, described, "")
+
+
+def _described(like: Encoder, file: Path) -> Description:
+    """Load the weights into the encoder ``like`` -> its description with them."""
+    origin = load_weights(like.backbone, file, UNCHANGED)[1]
+    known = like.description
+    update: dict[str, Any] = {"pretraining": _unknown(file.stem, file), "classes": None}
+    if origin is not None:  # a network whose names are known comes with its eps and its normalisation of pixels
+        update["architecture"] = known.architecture.model_copy(update={"eps": origin.eps})
+        update["input"] = known.input.model_copy(update={"mean": origin.mean, "std": origin.std})
+    return known.model_copy(update=update)
 
 
 def _unknown(name: str, file: Path) -> Pretraining:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from paramcrop.errors import DataError, ParamCropError
-from ray_jobs.embed.options import FOUND, parse_arguments
+from ray_jobs.embed.options import CLIPS, FOUND, parse_arguments
 
 if TYPE_CHECKING:
+    from paramcrop.export.encoder import Encoder
     from paramcrop.export.features import Features
 
 
@@ -39,15 +40,16 @@ def main(argv: Sequence[str]) -> None:
     if work.left:
         embed_left(work, arguments, console)
     features = work.finish()
-    for line in after(features, arguments):
+    for line in after(features, work.encoder, arguments):
         console.print(line)
-    console.print(f"{len(work.new)} videos embedded in {time.monotonic() - start:.0f} s")
+    count = len([path for path in work.new if path not in work.failed])
+    console.print(f"{count} video{'s' * (count != 1)} embedded in {time.monotonic() - start:.0f} s")
     if len(work.failed) == len(sizes):
         path, reason = next(iter(work.failed.items()))
         raise ParamCropError(f"none of the {len(sizes)} videos could be read, such as {path}: {reason}")
 
 
-def after(features: Features, arguments: argparse.Namespace) -> list[str]:
+def after(features: Features, encoder: Encoder, arguments: argparse.Namespace) -> list[str]:
     """Write the index and the page, and search -> a line for each."""
     lines = [f"  {features.file}  {len(features.path)} clips, {features.vectors.shape[1]} features each"]
     if not len(features.path):
@@ -66,15 +68,12 @@ def after(features: Features, arguments: argparse.Namespace) -> list[str]:
         from paramcrop.export.gallery import write_gallery
 
         lines.append(f"  {write_gallery(features, features.file.with_suffix('.html'))}  nearest neighbours and a map")
-    return lines + [line for video in arguments.query for line in found(features, arguments, video)]
+    return lines + [line for video in arguments.query for line in found(features, encoder, video, arguments.clips)]
 
 
-def found(features: Features, arguments: argparse.Namespace, video: str) -> list[str]:
+def found(features: Features, encoder: Encoder, video: str, clips: int | None) -> list[str]:
     """The clips nearest to the mean of a video's features."""
-    from paramcrop.export.load import load
-
-    encoder = load(arguments.weights, trust=arguments.trust, like=arguments.like)
-    query = encoder.embed(video, arguments.clips or 4)
+    query = encoder.embed(video, clips or CLIPS)
     hits = features.search(query, FOUND)[0]
     return [
         f"nearest to {video}:",

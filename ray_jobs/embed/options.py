@@ -9,6 +9,7 @@ from pathlib import Path
 from paramcrop.errors import ConfigError
 from ray_jobs.options import EXIT_CODES, Parser, check_positive, resolved
 
+CLIPS = 4  # of each video, by default
 FOUND = 10  # clips that are printed for a query
 
 
@@ -27,16 +28,19 @@ def parse_arguments(argv: Sequence[str], summary: str) -> argparse.Namespace:
     add("--index", action="store_true", help="build an index by faiss or hnswlib, if one is installed, for the search")
     add("--query", nargs="+", default=[], metavar="VIDEO", help=f"print the {FOUND} clips nearest to these videos")
     add("--no-page", action="store_true", help="write no page")
-    add("--workers", type=int, help="encoders at once (default: one per GPU; one on CPUs)")
+    add("--evaluators", type=int, help="encoders at once (default: one per GPU; one on CPUs)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: GPUs if the cluster has any")
     add("--timeout", type=float, default=60.0, help="seconds that 20 clips of a video may take (default: 60)")
     add("--fresh", action="store_true", help="embed all videos again")
     add("--dry-run", action="store_true", help="print what would be embedded, then exit")
     arguments = parser.parse_args(argv)
-    check_positive(arguments, "clips", "every", "workers", "timeout")
+    check_positive(arguments, "clips", "every", "evaluators", "timeout")
     if arguments.clips and arguments.every:
         raise ConfigError("--clips and --every must not be given together")
     if Path(arguments.out).suffix != ".parquet":
         raise ConfigError(f"--out must be a file named *.parquet, but is {arguments.out!r}")
+    for video in arguments.query:
+        if not Path(video).expanduser().is_file():
+            raise ConfigError(f"--query must be a video file, but {video} is not there")
     arguments.videos = resolved(arguments.videos)
     return arguments

@@ -6,7 +6,7 @@ import hashlib
 import time
 from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,14 @@ from rich.console import Console
 from paramcrop.data.uniform import UniformSpec
 from paramcrop.errors import ConfigError
 from paramcrop.export.encoder import Encoder, serialised
-from paramcrop.export.features import Done, Features, finish, make_table, parts_of, read_done, write_part
+from paramcrop.export.features import Done, Features, finish, make_table, parts_of, read_about, read_done, write_part
 from paramcrop.export.load import load
 from paramcrop.export.search import remove_indexes
 from paramcrop.settings.digest import short_hash
 from ray_jobs.device import evaluators_device
+from ray_jobs.embed.options import CLIPS
 from ray_jobs.terminal import Pace, Progress, Standing, bar
 
-CLIPS = 4  # of each video, by default
 KEEP = 15.0  # seconds of work that a killed attempt loses at most, besides the videos in flight
 
 
@@ -33,7 +33,7 @@ class Work:
     Attributes:
         out: the file. encoder: what embeds. spec, every: which clips, see ``cut_group``.
         sizes: path -> bytes of all videos. done: of earlier attempts. about: the file's own description.
-        new: paths embedded by this attempt. failed: path -> reason, of all attempts.
+        new: paths that this attempt has dealt with.
     """
 
     out: Path
@@ -44,7 +44,11 @@ class Work:
     done: Done
     about: dict[str, Any]
     new: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Path -> reason, of all attempts."""
+        return self.done.failed
 
     @property
     def left(self) -> list[str]:
@@ -73,15 +77,14 @@ class Work:
 
     def finish(self) -> Features:
         """Write the file of all videos, unless it is there already."""
-        self.failed = self.done.failed
         if self.new or parts_of(self.out).exists() or not self.out.exists() or self._others():
+            remove_indexes(self.out)  # first: an index must never lie beside the rows of another file
             finish(self.out, self.done.tables, self.about | {"sizes": self.done.sizes, "failed": self.failed})
-            remove_indexes(self.out)
         return Features.read(self.out)
 
     def _others(self) -> bool:
         """Whether the file has videos that are no longer there."""
-        return set(Features.read(self.out).about["sizes"]) != set(self.sizes)
+        return set(read_about(self.out)["sizes"]) != set(self.sizes)
 
 
 def make_work(arguments: Namespace, sizes: Mapping[str, int]) -> Work:
@@ -115,7 +118,7 @@ def make_work(arguments: Namespace, sizes: Mapping[str, int]) -> Work:
 
 
 def precision_of(encoder: Encoder, device: str) -> str:
-    """As in evaluations: bfloat16 on GPUs, unless the run that the encoder is of says otherwise."""
+    """float32 on CPUs, and on GPUs for an encoder trained in float32 or by another program; else bfloat16."""
     return "float32" if device == "cpu" or encoder.description.pretraining.precision == "float32" else "bfloat16"
 
 
@@ -147,8 +150,10 @@ def embed_left(work: Work, arguments: Namespace, console: Console) -> None:
 
     connect(ray_logs=False)
     console.print(connection())
-    plan = plan_evaluations(cluster_nodes(), arguments.workers, arguments.device)
-    plan = replace(plan, actors=min(plan.actors, len(work.left)))
+    nodes = cluster_nodes()
+    plan = plan_evaluations(nodes, arguments.evaluators, arguments.device)
+    if plan.actors > len(work.left):
+        plan = plan_evaluations(nodes, len(work.left), arguments.device)
     console.print(f"resources: {plan.arithmetic}")
     videos = Videos(len(work.sizes), len(work.done.sizes))
     rows, paths, failed, kept = list[dict[str, Any]](), list[str](), dict[str, str](), time.monotonic()

@@ -53,6 +53,20 @@ def test_coclrs_eps_is_kept_by_the_saved_encoder(tmp_path: Path) -> None:
     assert torch.equal(encoder(clips), network(clips))
 
 
+def test_an_encoder_like_another_has_the_eps_and_pixels_of_its_weights(tmp_path: Path) -> None:
+    torch.save({"state_dict": coclr_state(S3D())}, tmp_path / "coclr.pth.tar")
+    own = paramcrop.load(tmp_path / "coclr.pth.tar")
+    other = own.description.input.model_copy(update={"mean": 0.5, "std": 0.5})
+    own.description = own.description.model_copy(update={"input": other})
+    own.save_pretrained(tmp_path / "other")
+    like = paramcrop.load(tmp_path / "coclr.pth.tar", like=tmp_path / "other").description
+    assert (like.architecture.eps, like.input.mean, like.input.std) == (
+        1e-5,
+        (0.485, 0.456, 0.406),
+        (0.229, 0.224, 0.225),
+    )
+
+
 def test_other_weights_need_an_encoder_that_they_are_like(exported: Path, tmp_path: Path) -> None:
     state = load_file(exported / "model.safetensors")
     file = tmp_path / "slowfast.pyth"

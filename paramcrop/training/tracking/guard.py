@@ -8,7 +8,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from paramcrop.data.killable import Killable
-from paramcrop.errors import ParamCropError
+from paramcrop.errors import ParamCropError, VideoError
 
 if TYPE_CHECKING:
     from paramcrop.training.tracking.tracker import Facts, Tracker
@@ -18,6 +18,7 @@ TIMEOUT = 120.0  # seconds that a call may take, the first with the start of the
 PATIENCE = 10.0  # seconds that ``close`` waits while no call ends
 STARTING = 30.0  # the same before the first one ends: a tracker has much to import
 LONGEST = 60.0  # seconds that it waits at all
+POLL = 0.1  # seconds between two looks whether there is a call, or no more will come
 CLOSE = "close"
 
 _opened: dict[str, Tracker] = {}  # of the child process
@@ -27,9 +28,13 @@ def deliver(name: str, facts: Facts, method: str, arguments: tuple[Any, ...]) ->
     """In the child: call a method of the tracker ``name``, which the first call makes."""
     from paramcrop.training.tracking.services import SERVICES
 
-    if name not in _opened:
-        _opened[name] = SERVICES[name](facts)
-    getattr(_opened[name], method)(*arguments)
+    try:
+        if name not in _opened:
+            _opened[name] = SERVICES[name](facts)
+        getattr(_opened[name], method)(*arguments)
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise ParamCropError(f"{type(error).__name__}: {reason}") from None
 
 
 class Guarded:
@@ -41,7 +46,7 @@ class Guarded:
     """
 
     def __init__(self, name: str, facts: Facts, timeout: float = TIMEOUT) -> None:
-        self.name, self.problem, self.left_out = name, "", 0
+        self.name, self.problem, self.left_out, self._closing = name, "", 0, False
         self._facts, self._calls, self._ended = facts, Queue[tuple[str, tuple[Any, ...]]](WAITING), 0
         self._child = Killable(deliver, timeout)
         self._thread = Thread(target=self._work, daemon=True)
@@ -60,7 +65,7 @@ class Guarded:
 
         One that hangs is left to its thread, which ends its process in time; both end with this process.
         """
-        self.send(CLOSE)
+        self._closing = True
         start = moved = time.monotonic()
         ended = self._ended
         while self._thread.is_alive() and time.monotonic() - start < LONGEST:
@@ -76,11 +81,16 @@ class Guarded:
         method = ""
         while method != CLOSE and not self.problem:
             try:
-                method, arguments = self._calls.get(timeout=1.0)
+                method, arguments = self._calls.get(timeout=POLL)
             except Empty:
-                continue
+                if not self._closing:
+                    continue
+                method, arguments = CLOSE, ()
             try:
                 self._child(self.name, self._facts, method, arguments)
+            except VideoError as error:  # of the child itself, which mostly reads videos
+                text = str(error).replace("reading took", "a call took").replace("the decoder process", "its process")
+                self.problem = self.problem or text
             except ParamCropError as error:
                 self.problem = self.problem or str(error)
             except OSError as error:  # the child cannot be started

@@ -38,13 +38,13 @@ class Profiled:
         if self.trace is None:
             return self.stepper.take(batch, progress, step)
         self.first = step if self.first is None else self.first
-        begin = self.first + max(0, min(WARM, self.total - self.first - self.steps))
+        begin = self.first + max(0, min(WARM, self.total + 1 - self.first - self.steps))
         if step == begin:
             self.trace.start()
-        with record_function(f"step {step + 1}"):
+        with record_function(f"step {step}"):
             taken = self.stepper.take(batch, progress, step)
-        if step + 1 in (begin + self.steps, self.total):
-            self._write(begin + 1, step + 1)
+        if step in (begin + self.steps - 1, self.total):
+            self._write(begin, step)
         return taken
 
     def check(self) -> None:

@@ -66,7 +66,7 @@ class Here:
     """A tracker of this process; after its first error it is left alone."""
 
     def __init__(self, name: str, make: Callable[[], Tracker]) -> None:
-        self.name, self.problem = name, ""
+        self.name, self.problem, self.left_out = name, "", 0
         self._tracker: Tracker | None = None
         try:
             self._tracker = make()
@@ -88,7 +88,7 @@ class Here:
 
 
 class Trackers:
-    """All trackers of a run. Nothing here raises an error, or waits, besides ``close`` for a few seconds.
+    """All trackers of a run. Nothing here raises an error; only ``close`` waits, at most a minute for each tracker.
 
     Args:
         names: of ``run.trackers``. facts: the run.
@@ -98,7 +98,7 @@ class Trackers:
         self._all: list[Here | Guarded] = [
             Here(name, lambda: Board(facts)) if name == "tensorboard" else Guarded(name, facts) for name in names
         ]
-        self._told = set[str]()
+        self._told = set[tuple[str, str]]()
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         self._send("metrics", step, dict(values))
@@ -114,11 +114,14 @@ class Trackers:
             tracker.close()
 
     def news(self) -> Iterator[str]:
-        """A line for each tracker that has failed since the last call."""
+        """A line for each tracker that has failed, or has missed its first call, since the last call of this."""
         for tracker in self._all:
-            if tracker.problem and tracker.name not in self._told:
-                self._told.add(tracker.name)
-                yield f"the tracker {tracker.name} has failed, and the run goes on without it: {tracker.problem}"
+            failed = f"has failed, and the run goes on without it: {tracker.problem}" if tracker.problem else ""
+            slow = "is too slow: it misses some of what the run's own files have" if tracker.left_out else ""
+            for key, what in (("failed", failed), ("slow", slow)):
+                if what and (tracker.name, key) not in self._told:
+                    self._told.add((tracker.name, key))
+                    yield f"the tracker {tracker.name} {what}"
 
     def _send(self, method: str, *arguments: Any) -> None:
         for tracker in self._all:

@@ -140,7 +140,7 @@ def test_a_call_that_takes_too_long_ends_the_tracker(tmp_path: Path, stand_in: C
     for step in range(3):
         guarded.send("metrics", step, {"loss": 1.0})
     guarded._thread.join()
-    assert guarded.problem == "reading took longer than 4 s"
+    assert guarded.problem == "a call took longer than 4 s"
     guarded.send("metrics", 9, {"loss": 1.0})
     guarded.close()
 
