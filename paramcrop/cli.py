@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from io import TextIOWrapper
+from types import FrameType
 
 from paramcrop.errors import Abandoned, ConfigError, ParamCropError
 
@@ -76,9 +77,10 @@ def interrupt_on_sigterm() -> None:
     ``ray.init`` sets a handler of its own, so call this after it as well.
     """
 
-    def interrupt(number: int, frame: object) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
         _terminated.append(number)
-        os.kill(os.getpid(), signal.SIGINT)  # whoever handles Ctrl-C now handles this
+        handler = signal.getsignal(signal.SIGINT)  # a shell starts what runs in its background without one
+        (handler if callable(handler) else signal.default_int_handler)(signal.SIGINT, frame)
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, interrupt)

@@ -19,7 +19,7 @@ from paramcrop.errors import ConfigError, DataError
 from paramcrop.storage.find import label_runs
 from paramcrop.storage.runs import home, read_metrics
 from ray_jobs.options import EXIT_CODES, Parser
-from ray_jobs.terminal import make_table, print_wrapped
+from ray_jobs.terminal import make_table
 
 
 def main(argv: Sequence[str]) -> None:
@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the runs to draw, then exit")
     arguments = parser.parse_args(argv)
     labels = label_runs(list(dict.fromkeys(find_run(run) for run in arguments.runs)))  # each once
-    print_wrapped(summary(labels), console)
+    console.print(summary(labels), soft_wrap=False)
     if not arguments.dry_run:
         for path in draw(labels, make_folder(arguments), arguments.video):
             console.print(f"  {path}", highlight=False)

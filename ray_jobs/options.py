@@ -9,7 +9,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
 
@@ -36,7 +35,9 @@ def config_parser(command: str, summary: str, preset: str, argv: Sequence[str] =
     Args:
         argv: what will be parsed; the help shows the values of the preset that it names.
     """
-    named = next((name for option, name in pairwise(argv) if option == "--preset"), preset)
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    early.add_argument("--preset", nargs="?", default=preset)
+    named = early.parse_known_args(argv)[0].preset or preset
     parser = Parser(
         prog=command,
         description=summary,

@@ -16,10 +16,11 @@ from rich.table import Table as Terminal
 
 from paramcrop.cli import run
 from paramcrop.errors import ConfigError, DataError
-from paramcrop.storage.mirror import Mirror, mirror_at
+from paramcrop.storage.find import copy_of
+from paramcrop.storage.mirror import mirror_at
 from paramcrop.storage.runs import home
 from ray_jobs.options import EXIT_CODES, Parser
-from ray_jobs.terminal import make_table, print_wrapped
+from ray_jobs.terminal import make_table
 
 if TYPE_CHECKING:
     from paramcrop.report.table import Table, Task
@@ -74,30 +75,12 @@ def find_sweeps(arguments: argparse.Namespace) -> list[Path]:
 
 def find_sweep(name: str, sweeps: Path) -> Path:
     if "://" in name:
-        return fetched(name)
+        return copy_of(name, "report", FILE, "--sweep must be the URI of a sweep")
     places = [Path(name).expanduser().resolve(), sweeps / name]
     place = next((p for p in places if (p / FILE).is_file()), None)
     if place is None:
         raise DataError(f"--sweep must be the folder of a sweep, but neither {places[0]} nor {places[1]} is one")
     return place
-
-
-def fetched(uri: str) -> Path:
-    """This command's copy of a sweep in a bucket.
-
-    Raises:
-        DataError: there is no such sweep.
-    """
-    place = Mirror.of(uri.rstrip("/"), "report")
-    try:
-        place.fetch(waits=())
-    except (OSError, DataError) as error:
-        raise DataError(
-            f"--sweep must be the URI of a sweep, but {uri}: {' '.join(str(error).split())[:200]}"
-        ) from None
-    if not (place.folder / FILE).is_file():
-        raise DataError(f"--sweep must be the URI of a sweep, but {uri} has no {FILE}")
-    return place.folder
 
 
 def touched(folder: Path) -> float:
@@ -114,12 +97,12 @@ def print_table(table: Table, console: Console) -> None:
         table = table._replace(rows=table.rows[:BEST])
     console.print(table.space.question, highlight=False, markup=False)
     for task in table.tasks:
-        print_wrapped(task_table(table, task), console)
+        console.print(task_table(table, task), soft_wrap=False)
     if settings := text.setting_lines(table):
         heads = [key.rpartition(".")[2] for key in settings[0]]
-        print_wrapped(make_table("settings", [heads, *settings[1:]]), console)
+        console.print(make_table("settings", [heads, *settings[1:]]), soft_wrap=False)
     ends = [[line[0], line[1].partition(":")[0], *line[3:6]] for line in text.trial_lines(table)]
-    print_wrapped(make_table("where pretraining ended", ends), console)
+    console.print(make_table("where pretraining ended", ends), soft_wrap=False)
     hidden = len(complete.rows) - len(table.rows)
     lines = [f"the best {BEST} of {len(complete.rows)} trials; table.md has all of them"] if hidden else []
     lines += [f"{text.show_counts(complete)}; {text.show_total(complete)}"]

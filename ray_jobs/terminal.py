@@ -149,8 +149,3 @@ def make_table(title: str, lines: Sequence[Sequence[str]]) -> Table:
     for line in lines[1:]:
         table.add_row(*map(escape, line))
     return table
-
-
-def print_wrapped(table: Table, console: Console) -> None:
-    """Print it in the width of ``console``, even if that wraps nothing by itself."""
-    Console(file=console.file, width=console.width, force_terminal=console.is_terminal).print(table)

@@ -168,7 +168,7 @@ def progress_of(table: Table, now: float) -> Progress | None:
         now: seconds since 1970.
     """
     records = [row.record for row in table.rows]
-    left = [record for record in records if record.state in UNFINISHED]
+    left = [record for record in records if record.state in (*UNFINISHED, "interrupted")]  # those come again
     trials = len(records) if table.space.search == "grid" else max(len(records), table.space.samples or 0)
     done = len(records) - len(left)
     if done == trials:

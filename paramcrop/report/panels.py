@@ -23,7 +23,7 @@ from paramcrop.evaluation.statistics import noise_share
 from paramcrop.report.facts import Spread, final_metric
 from paramcrop.report.interactive.search_charts import front_chart, search_chart
 from paramcrop.report.plots import as_spelt
-from paramcrop.report.table import Row, Table, Task
+from paramcrop.report.table import Row, Table, Task, is_of
 from paramcrop.settings.explain import show
 from paramcrop.storage.files import atomic_write
 from paramcrop.sweeps.objective import Goal, goals
@@ -245,7 +245,7 @@ def seed_noise(table: Table, goal: Goal) -> str:
     """How much of the differences between the trials in an objective is due to their seeds, in a sentence."""
     if not goal.protocol:
         return ""
-    task = next((task for task in table.tasks if task.metrics[0] == goal.metric), None)
+    task = next((task for task in table.tasks if is_of(task, goal)), None)
     cells = [row.cells.get((task.name, goal.metric)) for row in table.rows] if task else []
     share = noise_share([cell.mean.values for cell in cells if cell is not None])
     if share is None:

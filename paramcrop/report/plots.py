@@ -97,10 +97,15 @@ def add_legend(figure: Figure, lines: Sequence[Line2D], labels: Sequence[str], m
     return figure.legend(lines, wrapped, loc="outside upper center", ncols=ncols, fontsize=8)
 
 
-def _curve(axes: Axes, folders: Sequence[Path], name: str, color: str, style: str, label: str) -> None:
-    metrics = [{m["step"]: m[name] for m in read_metrics(folder)} for folder in folders]
+def over_steps(folders: Sequence[Path], name: str) -> tuple[list[int], np.ndarray]:
+    """A metric of several runs at the steps that all of them logged -> (steps), (runs, steps)."""
+    metrics = [{m["step"]: m[name] for m in read_metrics(folder) if m.get(name) is not None} for folder in folders]
     steps = sorted(set.intersection(*(set(run) for run in metrics)))
-    values = np.array([[run[step] for step in steps] for run in metrics])  # (runs, steps)
+    return steps, np.array([[run[step] for step in steps] for run in metrics])
+
+
+def _curve(axes: Axes, folders: Sequence[Path], name: str, color: str, style: str, label: str) -> None:
+    steps, values = over_steps(folders, name)
     order = 3 - len(axes.get_lines()) / 100  # the first curve on top; equal curves show through its gaps
     axes.plot(steps, values.mean(0), color=color, ls=style, label=label, zorder=order)
     if len(values) > 1:

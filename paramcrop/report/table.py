@@ -16,7 +16,7 @@ from paramcrop.evaluation.statistics import Difference, Mean, difference, means
 from paramcrop.paper.published import paper_value
 from paramcrop.report.facts import RunFacts, run_facts
 from paramcrop.storage.results import read_result, shown_metrics
-from paramcrop.sweeps.objective import front, goals
+from paramcrop.sweeps.objective import Goal, front, goals
 from paramcrop.sweeps.record import TrialRecord
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import Trial, grid, make_trial
@@ -156,6 +156,12 @@ def _tasks(space: Space, references: Mapping[str, tuple[str, Sequence[Result]]])
         else:
             rest.append(Task(name, tuple(metrics), label, chance))
     return (*first, *rest)
+
+
+def is_of(task: Task, goal: Goal) -> bool:
+    """Whether the task has the values of this objective."""
+    dataset, _, label = task.name.partition("/")
+    return label.partition("[")[0] == goal.protocol and goal.dataset in ("", dataset) and goal.metric in task.metrics
 
 
 def tidy_rows(table: Table) -> list[dict[str, Any]]:

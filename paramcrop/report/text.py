@@ -210,7 +210,7 @@ def all_notes(table: Table) -> list[str]:
     if until := table.space.until:
         goal, results = until_goal(table.space), {row.label: row.results for row in table.rows}
         rule = "seeds were added until a sequential test resolved it; this interval holds at every look"
-        lines += [f"{pair.show(goal)} ({rule})" for pair in standings(until.resolved, goal, results)]
+        lines += [f"{pair.show()} ({rule})" for pair in standings(until.resolved, goal, results)]
     return [*lines, *(note.removeprefix("note: ") for note in notes(_with_pretraining(table)))]
 
 

@@ -139,7 +139,7 @@ class BucketLease:
 
 def is_newest(path: str) -> bool:
     """Whether the process whose lease has this ``path`` still holds the folder."""
-    uri, _, token = path.partition("/lease/")
+    uri, _, token = path.rpartition("/lease/")
 
     def look() -> bool:
         fs, root = open_folder(uri)

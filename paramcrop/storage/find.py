@@ -31,7 +31,7 @@ def run_named(name: str, what: str = "--run") -> Path:
         DataError: there is no such run, or an id fits several folders.
     """
     if "://" in name:
-        return _fetched(name, what)
+        return copy_of(name, "command", "config.yaml", f"{what} must be the URI of a run")
     runs = home() / "runs"
     places = [Path(name).expanduser().resolve(), runs / name]
     if place := next((p for p in places if (p / "config.yaml").exists()), None):
@@ -44,20 +44,32 @@ def run_named(name: str, what: str = "--run") -> Path:
     return found[0]
 
 
-def _fetched(uri: str, what: str) -> Path:
-    """This command's copy of a run in a bucket.
+def copy_of(uri: str, who: str, file: str, must: str) -> Path:
+    """The local copy, that of ``who``, of a folder in a bucket.
+
+    Args:
+        file: one that it must have. must: what ``uri`` must be, for the error, as in "--run must be the URI of a run".
 
     Raises:
-        DataError: there is no such run.
+        DataError: there is no such folder, or the store does not answer.
     """
-    place = Mirror.of(uri.rstrip("/"), "command")
+    place = Mirror.of(uri.rstrip("/"), who)
+    fetch_now(place, must)
+    if not (place.folder / file).is_file():
+        raise DataError(f"{must}, but {uri} has no {file}")
+    return place.folder
+
+
+def fetch_now(place: Mirror, must: str) -> None:
+    """Bring a local copy up to date, without waiting for a store that does not answer.
+
+    Raises:
+        DataError: it does not; the text begins with ``must``.
+    """
     try:
         place.fetch(waits=())
     except (OSError, ParamCropError) as error:
-        raise DataError(f"{what} must be the URI of a run, but {uri}: {' '.join(str(error).split())[:200]}") from None
-    if not (place.folder / "config.yaml").exists():
-        raise DataError(f"{what} must be the URI of a run, but {uri} has no config.yaml")
-    return place.folder
+        raise DataError(f"{must}, but {place.uri}: {' '.join(str(error).split())[:200]}") from None
 
 
 def label_runs(folders: Sequence[Path]) -> dict[str, list[Path]]:

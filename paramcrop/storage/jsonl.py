@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from paramcrop.storage.files import atomic_write
+
+TAIL = 1 << 16  # bytes in which the last line is looked for
 
 
 class Lines:
@@ -31,6 +35,20 @@ def append_line(path: Path, line: dict[str, Any]) -> None:
     """Append one line, with the time (seconds since 1970) first, to a file that several processes append to."""
     with path.open("a") as file:
         file.write(json.dumps({"time": round(time.time(), 2)} | line) + "\n")
+
+
+def last_line(file: Path) -> dict[str, Any] | None:
+    """The last complete line, of at most ``TAIL`` bytes; None if there is none."""
+    try:
+        with file.open("rb") as source:
+            source.seek(max(0, source.seek(0, os.SEEK_END) - TAIL))
+            lines = source.read().split(b"\n")
+    except FileNotFoundError:
+        return None
+    with suppress(ValueError):  # only part of it
+        line: dict[str, Any] = json.loads(lines[-2] if len(lines) > 1 else b"")
+        return line
+    return None
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -103,13 +103,17 @@ class Mirror:
         for name in names:
             remote = {self._name(info): info for info in self._remote_files(name)}
             remote = {path: info for path, info in remote.items() if not (light and path.endswith(HEAVY))}
+            remote = {path: info for path, info in remote.items() if not path.startswith("lease/")}
             kept = (p for p in self._local_files(name) if not (light and p.endswith(HEAVY)))
             for path in (p for p in kept if p not in remote):
                 (self.folder / path).unlink(missing_ok=True)
             for path, info in remote.items():
                 # The stamp tells whether the bucket's file has changed, the size whether the local one has.
                 if stamps.get(path) != _stamp(info) or not self._unchanged(path, stamps):
-                    self._download(path, info)
+                    try:
+                        self._download(path, info)
+                    except FileNotFoundError:  # it was removed since it was listed
+                        continue
                     stamps[path] = _stamp(info)
         self._write_stamps(stamps)
 

@@ -41,7 +41,11 @@ def set_aside(place: Mirror) -> str | None:
 
     The caller must hold the folder. Its lease stays where it is, so no other process takes its place meanwhile.
     """
-    return _move_objects(place) if place.uri else _move_files(place.folder)
+    local = local_path(str(place))
+    aside = _move_objects(place.uri) if local is None else _move_files(local)
+    if aside:
+        place.forget()
+    return aside
 
 
 def _move_files(folder: Path) -> str | None:
@@ -63,21 +67,18 @@ def _made(folder: Path) -> bool:
     return True
 
 
-def _move_objects(place: Mirror) -> str | None:
-    fs, root = open_folder(place.uri)
+def _move_objects(uri: str) -> str | None:
+    fs, root = open_folder(uri)
     found = [info for info in _entries(fs, root) if info.base_name != LEASE]
     if not found:
         return None
-    aside = next(f"{root}~{n}" for n in count(1) if not any(_entries(fs, f"{root}~{n}")))
+    number = next(n for n in count(1) if not any(_entries(fs, f"{root}~{n}")))
     for info in found:  # all copies first: an interruption leaves the original whole
-        fs.create_dir(aside) if fs.type_name == "local" else None
-        pa.fs.copy_files(
-            info.path, f"{aside}/{info.base_name}", source_filesystem=fs, destination_filesystem=fs, use_threads=True
-        )
+        aside = f"{root}~{number}/{info.base_name}"
+        pa.fs.copy_files(info.path, aside, source_filesystem=fs, destination_filesystem=fs, use_threads=True)
     for info in found:
         fs.delete_dir(info.path) if info.type == pa.fs.FileType.Directory else fs.delete_file(info.path)
-    place.forget()
-    return aside
+    return f"{uri}~{number}"
 
 
 def _entries(fs: pa.fs.FileSystem, path: str) -> Iterator[pa.fs.FileInfo]:

@@ -149,3 +149,7 @@ def _cost(metric: str, seeds: Sequence[int], runs: Sequence[Path]) -> float:
         return math.nan
     seconds = [worker_seconds(read_lines(run / "history.jsonl"))[0].get(COSTS[metric], 0.0) for run in runs]
     return sum(seconds) / len(runs) / 3600
+
+
+def finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

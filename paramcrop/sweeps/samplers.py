@@ -42,7 +42,7 @@ def make_sampler(space: Space, drawn: int, attempt: int = 0) -> BaseSampler:
         attempt: the number of draws that repeated earlier ones since.
 
     Raises:
-        ConfigError: the sampler needs a package that is not installed.
+        ConfigError: the sampler needs a package that is not installed, or cannot search for several objectives.
     """
     name, text = sampler_name(space), f"{space.sampler_seed}/{drawn}" + (f"/{attempt}" if attempt else "")
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
@@ -57,11 +57,13 @@ def make_sampler(space: Space, drawn: int, attempt: int = 0) -> BaseSampler:
         if name == "qmc":  # one sequence, whose position is in the study
             return QMCSampler(seed=space.sampler_seed, scramble=True, warn_independent_sampling=False)
         if name == "cmaes":
-            return _cmaes(seed)
+            return _cmaes(seed, len(space.objective))
     return RandomSampler(seed)
 
 
-def _cmaes(seed: int) -> BaseSampler:
+def _cmaes(seed: int, objectives: int) -> BaseSampler:
+    if objectives > 1:
+        raise ConfigError(f"search=cmaes takes one objective, but there are {objectives}; nsga2 and tpe take several")
     if find_spec("cmaes") is None:
         raise ConfigError("search=cmaes needs the package cmaes; install it with: pip install 'paramcrop[cmaes]'")
     return CmaEsSampler(seed=seed, warn_independent_sampling=False)

@@ -101,16 +101,17 @@ def open_study(folder: Path, name: str, space: Space) -> optuna.Study:
     """Open the study ``name``, and create it if it does not exist.
 
     Raises:
-        DataError: its file is damaged.
+        DataError: its file is damaged. ConfigError: see ``make_sampler``.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     modes = [goal.mode for goal in goals(space)] or ["max"]
+    sampler = make_sampler(space, 0)
     try:
         return optuna.create_study(
             storage=storage(folder),
             study_name=name,
             directions=[StudyDirection.MAXIMIZE if mode == "max" else StudyDirection.MINIMIZE for mode in modes],
-            sampler=make_sampler(space, 0),
+            sampler=sampler,
             load_if_exists=True,
         )
     except (ValueError, KeyError, TypeError):  # of JSON, or of its fields

@@ -45,12 +45,11 @@ class Standing(NamedTuple):
     def resolved(self) -> bool:
         return abs(self.value) > self.half
 
-    def show(self, goal: Goal) -> str:
+    def show(self) -> str:
         """ "a - b: +3.1 ± 2.0 % after 5 seeds, resolved"."""
-        unit = 100 if goal.protocol else 1
-        half = f" ± {unit * self.half:.1f}" if math.isfinite(self.half) else " ± unknown"
+        half = f" ± {100 * self.half:.1f}" if math.isfinite(self.half) else " ± unknown"
         end = f"{self.seeds} seed{'' if self.seeds == 1 else 's'}, {'' if self.resolved else 'not '}resolved"
-        return f"{self.a} - {self.b}: {unit * self.value:+.1f}{half} % after {end}"
+        return f"{self.a} - {self.b}: {100 * self.value:+.1f}{half} % after {end}"
 
 
 def half_width(differences: Sequence[float], alpha: float) -> float:

@@ -56,14 +56,15 @@ class Work:
         return [path for path in self.sizes if path not in self.done.sizes]
 
     def describe(self) -> list[str]:
-        shown, before = self.encoder.description, len(self.done.sizes)
+        shown, before, failed = self.encoder.description, len(self.done.sizes), len(self.failed)
         which = f"{self.spec.clips} clips each" if self.every is None else f"a clip every {self.every:g} s"
         lines = [
             f"encoder: {self.about['encoder']}, {shown.features} features",
             f"{len(self.sizes)} videos in {self.about['videos']}, {which}, of {self.spec.frames} frames, stride "
             f"{self.spec.stride}, {self.spec.size} x {self.spec.size}",
         ]
-        return lines + ([f"{before} videos are embedded already; --fresh embeds them again"] if before else [])
+        unread = f", {failed} of which could not be read" if failed else ""
+        return lines + ([f"{before} videos are done already{unread}; --fresh does all again"] if before else [])
 
     def keep(self, rows: list[dict[str, Any]], failed: Mapping[str, str], paths: list[str]) -> None:
         """Store finished videos, so that a later attempt need not embed them."""
@@ -146,14 +147,11 @@ def embed_left(work: Work, arguments: Namespace, console: Console) -> None:
     from ray_jobs.engine.admission import admitted, need_of_evaluations
     from ray_jobs.engine.connect import cluster_nodes, connect, connection
     from ray_jobs.engine.embedding import Cutting, embed
-    from ray_jobs.engine.plan import plan_evaluations
+    from ray_jobs.engine.plan import plan_jobs
 
     connect(ray_logs=False)
     console.print(connection())
-    nodes = cluster_nodes()
-    plan = plan_evaluations(nodes, arguments.evaluators, arguments.device)
-    if plan.actors > len(work.left):
-        plan = plan_evaluations(nodes, len(work.left), arguments.device)
+    plan = plan_jobs(cluster_nodes(), len(work.left), arguments.evaluators, arguments.device)
     console.print(f"resources: {plan.arithmetic}")
     videos = Videos(len(work.sizes), len(work.done.sizes))
     rows, paths, failed, kept = list[dict[str, Any]](), list[str](), dict[str, str](), time.monotonic()

@@ -79,11 +79,11 @@ def need_of_sweep(plan: SweepPlan) -> Need:
 
 
 def within(plan: Plan, cpus: float) -> Plan:
-    """The same plan with no more than ``cpus`` in all: other commands have the rest."""
+    """The same plan with no more than ``cpus`` in all, its share: other commands have the rest."""
     left = round(cpus - plan.workers * plan.worker_cpus, 2)
-    if left >= plan.data_cpus:
+    if left > plan.data_cpus - CLOSE:
         return plan
-    arithmetic = f"{plan.arithmetic}, of which other commands leave {left:g}"
+    arithmetic = f"{plan.arithmetic}, of which this command decodes with {left:g}"
     return replace(
         plan, data_cpus=left, decoders=plan.decoders if left >= 2 * DECODE_CPUS else 1, arithmetic=arithmetic
     )

@@ -171,10 +171,7 @@ def gather_results(mirror: Mirror) -> None:
     known = {(line["eval_id"], line["metric"]): line for line in read_lines(rows)}  # of a metric, the last one
     for file in sorted((mirror.folder / "evaluations").glob("*.json")):
         result = read_result(file)
-        news = (
-            [row for row in result["rows"] if not _is_in(row, known.get((file.stem, row["metric"])))] if result else []
-        )
-        if result and news:
+        if result and not all(_is_in(row, known.get((file.stem, row["metric"]))) for row in result["rows"]):
             append_rows(rows, result)
     mirror.send("results.jsonl")
 

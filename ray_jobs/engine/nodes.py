@@ -54,7 +54,7 @@ def _ask(nodes: dict[str, str], marks: dict[str, str]) -> None:
         try:
             lacks = ray.get(answer, timeout=SECONDS)
         except ray.exceptions.RayError as error:
-            raise ResourceError(f"node {host} must answer, but: {str(error).strip().splitlines()[0]}") from None
+            raise ResourceError(f"node {host} must answer, but: {str(error).strip().splitlines()[-1]}") from None
         if lacks:
             raise ResourceError(
                 f"all {len(nodes)} nodes must see the folders of runs, sweeps and videos, but {host} does not see "

@@ -159,6 +159,12 @@ def plan_evaluations(nodes: Sequence[Node], actors: int | None = None, device: s
     return EvaluationPlan(actors, cpus, share, threads, ahead, arithmetic)
 
 
+def plan_jobs(nodes: Sequence[Node], jobs: int, actors: int | None = None, device: str = "auto") -> EvaluationPlan:
+    """``plan_evaluations`` with no more evaluators than ``jobs``."""
+    plan = plan_evaluations(nodes, actors, device)
+    return plan if plan.actors <= jobs else plan_evaluations(nodes, jobs, device)
+
+
 @dataclass(frozen=True)
 class SweepPlan:
     """``trials`` concurrent trials, each with the resources ``pretraining``, and one pool of evaluators for all."""
@@ -202,7 +208,7 @@ def plan_sweep(
 
 def _plan_gpu_sweep(nodes: Sequence[Node], workers: int, cpus: float, trials: int | None) -> SweepPlan:
     total_cpus, total_gpus = sum(n.cpus for n in nodes), sum(n.gpus for n in nodes)
-    _check_gpus(workers * (trials or 1), total_gpus)
+    _check_gpus(workers, total_gpus)
     fit = int(total_gpus // workers)
     if trials is None:  # keep GPUs for the evaluators: the remainder of the division, or those of one trial
         trials = fit - 1 if fit > 1 and total_gpus == fit * workers else max(fit, 1)

@@ -17,7 +17,7 @@ from paramcrop.paper.published import published
 from paramcrop.report.text import ERRORS, PAIRED, Pretraining, notes, show_count, show_difference, show_mean
 from paramcrop.storage.find import label_runs
 from paramcrop.storage.results import read_result, shown_metrics
-from ray_jobs.terminal import Standing, bar, make_table, print_wrapped
+from ray_jobs.terminal import Standing, bar, make_table
 
 Found = tuple[Job, Mapping[str, Any]]
 
@@ -56,7 +56,7 @@ def print_results(jobs: Sequence[Job], failed: Mapping[str, ParamCropError], con
             who = label[job.run] if job.subject == "run" else job.subject
             tasks.setdefault(f"{job.dataset}/{job.how.label}", {}).setdefault(who, []).append((job, result))
     for task, subjects in tasks.items():
-        print_wrapped(task_table(task, subjects), console)
+        console.print(task_table(task, subjects), soft_wrap=False)
         for line in differences(subjects):
             console.print(line, highlight=False, markup=False)
     if tasks:

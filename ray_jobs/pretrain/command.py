@@ -9,13 +9,14 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 
 from rich.console import Console
 
 from paramcrop.data.manifest import Manifest
 from paramcrop.data.order import steps_per_epoch
+from paramcrop.errors import Abandoned, DataError
 from paramcrop.settings.config import Config
 from paramcrop.settings.identity import run_id
 from paramcrop.storage.mirror import Mirror
@@ -80,18 +81,28 @@ def pretrain(config: Config, fresh: bool, console: Console) -> None:
         for line in introduction(config, manifest, place, steps):
             say(line)
         begin(place, config, manifest.data_id, manifest.about | {"content_id": manifest.content_id}, say)
-        from paramcrop.report.run_page import refresh_page
-
-        try:
-            with ending(place, steps):
-                train(config, data, manifest, place, lease.path, steps, console)
-        finally:
-            for line in refresh_page(place):
-                say(line, markup=False)
+        with writing_page(place, say), ending(place, steps):
+            train(config, data, manifest, place, lease.path, steps, console)
         if (state := read_status(place.folder)["state"]) != "finished":
             say(f"{state} of {config.train.epochs} epochs, because of {place}/stop; the same command resumes the run")
             return
         finish(place, config.run.trackers, steps, time.monotonic() - start, console)
+
+
+@contextmanager
+def writing_page(place: Mirror, say: Callable[..., None]) -> Iterator[None]:
+    """Write the run's page at the end, however it ends, unless the process is to end at once."""
+    from paramcrop.report.run_page import refresh_page
+
+    ends_now = False
+    try:
+        yield
+    except Abandoned:
+        ends_now = True
+        raise
+    finally:
+        for line in [] if ends_now else refresh_page(place):
+            say(line, markup=False)
 
 
 def check_decoder(config: Config) -> None:
@@ -198,12 +209,12 @@ def train(
     say = partial(console.print, highlight=False, markup=False)
     connect(config.run.ray_logs, trains=True)
     say(connection())
-    check_visible([place], [data])
-    with (
-        planned(config, partial(plan_of, config), say) as plan,
-        admitted(need_of_pretraining(plan, config.train.data_cpus), f"pretrain {place.folder.name}", say) as cpus,
-    ):
-        plan = within(plan, cpus) if config.train.data_cpus is None else plan
+    with ExitStack() as stack:
+        plan = stack.enter_context(planned(config, partial(plan_of, config), say))
+        check_visible([place], [data])  # on the nodes that have come, before it waits for other commands
+        need = need_of_pretraining(plan, config.train.data_cpus)
+        cpus = stack.enter_context(admitted(need, f"pretrain {place.folder.name}", say))
+        plan = within(plan, cpus)
         say(f"resources: {plan.arithmetic}")
         run = Pretraining(config, plan, data, manifest, place, lease)
         attempt = Attempt(place)
@@ -215,10 +226,13 @@ def ask_to_save(attempt: Attempt, say: Callable[[str], None]) -> bool:
     """Ask the workers to save a checkpoint and end -> whether they have taken a step that is worth it."""
     with suppress(OSError):
         attempt.place.fetch("history.jsonl", "metrics.jsonl", waits=())
-    if not attempt.step():
+    if attempt.latest() is None:
+        return False
+    try:
+        ask_to_stop(str(attempt.place), now=True)
+    except (OSError, DataError):  # a full disk, or a store that does not answer
         return False
     say("interrupted: the run saves a checkpoint at the step that it has reached, then ends; Ctrl-C again ends it now")
-    ask_to_stop(str(attempt.place), now=True)
     return True
 
 
@@ -230,9 +244,10 @@ def saying_what_is_kept(place: Mirror, steps: int) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        with suppress(OSError):
-            place.fetch("checkpoints/", waits=())
-        newest, _ = newest_checkpoint(place.folder)
+        newest = None
+        with suppress(OSError, DataError):
+            place.fetch("checkpoints/", light=True, waits=())
+            newest, _ = newest_checkpoint(place.folder, partial(place.fetch, waits=()))
         if newest is None:
             raise type(error)("interrupted before the first checkpoint; the same command starts again") from None
         reached = f"the run is kept up to step {steps_done(newest)[1]} of {steps}"

@@ -8,9 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
-from paramcrop.storage.jsonl import read_lines
+from paramcrop.storage.jsonl import last_line, read_lines
 from paramcrop.storage.mirror import Mirror
-from paramcrop.storage.runs import read_metrics
 from ray_jobs.terminal import Pace, Progress, Standing, bar
 
 WARNINGS = "warnings.jsonl"
@@ -36,14 +35,11 @@ class Attempt:
         """A line for each start of the workers."""
         return self._workers()[self._before :]
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """All metrics of the run, once the workers have started; before that, none."""
-        return read_metrics(self.place.folder) if self.starts() else []
-
-    def step(self) -> int:
-        """The last step that these workers have logged; 0 if there is none."""
-        starts, metrics = self.starts(), self.metrics()
-        return metrics[-1]["step"] if metrics and metrics[-1]["step"] > starts[0]["step"] else 0
+    def latest(self) -> dict[str, Any] | None:
+        """The last metrics that these workers have logged; None if there are none."""
+        starts = self.starts()
+        line = last_line(self.place.folder / "metrics.jsonl") if starts else None
+        return line if line is not None and line["step"] > starts[0]["step"] else None
 
     def saved(self) -> bool:
         """Whether these workers have saved a checkpoint within an epoch."""
@@ -69,11 +65,12 @@ class _Run:
     def look(self) -> Standing:
         self._fetch()
         news = (*self._restarts(), *self._warnings())
-        step, metrics = self._attempt.step(), self._attempt.metrics()
-        if not step:
+        latest = self._attempt.latest()
+        if latest is None:
             return Standing(bar("starting", 0, self._total, "workers and data"), news=news)
         news += tuple(self._page.refresh())
-        text = f"{summary(metrics[-1])}  {self._pace.left(step)}"
+        step = latest["step"]
+        text = f"{summary(latest)}  {self._pace.left(step)}"
         return Standing(bar("pretrain", step, self._total, text), (f"step {step}/{self._total}  {text}",), news)
 
     def _fetch(self) -> None:

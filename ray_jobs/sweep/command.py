@@ -10,7 +10,7 @@ import math
 import time
 from argparse import Namespace
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -18,11 +18,12 @@ from rich.console import Console
 
 from paramcrop.data.synthetic import outlines
 from paramcrop.errors import Abandoned
+from paramcrop.storage.find import fetch_now
 from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.owner import hold
 from paramcrop.storage.runs import home
+from paramcrop.sweeps.objective import goals
 from paramcrop.sweeps.record import fetch_records, read_records
-from paramcrop.sweeps.until import until_goal
 from ray_jobs.device import find_device
 from ray_jobs.options import parse_sets, uncollected
 from ray_jobs.sweep.interrupt import end_trials, keep_runs
@@ -42,11 +43,12 @@ def main(argv: Sequence[str]) -> None:
 
 def run_all(arguments: Namespace, data: dict[str, str], console: Console, start: float) -> None:
     device = partial(find_device, cluster=arguments.cluster)
-    asked = find_sweeps(arguments, data)
-    sweeps = [open_sweep(sweep_place(name, space), space, data, device) for name, space in asked]
+    asked, who = find_sweeps(arguments, data), "dry-run" if arguments.dry_run else "sweep"
+    sweeps = [open_sweep(sweep_place(name, space, who), space, data, device) for name, space in asked]
     if arguments.dry_run:
         for sweep in sweeps:
-            sweep.place.fetch(waits=())
+            fetch_now(sweep.place, "run.storage must be a store that answers")
+        sweeps = [with_known_seeds(sweep) for sweep in sweeps]
         with uncollected():
             console.print(dry_run(sweeps, arguments), highlight=False, markup=False)
         return
@@ -97,7 +99,6 @@ def run_left(sweep: Sweep, arguments: Namespace, console: Console) -> tuple[int,
     """
     sweep, budget, ran = with_known_seeds(sweep), sweep.space.budget, 0
     deadline = None if budget.hours is None else time.monotonic() + 3600 * budget.hours
-    goal = until_goal(sweep.space) if sweep.space.until else None
     while True:
         todo = sweep.todo()
         if todo:
@@ -105,10 +106,10 @@ def run_left(sweep: Sweep, arguments: Namespace, console: Console) -> tuple[int,
         ran += todo
         over = (budget.trials or math.inf) <= ran or (deadline or math.inf) < time.monotonic()
         more = None if over else with_more_seeds(sweep)
-        if more is None or goal is None:
-            return ran, [pair.show(goal) for pair in standings_of(sweep)] if goal else []
+        if more is None:
+            return ran, [pair.show() for pair in standings_of(sweep)]
         sweep, pair = more
-        console.print(f"until: {pair.show(goal)}; one more seed of each", highlight=False, markup=False)
+        console.print(f"until: {pair.show()}; one more seed of each", highlight=False, markup=False)
 
 
 def sent(place: Mirror, files: Sequence[Path]) -> list[str]:
@@ -120,11 +121,11 @@ def sent(place: Mirror, files: Sequence[Path]) -> list[str]:
 
 def run(sweep: Sweep, todo: int, arguments: Namespace, deadline: float | None, console: Console) -> None:
     """Connect to Ray (or start it), divide the cluster, and run the remaining trials."""
-    from ray_jobs.engine.admission import admitted, need_of_sweep
+    from ray_jobs.engine.admission import admitted, need_of_sweep, within
     from ray_jobs.engine.connect import connect, connection, planned
     from ray_jobs.engine.evaluators import end_pool, make_pool
     from ray_jobs.engine.nodes import check_visible
-    from ray_jobs.engine.plan import Node, SweepPlan, plan_sweep
+    from ray_jobs.engine.plan import DRIVER_CPUS, Node, SweepPlan, plan_sweep
     from ray_jobs.engine.trials.tuning import run_trials
     from ray_jobs.engine.trials.work import Work
     from ray_jobs.sweep.live_page import live_page
@@ -138,14 +139,14 @@ def run(sweep: Sweep, todo: int, arguments: Namespace, deadline: float | None, c
     def plan_of(nodes: list[Node]) -> SweepPlan:
         return plan_sweep(nodes, t.workers, t.device, t.cpus_per_worker, arguments.concurrent)
 
-    with (
-        planned(sweep.config, plan_of, say) as plan,
-        admitted(need_of_sweep(plan), f"sweep {sweep.folder.name}", say),
-    ):
+    with ExitStack() as stack:
+        plan = stack.enter_context(planned(sweep.config, plan_of, say))
         check_visible([sweep.place], [*sweep.data.values(), find_videos(sweep.config)[0]])
-        say(
-            "\n".join([sweep.space.question, f"sweep: {sweep.place}", f"resources: {plan.arithmetic}", *sweep.warnings])
-        )
+        cpus = stack.enter_context(admitted(need_of_sweep(plan), f"sweep {sweep.folder.name}", say))
+        each = (cpus - plan.evaluation.actors * plan.evaluation.cpus) / plan.trials - DRIVER_CPUS
+        pretraining = within(plan.pretraining, each)
+        say(f"{sweep.space.question}\nsweep: {sweep.place}")
+        say("\n".join([f"resources: {pretraining.arithmetic}", *sweep.warnings]))
         pool = make_pool(plan.evaluation, arguments.timeout, todo)
         shared = (
             sweep.space,
@@ -157,12 +158,16 @@ def run(sweep: Sweep, todo: int, arguments: Namespace, deadline: float | None, c
             sweep.request,
             sweep.proxy,
         )
-        work = Work(*shared, plan.pretraining, pool)
+        work = Work(*shared, pretraining, pool)
         try:
-            with sweep_progress(sweep.place, todo, console, arguments.quiet), live_page(sweep.place):
+            with (
+                sweep_progress(sweep.place, todo, console, arguments.quiet, goals(sweep.space)),
+                live_page(sweep.place),
+            ):
                 run_trials(work, sweep.study_name, todo, plan.trials, t.epochs, deadline)
         except KeyboardInterrupt:
-            keep_runs(sweep.place, say)
+            with suppress(KeyboardInterrupt):  # the second one ends it now
+                keep_runs(sweep.place, say)
             raise Abandoned from None  # trials go on until this process ends
         end_pool(pool)
     fetch_records(sweep.place)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from statistics import fmean
 
 from paramcrop.data.order import steps_per_epoch
+from paramcrop.errors import DataError
 from paramcrop.report.text import show_time
 from paramcrop.settings.config import Config
 from paramcrop.settings.identity import flatten
@@ -101,7 +103,8 @@ _listed = cache(folders_in)
 
 @cache
 def _state(place: Mirror) -> str:
-    place.fetch("status.json")
+    with suppress(OSError, DataError):
+        place.fetch("status.json", waits=())
     return str(read_status(place.folder)["state"]) if place.folder.exists() else "new"
 
 
@@ -129,7 +132,9 @@ def _time(sweep: Sweep, left: Sequence[Config], fresh: int, at_once: int) -> str
 
     Those of which no run like them has finished count as the mean of the others.
     """
-    runs, seconds, measured = home() / "runs", list[float](), 0
+    storage = sweep.config.run.storage
+    runs = home() / "runs" if storage is None or "://" in storage else Path(storage).expanduser()
+    seconds, measured = list[float](), 0
     for config in [*left, *[sweep.config] * fresh]:
         known = _paces(runs, config)
         if known:

@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 import yaml
 
 from paramcrop.settings.config import Config
-from paramcrop.settings.identity import flatten
+from paramcrop.settings.identity import flatten, recorded
 from paramcrop.storage.jsonl import read_lines
 from paramcrop.storage.results import read_result
-from paramcrop.storage.runs import read_metrics
+from paramcrop.storage.runs import defaults, read_metrics
 
 COSTLY = (  # settings, and sections of them, on which the time of a step depends
     *("method", "backbone", "projector", "moco", "mean_teacher", "data.clip_frames", "data.clip_size"),
-    *("data.random_cube", "cropper.frames", "cropper.size", "train.global_batch", "train.workers", "train.device"),
+    *("data.random_cube", "data.decoder", "data.cache", "cropper.frames", "cropper.size", "train.global_batch"),
+    *("train.workers", "train.device", "train.precision"),
 )
 START = 15.0  # seconds of a run besides its steps, if none was measured without an interruption
 
@@ -56,7 +57,7 @@ def paces(runs: Path, config: Config) -> list[Pace]:
     wanted, found = costly(flatten(config.model_dump(mode="json"))), list[Pace]()
     for folder in sorted(runs.glob(f"{config.run.name}-*")):
         try:
-            settings = flatten(yaml.safe_load((folder / "config.yaml").read_text()))
+            settings = defaults() | recorded(yaml.safe_load((folder / "config.yaml").read_text()))
         except (OSError, ValueError, AttributeError, yaml.YAMLError):
             continue
         if costly(settings) == wanted and (one := pace(folder, config.train.global_batch)) is not None:

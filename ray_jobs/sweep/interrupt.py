@@ -1,14 +1,15 @@
-"""The end of a sweep by Ctrl-C or SIGTERM: runs in progress are kept at the step reached, and nothing is "running"."""
+"""The end of a sweep by Ctrl-C or SIGTERM: runs in progress are kept at the step reached, and no trial is "running"."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from paramcrop.storage.mirror import Mirror
+from paramcrop.errors import DataError
+from paramcrop.storage.mirror import WAITS, Mirror
 from paramcrop.storage.owner import is_held
 from paramcrop.storage.runs import ask_to_stop, read_status, write_status
 from paramcrop.sweeps.record import TrialRecord, fetch_records, read_record, read_records, write_record
@@ -20,15 +21,16 @@ SETTLE = 1.0  # seconds for the trials to write their last records
 
 def keep_runs(place: Mirror, say: Callable[[str], None], grace: float = GRACE) -> None:
     """Ask the runs of a sweep that train to save and end, wait for them, and record trials and runs as interrupted."""
-    fetch_records(place)
-    records = [record for record in read_records(place.folder) if record.state == "running"]
-    runs = [Mirror(Path(run["folder"]), run["uri"]) for record in records for run in record.runs]
-    training = [run for run in runs if _trains(run)]
+    records, training = list[TrialRecord](), list[Mirror]()
     try:
+        fetch_records(place)
+        records = [record for record in read_records(place.folder) if record.state == "running"]
+        own = (run for record in records for run in record.runs if run["state"] == "running")  # not of another command
+        training = [mirror for run in own if _trains(mirror := Mirror(Path(run["folder"]), run["uri"]))]
         if training:
             say("interrupted: the runs in progress save a checkpoint at the step reached; Ctrl-C again ends them now")
             for run in training:
-                with suppress(OSError):
+                with suppress(OSError, DataError):
                     ask_to_stop(str(run), now=True)
             end = time.monotonic() + grace
             while any(map(_trains, training)) and time.monotonic() < end:
@@ -38,21 +40,26 @@ def keep_runs(place: Mirror, say: Callable[[str], None], grace: float = GRACE) -
         for run in training:
             if not run.uri and read_status(run.folder)["state"] == "running":
                 write_status(run.folder, "interrupted")
-        end_trials(place, records, "interrupted")
+        with suppress(OSError, DataError):  # of a store that does not answer
+            end_trials(place, records, "interrupted", waits=())
 
 
 def _trains(run: Mirror) -> bool:
-    with suppress(OSError):
+    with suppress(OSError, DataError):
         run.fetch("status.json", waits=())
-    alive = is_held(run)
-    return alive and read_status(run.folder)["state"] == "running"
+        return is_held(run) and bool(read_status(run.folder)["state"] == "running")
+    return False
 
 
-def end_trials(place: Mirror, records: list[TrialRecord], state: str, *why: str) -> None:
+def end_trials(
+    place: Mirror, records: Sequence[TrialRecord], state: str, *why: str, waits: Iterable[float] = WAITS
+) -> None:
     """Record the end of trials whose process does not do so itself."""
+    if not records:
+        return
     fetch_records(place)
     for one in records:
         record: Any = read_record(place.folder, one.id) or one
         record.state, record.doing, record.failures = state, "", [*record.failures, *why]
         write_record(place.folder, record)
-    place.send("trials/", "study.journal")
+    place.send(*(f"trials/{one.id}.json" for one in records), "study.journal", waits=waits)

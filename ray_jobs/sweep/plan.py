@@ -23,14 +23,15 @@ from paramcrop.storage.files import atomic_write
 from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.results import read_result
 from paramcrop.storage.runs import home
-from paramcrop.sweeps.objective import goals, objective_of
-from paramcrop.sweeps.record import TrialRecord, fetch_runs, is_done, read_record
+from paramcrop.sweeps.objective import finite, goals, objective_of
+from paramcrop.sweeps.record import TrialRecord, fetch_runs, is_done, read_record, read_records, write_record
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import VARIANT, Trial, config_of, data_ids, grid, make_trial, wanted_of
 from paramcrop.sweeps.until import check_until
 from ray_jobs.device import find_device
 from ray_jobs.evaluate.options import MADE_UP, MADE_UP_TEST, SYNTHETIC
 from ray_jobs.options import check_classes
+from ray_jobs.sweep.interrupt import end_trials
 from ray_jobs.videos import all_warnings, check_batch, find_videos
 
 if TYPE_CHECKING:
@@ -125,17 +126,20 @@ class Sweep:
 
     def todo(self) -> int:
         """Prepare the folder and the study -> the number of trials to run. The caller must hold the sweep's lease."""
+        killed = [record for record in read_records(self.folder) if record.state == "running"]
+        end_trials(self.place, killed, "interrupted")
         unfinished, fresh = self.unfinished(), self.fresh
+        ends = self.ends()
         if unfinished or fresh:
             self.check()
         most = self.space.budget.trials or len(unfinished) + fresh
         write_space(self.folder, self.space)
         if unfinished or fresh:
-            from paramcrop.sweeps.study import asked, end_unfinished, enqueue
+            from paramcrop.sweeps.study import adopt, asked, end_unfinished, enqueue
 
             study = self.study()
             end_unfinished(study)
-            self.adopt(study)
+            adopt(study, self.space, ends)
             asked(study, self.space)
             enqueue(study, [trial.values for trial in unfinished[:most]])
         self.place.send("space.yaml", "study.journal")
@@ -150,10 +154,8 @@ class Sweep:
 
         return int(max(0, min(self.space.samples or 0, number_of_cells(self.space)) - len(self.trials)))
 
-    def adopt(self, study: optuna.Study) -> None:
-        """Tell the study of the trials that are done already, with the objectives that are asked now."""
-        from paramcrop.sweeps.study import adopt
-
+    def ends(self) -> list[tuple[Mapping[str, Any], str, Sequence[float]]]:
+        """Values, state and objectives of the trials that are done; their records get the objectives asked now."""
         ends = list[tuple[Mapping[str, Any], str, Sequence[float]]]()
         for trial in self.trials:
             record = read_record(self.folder, trial.id)
@@ -161,7 +163,11 @@ class Sweep:
                 runs, seeds = [Path(run["folder"]) for run in record.runs], self.space.seeds_of(trial.id)
                 values = objective_of(self.space, seeds, results_of(record), runs)
                 ends.append((trial.values, record.state, values))
-        adopt(study, self.space, ends)
+                if record.objectives != (now := [finite(value) for value in values]):
+                    record.objectives = now
+                    write_record(self.folder, record)
+                    self.place.send(f"trials/{trial.id}.json")
+        return ends
 
 
 def results_of(record: TrialRecord) -> list[dict[str, Any]]:
@@ -197,13 +203,17 @@ def write_space(folder: Path, space: Space) -> None:
         part.write_text(yaml.safe_dump(space.model_dump(mode="json", exclude_none=True), sort_keys=False))
 
 
-def sweep_place(name: str, space: Space) -> Mirror:
-    """Where a sweep lies: below the storage of its runs, or, without one, beside them."""
+def sweep_place(name: str, space: Space, who: str = "sweep") -> Mirror:
+    """Where a sweep lies: below the storage of its runs, or, without one, beside them.
+
+    Args:
+        who: whose local copy it is, if it lies in a bucket.
+    """
     storage = config_of(space, Trial({}, space.preset, {}, {}), space.seeds[0]).run.storage
     if storage is None:
         return Mirror(home() / "sweeps" / name)
     if "://" in storage:
-        return Mirror.of(f"{storage.rstrip('/')}/sweeps/{name}", "sweep")
+        return Mirror.of(f"{storage.rstrip('/')}/sweeps/{name}", who)
     return Mirror(Path(storage).expanduser().resolve() / "sweeps" / name)
 
 
@@ -220,6 +230,10 @@ def open_sweep(
     """
     goals(space)
     check_until(space)
+    if space.search != "grid":
+        from paramcrop.sweeps.samplers import make_sampler
+
+        make_sampler(space, 0)
     cells = grid(space) or corners(space)
     check_classes([config_of(space, make_trial(space, values), space.seeds[0]) for values in cells])  # mistakes first
     config = config_of(space, Trial({}, space.preset, {}, {}), space.seeds[0])

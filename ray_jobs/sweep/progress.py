@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from paramcrop.storage.mirror import Mirror
+from paramcrop.sweeps.objective import Goal
 from paramcrop.sweeps.record import UNFINISHED, TrialRecord, fetch_records, read_records
 from ray_jobs.terminal import Progress, Standing
 
@@ -18,28 +19,36 @@ POLL, FAR = 1.0, 5.0  # seconds between two updates, from a file system and from
 LINE = 30.0  # seconds between two lines about running trials, without a terminal
 
 
-def sweep_progress(place: Mirror, todo: int, console: Console, quiet: bool) -> Progress:
+def sweep_progress(place: Mirror, todo: int, console: Console, quiet: bool, aims: Sequence[Goal]) -> Progress:
     """The progress of the trials with records in ``place``.
 
     Args:
         todo: number of trials of this command. quiet: print only one line at the end of each trial.
+        aims: the objectives.
     """
     return Progress(
-        _Trials(place, todo).look, console, poll=FAR if place.uri else POLL, line=LINE, transient=True, quiet=quiet
+        _Trials(place, todo, aims).look,
+        console,
+        poll=FAR if place.uri else POLL,
+        line=LINE,
+        transient=True,
+        quiet=quiet,
     )
 
 
 class _Trials:
     """The trials that this command has started."""
 
-    def __init__(self, place: Mirror, todo: int) -> None:
-        self._place, self._todo = place, todo
+    def __init__(self, place: Mirror, todo: int, aims: Sequence[Goal]) -> None:
+        self._place, self._todo, self._aims = place, todo, aims
         self._begun, self._clock, self._ended = time.monotonic(), time.time(), set[str]()
 
     def look(self) -> Standing:
         fetch_records(self._place)
         records = [record for record in read_records(self._place.folder) if record.started >= self._clock]
-        news = tuple(f"{line(record)}; {self._totals()}" for record in records if self._has_just_ended(record))
+        news = tuple(
+            f"{line(record, self._aims)}; {self._totals()}" for record in records if self._has_just_ended(record)
+        )
         running = [record for record in records if record.state in UNFINISHED]
         return Standing(Group(table(running), Text(self._totals())), tuple(map(doing, running)), news)
 
@@ -80,9 +89,10 @@ def compared(record: TrialRecord) -> str:
     return "" if record.proxy is None else f"{100 * record.proxy:.1f} % at epoch {record.epoch}"
 
 
-def line(record: TrialRecord) -> str:
+def line(record: TrialRecord, aims: Sequence[Goal]) -> str:
     """A line about a trial that has ended."""
-    value = "" if record.objective is None else f", objective {100 * record.objective:.1f} %"
+    known = [goal.show(v) for goal, v in zip(aims, record.objectives, strict=False) if v is not None]
+    value = f", objective {', '.join(known)}" if known else ""
     epoch = f", {compared(record)}" if record.state == "pruned" else ""
     why = next((run["error"] for run in record.runs if run["error"]), "; ".join(record.failures[:1]))
     return f"{name(record)}: {record.state}{epoch}{value}, {record.seconds:.0f} s{f' ({why})' if why else ''}"

@@ -61,7 +61,7 @@ def test_commands_that_say_how_many_cpus_they_decode_with_share_a_cluster() -> N
     assert "4 of 8 GPUs are free" in shortage(Need(9, 5), claims, total, total)
     assert within(plan, 64) == plan
     second = within(plan, 40)
-    assert second.data_cpus == 36 and "of which other commands leave 36" in second.arithmetic
+    assert second.data_cpus == 36 and "of which this command decodes with 36" in second.arithmetic
     assert (within(plan, 5).data_cpus, within(plan, 5).decoders, plan.decoders) == (1, 1, 2)
 
 

@@ -107,7 +107,7 @@ def test_a_store_that_cannot_be_opened_ends_neither_the_progress_nor_a_trial(
 
     monkeypatch.setattr("ray_jobs.sweep.progress.FAR", 0.05)
     monkeypatch.setattr(mirror, "open_folder", flaky)
-    with sweep_progress(driver, 1, Console(file=text, width=150, soft_wrap=True), quiet=False):
+    with sweep_progress(driver, 1, Console(file=text, width=150, soft_wrap=True), quiet=False, aims=[]):
         recorder = TrialRecorder(sweep, Trial({"cropper.lower": 0.2}, "lower=0.2", {}, {}), "wanted")
         recorder.compared(2, 0.5)
         recorder.end("done")

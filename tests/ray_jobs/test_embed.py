@@ -38,7 +38,7 @@ def test_a_folder_is_embedded_once_and_then_only_what_is_new(encoder: Path, tmp_
     given = ("--weights", str(encoder), "--videos", str(videos), "--out", str(out), "--clips", "2")
     command = Command(tmp_path / "home", "embed.py", *given, "--query", str(videos / "a" / "0.mp4"))
     assert command.wait() == 0, command.text
-    assert "could not be read: bad.mp4: " in command.text and "6 videos embedded in " in command.text
+    assert "could not be read: bad.mp4: " in command.text and "5 videos embedded in " in command.text
     assert f"nearest to {videos}/a/0.mp4:\n  1.000  a/0.mp4" in command.text
     assert "Traceback" not in command.text and "actor" not in command.text.lower()
     features, own = paramcrop.Features.read(out), paramcrop.load(encoder)
@@ -52,7 +52,8 @@ def test_a_folder_is_embedded_once_and_then_only_what_is_new(encoder: Path, tmp_
     (videos / "a" / "0.mp4").unlink()
     made_video(videos / "b" / "7.mp4", seed=7)
     command = Command(tmp_path / "home", "embed.py", *given)
-    assert command.wait() == 0 and "1 videos embedded in " in command.text, command.text
+    assert command.wait() == 0 and "1 video embedded in " in command.text, command.text
+    assert "5 videos are done already, 1 of which could not be read; --fresh does all again" in command.text
     again = paramcrop.Features.read(out)
     assert again.path == features.path[2:] + ["b/7.mp4"] * 2
     assert np.array_equal(again.vectors[:-2], features.vectors[2:])

@@ -21,7 +21,7 @@ def trial(folder: Path, label: str, run: Path, state: str) -> TrialRecorder:
     recorder = TrialRecorder(Mirror(folder), Trial({"cropper.layers": label}, label, {}, {}), "wanted")
     run.mkdir()
     write_status(run, state)
-    recorder.run(0, Mirror(run))
+    recorder.run(0, Mirror(run), "running" if state == "running" else "")
     return recorder
 
 
@@ -51,6 +51,17 @@ def test_the_runs_in_progress_are_asked_and_waited_for(tmp_path: Path, monkeypat
     assert read_status(trains)["state"] == "stopped@3" and not (idle / "stop").exists() and len(said) == 1
     states = {record.label: record.state for record in read_records(tmp_path / "sweep")}
     assert states == {"one": "interrupted", "two": "interrupted", "three": "done"}
+
+
+def test_a_run_that_another_command_trains_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupt, "SETTLE", 0.0)
+    run = tmp_path / "run"
+    waiting = trial(tmp_path / "sweep", "one", run, "running")
+    waiting.run(0, Mirror(run))  # its lease is held, so the trial waits for its result
+    with Lease(run):
+        keep_runs(Mirror(tmp_path / "sweep"), lambda text: None, grace=0.1)
+    assert read_status(run)["state"] == "running" and not (run / "stop").exists()
+    assert read_records(tmp_path / "sweep")[0].state == "interrupted"
 
 
 def test_what_does_not_answer_is_interrupted_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

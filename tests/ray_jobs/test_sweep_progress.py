@@ -12,12 +12,16 @@ import pytest
 from rich.console import Console
 
 from paramcrop.storage.mirror import Mirror
+from paramcrop.sweeps.objective import Goal
 from paramcrop.sweeps.record import TrialRecord, TrialRecorder, read_record
 from paramcrop.sweeps.trials import Trial
 from paramcrop.sweeps.values import trial_id
 from ray_jobs.sweep.progress import line, sweep_progress
 
 ONE = trial_id({"cropper.layers": "one layer"})[:6]
+
+
+AIMS = [Goal("", "retrieval", "R@1", "max")]
 
 
 def recorder(folder: Path, label: str) -> TrialRecorder:
@@ -31,7 +35,7 @@ def watched(folder: Path, monkeypatch: pytest.MonkeyPatch, quiet: bool = False, 
     recorder(folder, "from before").end("done")
     text = io.StringIO()
     console = Console(file=text, force_terminal=terminal, width=150, soft_wrap=True)
-    with sweep_progress(Mirror(folder), 2, console, quiet):
+    with sweep_progress(Mirror(folder), 2, console, quiet, AIMS):
         first, second = recorder(folder, "one layer"), recorder(folder, "two layers")
         second.record.doing = "seed 0: pretraining, epoch 5/9"
         second.compared(4, 0.312)
@@ -53,7 +57,7 @@ def test_a_waiting_trial_says_so_once(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("ray_jobs.sweep.progress.LINE", 0.1)
     monkeypatch.setattr("paramcrop.sweeps.record.SECONDS", {False: 0.0})
     text = io.StringIO()
-    with sweep_progress(Mirror(tmp_path), 2, Console(file=text, width=150, soft_wrap=True), quiet=False):
+    with sweep_progress(Mirror(tmp_path), 2, Console(file=text, width=150, soft_wrap=True), quiet=False, aims=AIMS):
         waiting, busy = recorder(tmp_path, "one layer"), recorder(tmp_path, "two layers")
         waiting.doing("seed 0: waiting: process 7 does")
         for step in range(4):
@@ -88,7 +92,7 @@ def test_a_terminal_has_one_line_for_each_running_trial(tmp_path: Path, monkeypa
     ],
 )
 def test_how_a_trial_ended(fields: dict[str, Any], expected: str) -> None:
-    assert line(TrialRecord("0", "a", {}, "", seconds=7.0, **fields)) == expected
+    assert line(TrialRecord("0", "a", {}, "", seconds=7.0, **fields), AIMS) == expected
 
 
 def test_a_seed_that_fails_before_it_has_a_folder_is_a_failure_without_a_run(tmp_path: Path) -> None:

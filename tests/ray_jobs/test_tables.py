@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from ray_jobs.terminal import make_table, print_wrapped
+from ray_jobs.terminal import make_table
 
 VALUE = "67.2 ± 3.2 (65.1, 69.3) [4.1] (paper 59.9)"  # as `evaluate` prints two seeds
 
@@ -16,7 +16,7 @@ def test_rows_keep_their_names_in_80_columns() -> None:
     console = Console(file=text, width=80, soft_wrap=True)
     heads = ["", "top-1", "top-5", "n of N"]
     rows = [[name, VALUE, VALUE, "128 of 128 (64 videos)"] for name in ("lower=0.2", "random-init")]
-    print_wrapped(make_table("synthetic/heads [x]", [heads, *rows]), console)
+    console.print(make_table("synthetic/heads [x]", [heads, *rows]), soft_wrap=False)
     shown = text.getvalue()
     assert "lower=0.2" in shown and "random-init" in shown and "synthetic/heads [x]" in shown
     assert max(map(len, shown.splitlines())) <= 80 and "…" not in shown
@@ -26,5 +26,6 @@ def test_rows_keep_their_names_in_80_columns() -> None:
 
 def test_a_long_name_wraps() -> None:
     text = io.StringIO()
-    print_wrapped(make_table("t", [["", "a"], ["x" * 90, VALUE]]), Console(file=text, width=40, soft_wrap=True))
+    console = Console(file=text, width=40, soft_wrap=True)
+    console.print(make_table("t", [["", "a"], ["x" * 90, VALUE]]), soft_wrap=False)
     assert text.getvalue().count("x") == 90

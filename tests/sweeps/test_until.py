@@ -82,7 +82,7 @@ def test_a_pair_is_compared_over_the_seeds_that_both_have() -> None:
     of_a, of_b = {seed: 0.5 + 0.01 * seed for seed in range(8)}, dict.fromkeys(range(6), 0.2)
     found = standing("a", "b", of_a, of_b, ALPHA)
     assert (found.seeds, found.resolved) == (6, True) and found.value == pytest.approx(0.325)
-    assert found.show(GOAL).startswith("a - b: +32.5 ± ") and found.show(GOAL).endswith("% after 6 seeds, resolved")
+    assert found.show().startswith("a - b: +32.5 ± ") and found.show().endswith("% after 6 seeds, resolved")
 
 
 def test_the_widest_interval_gets_the_next_seed() -> None:

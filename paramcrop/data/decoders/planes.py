@@ -37,9 +37,8 @@ class PlaneFrames:
 
     def __init__(self, data: bytes) -> None:
         self._container = av.open(io.BytesIO(data), "r", metadata_errors="ignore")
-        weakref.finalize(
-            self, self._container.close
-        )  # its objects refer to each other, so it would wait for the collector
+        # Its objects refer to each other, so without this it would stay open until Python next collects such cycles.
+        weakref.finalize(self, self._container.close).atexit = False
         if not (streams := videos_in(self._container)):
             raise ValueError("it has no video stream")
         self._stream = best_of(streams)

@@ -11,9 +11,9 @@ import plotly.graph_objects as go
 
 from paramcrop.report.interactive.style import ACROSS, COLORS, as_json, panels
 from paramcrop.report.panels import Measure, Point, line_name, place_text, places_of
+from paramcrop.report.plots import over_steps
 from paramcrop.report.table import Row, Table
 from paramcrop.settings.explain import show
-from paramcrop.storage.runs import read_metrics
 from paramcrop.sweeps.trials import rounded
 
 PANEL = 300  # pixels, height of a panel
@@ -120,13 +120,6 @@ def training_chart(runs: Mapping[str, Sequence[Path]], frame: str) -> str:
     figure.update_yaxes(rangemode="tozero")
     figure.update_layout(height=PANEL + 140, hovermode="x unified")
     return as_json(figure)
-
-
-def over_steps(folders: Sequence[Path], name: str) -> tuple[list[int], np.ndarray]:
-    """A metric of several runs at the steps that all of them logged -> (steps), (runs, steps)."""
-    metrics = [{m["step"]: m[name] for m in read_metrics(folder) if m.get(name) is not None} for folder in folders]
-    steps = sorted(set.intersection(*(set(run) for run in metrics)))
-    return steps, np.array([[run[step] for step in steps] for run in metrics])
 
 
 def _band(steps: Sequence[int], values: np.ndarray, color: str, label: str, named: bool) -> list[Any]:

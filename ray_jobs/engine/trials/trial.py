@@ -6,7 +6,6 @@ sweep or another, only does what is missing, and waits for runs and evaluations 
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from paramcrop.evaluation.job import Job
 from paramcrop.evaluation.tasks import Request, make_jobs
 from paramcrop.storage.results import read_result
 from paramcrop.storage.runs import is_finished
-from paramcrop.sweeps.objective import objective_of
+from paramcrop.sweeps.objective import finite, objective_of
 from paramcrop.sweeps.record import TrialRecorder
 from paramcrop.sweeps.trials import config_of, decode, make_trial
 from ray_jobs.engine.connect import QUIET
@@ -56,7 +55,7 @@ def run_trial(values: dict[str, Any], work: Work) -> None:
     if state != "pruned":
         results = _evaluate(done, work.request_for(trial), recorder, work)
         state = "failed" if state == "done" and recorder.record.failures else state
-        recorder.record.objectives = [_finite(value) for value in objective_of(work.space, seeds, results, done)]
+        recorder.record.objectives = [finite(value) for value in objective_of(work.space, seeds, results, done)]
     recorder.end(state)
     report(recorder, "", state)
 
@@ -83,7 +82,3 @@ def _evaluate(runs: Sequence[Path], request: Request, recorder: TrialRecorder, w
 
 def _name(job: Job) -> str:
     return f"{job.dataset}/{job.how.label}, {job.test}, pretraining seed {job.settings.seed}, seed {job.seed}"
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

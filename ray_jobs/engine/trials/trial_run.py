@@ -48,12 +48,14 @@ def pretrain(config: Config, compared: bool, recorder: TrialRecorder, work: Work
                 if finished(place):  # by another process, just before this one got the lease
                     break
                 begin(place, config, manifest.data_id, videos, lambda text: None)
+                recorder.run(config.seed, place, "running")
                 with ending(place, steps):
                     if steps_done(newest_checkpoint(place.folder, place.fetch)[0])[1] < steps:
                         run = Pretraining(config, work.plan, data, manifest, place, lease.path)
                         _watched(run, steps, compared, recorder, work)
                 refresh_page(place)
         except LeaseError as held:  # another trial or command trains the same run: share its result
+            recorder.run(config.seed, place)
             recorder.doing(f"seed {config.seed}: waiting: {held}")
             time.sleep(WAIT)
             continue
