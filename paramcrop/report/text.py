@@ -162,7 +162,7 @@ def trial_lines(table: Table) -> list[list[str]]:
     for row in table.rows:
         seeds = ", ".join(str(run.seed) for run in row.runs) or NOTHING
         final = [show_end(row, name) for name in names]
-        lines.append([row.label, show_state(row), seeds, *final, *_cost(row)])
+        lines.append([row.record.name, show_state(row), seeds, *final, *_cost(row)])
     return lines
 
 

@@ -58,6 +58,11 @@ class TrialRecord:
     seconds: float = 0.0
 
     @property
+    def name(self) -> str:
+        """Its hash, by which tables call it where its settings are many, and its settings; every output calls it so."""
+        return f"{self.id[:6]} {self.label}"
+
+    @property
     def objective(self) -> float | None:
         """The first objective."""
         return next(iter(self.objectives), None)

@@ -70,18 +70,13 @@ def table(records: Sequence[TrialRecord]) -> Table:
     """A row for each running trial."""
     found = Table("trial", "state", "objective", "now", box=None)
     for record in records:
-        found.add_row(escape(name(record)), record.state, compared(record), escape(record.doing))
+        found.add_row(escape(record.name), record.state, compared(record), escape(record.doing))
     return found
-
-
-def name(record: TrialRecord) -> str:
-    """A trial's hash, by which tables call it where its settings are many, and its settings."""
-    return f"{record.id[:6]} {record.label}"
 
 
 def doing(record: TrialRecord) -> str:
     """A trial's current activity."""
-    return f"{name(record)}: {', '.join(filter(None, (record.doing, compared(record))))}"
+    return f"{record.name}: {', '.join(filter(None, (record.doing, compared(record))))}"
 
 
 def compared(record: TrialRecord) -> str:
@@ -95,4 +90,4 @@ def line(record: TrialRecord, aims: Sequence[Goal]) -> str:
     value = f", objective {', '.join(known)}" if known else ""
     epoch = f", {compared(record)}" if record.state == "pruned" else ""
     why = next((run["error"] for run in record.runs if run["error"]), "; ".join(record.failures[:1]))
-    return f"{name(record)}: {record.state}{epoch}{value}, {record.seconds:.0f} s{f' ({why})' if why else ''}"
+    return f"{record.name}: {record.state}{epoch}{value}, {record.seconds:.0f} s{f' ({why})' if why else ''}"

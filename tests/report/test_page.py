@@ -141,7 +141,7 @@ def test_a_running_trial_counts_as_interrupted_if_no_sweep_is_alive(folder: Path
     write_record(folder, TrialRecord(first.id, first.label, first.values, "", state="running", doing="step 7"))
     with Lease(folder):
         assert "running: step 7" in make_markdown(read_table(folder))
-    assert f"| {first.label} | interrupted |" in make_markdown(read_table(folder))
+    assert f"| {first.id[:6]} {first.label} | interrupted |" in make_markdown(read_table(folder))
 
 
 def test_a_folder_without_a_space_is_a_one_line_error(tmp_path: Path) -> None:
