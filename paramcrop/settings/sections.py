@@ -247,6 +247,11 @@ class Train(BaseModel):
     )
     max_restarts: int = option(3, "times that workers which died are started again by themselves", where=True, ge=0)
     threads: int | None = option(None, "torch threads per CPU worker; none: its CPUs", where=True, ge=1)
+    compile: bool = option(
+        False,
+        "compile the network with torch.compile: minutes at the start; on GPUs in place of its kernels",
+        where=True,
+    )
     profile: int | None = option(
         None, "steps that torch.profiler records on rank 0, into profile/ of the run; none: no steps", where=True, ge=1
     )

@@ -28,7 +28,7 @@ from paramcrop.training.recorder import Recorder, Row
 from paramcrop.training.step import Stepper
 from paramcrop.training.telemetry import Probe, Telemetry, Watch
 from paramcrop.training.tracking.profile import Profiled, profiled
-from paramcrop.training.two_views import TwoViews, build_model, distribute
+from paramcrop.training.two_views import TwoViews, build_model, compile_network, distribute
 
 Report = Callable[[dict[str, float]], None]
 
@@ -88,6 +88,8 @@ def pretrain(
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # pays because all steps have the same sizes
     model = build_model(config, device, classes, config.total_steps(steps_per_epoch) / steps_per_epoch)
+    if config.train.compile:
+        compile_network(model.method, device)
     optimizer = build_optimizer(config, model.policy, model.method)
     meter = Meter(2 * config.train.global_batch)
     epoch, step, rng_state = load_state(resume, model, optimizer, meter) if resume else (0, 0, None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from shutil import which
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,7 @@ from paramcrop.crops.paramcrop import ParamCrop
 from paramcrop.crops.policies import Policy, RandomCrops, WholeClip
 from paramcrop.crops.views import augmented_view
 from paramcrop.data.batch import Batch
+from paramcrop.errors import ConfigError
 from paramcrop.models.contrastive import MoCo, SimCLR
 from paramcrop.models.interfaces import Method
 from paramcrop.models.r2d3d import R2D3D
@@ -82,6 +85,20 @@ def build_model(
     a, c = config.augment, config.cropper
     model = TwoViews(policy, method, view_size(config), c.rounding, a.mean, a.std, c.noise, dtype).to(device)
     return model.to(memory_format=torch.channels_last_3d) if device.type == "cuda" else model
+
+
+def compile_network(method: Method, device: torch.device) -> None:
+    """Let ``torch.compile`` make the backbone's code, and that of MoCo's key network, at the first step.
+
+    Raises:
+        ConfigError: it needs a C++ compiler on CPUs, and there is none.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if device.type == "cpu" and which(compiler) is None:
+        raise ConfigError(f"train.compile=true needs a C++ compiler, but there is no {compiler}; install it or set CXX")
+    for name in ("backbone", "key_backbone"):
+        if isinstance(network := getattr(method, name, None), nn.Module):
+            network.compile(dynamic=False)  # in place, so that names in checkpoints stay
 
 
 def distribute(model: TwoViews, device: torch.device) -> nn.Module:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from paramcrop.data.batch import Batch, check_order, shard_batch
-from paramcrop.errors import DecodeFailuresError, NonFiniteLossError
+from paramcrop.errors import ConfigError, DecodeFailuresError, NonFiniteLossError
 from paramcrop.settings.config import Config
 from paramcrop.storage.checkpoint import load_checkpoint, newest_checkpoint
 from paramcrop.storage.jsonl import read_lines
@@ -242,3 +243,39 @@ def test_too_many_failed_samples_stop_the_run_and_are_listed() -> None:
     pretrain(tiny_config("train.epochs=1", "data.max_failed=0.2"), lambda epoch: broken, 2, MetricsInMemory())
     with pytest.raises(DecodeFailuresError, match=r"2 of 16 samples could not be decoded, .* allows: \d+ \(torn\)"):
         pretrain(tiny_config("train.epochs=1", "data.max_failed=0.1"), lambda epoch: broken, 2, MetricsInMemory())
+
+
+def losses_and_names(folder: Path, *settings: str) -> tuple[list[float], list[str]]:
+    config = tiny_config("train.epochs=1", "run.log_every=1", *settings)
+    recorder = Recorder(folder)
+    pretrain(config, tiny_batches(config, 48), 48 // config.train.global_batch, recorder)
+    recorder.close()
+    newest, _ = newest_checkpoint(folder)
+    assert newest is not None
+    return [line["loss"] for line in read_metrics(folder)], sorted(load_checkpoint(newest)[0]["model"])
+
+
+@pytest.mark.parametrize("compiler", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_a_compiled_network_has_the_same_losses_and_names(
+    compiler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = list[Any]()
+
+    def compiled(*given: Any, **options: Any) -> Any:
+        used.append(given)
+        return real(*given, **options)
+
+    real = partial(torch.compile, backend=compiler)
+    monkeypatch.setattr(torch, "compile", compiled)
+    losses, names = losses_and_names(tmp_path / "plain", "method=moco")
+    assert not used
+    found, same = losses_and_names(tmp_path / "compiled", "method=moco", "train.compile=true")
+    assert len(used) == 2 and names == same
+    assert found == pytest.approx(losses, abs=1e-2)  # the first step's is equal; the others' differences grow
+    assert found[0] == pytest.approx(losses[0], abs=1e-4)
+
+
+def test_compiling_without_a_compiler_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paramcrop.training.two_views.which", lambda name: None)
+    with pytest.raises(ConfigError, match="needs a C\\+\\+ compiler, but there is no"):
+        losses_and_names(tmp_path, "train.compile=true")
