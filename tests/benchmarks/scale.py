@@ -29,7 +29,7 @@ from tests.benchmarks.decode import made_shards, rows_of
 from tests.benchmarks.timing import Line, Report, peak_bytes
 from tests.memory import made_clips, memory_batches, on_ranks, tiny_config
 
-H100 = 560.0  # clips/s per GPU, measured: S3D-G, bfloat16, ready tensors
+GPU = 2928.0  # views/s, measured on an H200: a whole step of S3D-G, bfloat16, ready tensors (docs/numbers/gpu.md)
 NETWORK = 12.5e9  # bytes/s per node: 100 Gbit/s
 NVLINK = 200e9  # bytes/s of an all-reduce within a node
 LATENCY = 30e-6  # seconds per hop of a collective
@@ -91,7 +91,7 @@ def step_of(gpus: int, m: Measured, batch: int = BATCH) -> Step:
     not fall any further.
     """
     clips = 2 * batch / gpus
-    network = max(clips, 16) / H100
+    network = max(clips, 16) / GPU
     nodes = max(1, gpus // GPUS_A_NODE)
     bandwidth = NVLINK if nodes == 1 else NETWORK
     reduce = 2 * 4 * m.parameters / bandwidth + 2 * gpus**0.5 * LATENCY
@@ -129,7 +129,7 @@ def run(device: str) -> Report:
         f"measured here: {1000 * m.decode:.0f} ms of a core to decode a video (two windows), {m.encoded / 1e3:.0f} kB "
         f"encoded, {DECODED / 1e6:.2f} MB decoded; a checkpoint of {m.parameters / 1e6:.1f}M parameters takes "
         f"{m.checkpoint:.2f} s",
-        f"assumed: {H100:.0f} clips/s per GPU (measured on an H100), {NETWORK / 1e9:g} GB/s of network per node, "
+        f"assumed: {GPU:.0f} clips/s per GPU (measured on an H200), {NETWORK / 1e9:g} GB/s of network per node, "
         f"{BATCH} videos per step",
         "CPU nodes take the decoding that a GPU node's own CPUs cannot do, and their network carries the result; "
         "scaling stops where a worker's share of the fixed batch no longer fills its GPU (128 and beyond)",

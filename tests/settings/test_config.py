@@ -111,7 +111,7 @@ def test_where_fields() -> None:
             "train.threads",
         ),
         *("run.name", "run.storage", "run.log_every", "run.checkpoint_epochs", "run.ray_logs"),
-        *("run.trackers", "train.profile"),
+        *("run.trackers", "train.profile", "train.compile"),
         *("probe.every", "probe.data", "probe.videos"),
     }
 
