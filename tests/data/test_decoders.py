@@ -279,6 +279,23 @@ def test_readers_close_their_files() -> None:
         gc.enable()
 
 
+READS_TO_THE_END = """
+import atexit, sys
+def last():
+    print(len(reader.read([0, 1])))
+atexit.register(last)  # before the reader exists, so it runs after what the reader may register
+from paramcrop.data.decoders.planes import PlaneFrames
+reader = PlaneFrames(open(sys.argv[1], "rb").read())
+"""
+
+
+def test_a_file_that_a_thread_still_reads_is_not_closed_when_the_program_ends(tmp_path: Path) -> None:
+    """Closing it ended one program in three by a segmentation fault."""
+    (tmp_path / "video.mp4").write_bytes(encode(counting(5), 10.0).data)
+    command = [sys.executable, "-c", READS_TO_THE_END, str(tmp_path / "video.mp4")]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "2\n"
+
+
 def test_a_users_own_files_are_read_at_their_frames(real_videos: Path) -> None:
     """AVI stores no times: those that FFmpeg gives to XviD's B-frames are out of order."""
     paths = sorted(p for p in (real_videos / "small").iterdir() if p.suffix in (".avi", ".mkv"))
