@@ -1,10 +1,13 @@
-"""Names of runs in tables and figures."""
+"""Runs by name, and their names in tables and figures."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from paramcrop.storage.find import label_runs
+import pytest
+
+from paramcrop.errors import DataError
+from paramcrop.storage.find import label_runs, run_named
 from paramcrop.storage.runs import write_provenance
 from tests.memory import tiny_config
 
@@ -24,3 +27,15 @@ def test_two_sets_of_one_name_are_told_apart_and_one_without_a_name_has_its_id(t
     first, second = run(tmp_path / "a", "0123456789", "folder"), run(tmp_path / "b", "abcdef0123", "folder")
     third = run(tmp_path / "c", "fedcba9876", "", "seed=1")
     assert list(label_runs([first, second, third])) == ["data=folder:012345", "data=folder:abcdef", "data=fedcba9876"]
+
+
+def test_a_name_without_its_id_is_answered_with_the_runs_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PARAMCROP_HOME", str(tmp_path))
+    (tmp_path / "runs").mkdir()
+    run(tmp_path / "runs" / "mine-0123456789ab", "0123456789", "folder")
+    with pytest.raises(DataError, match=r"neither .* is one; .*/runs has mine-0123456789ab$"):
+        run_named("mine")
+    with pytest.raises(DataError, match=r"neither .* is one$"):
+        run_named("yours")
