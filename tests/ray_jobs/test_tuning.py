@@ -17,7 +17,8 @@ from paramcrop.errors import ResourceError
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.study import enqueue, open_study
 from paramcrop.sweeps.trials import grid
-from ray_jobs.engine.plan import DRIVER_CPUS, Node, plan_sweep
+from ray_jobs.engine.plan import Node
+from ray_jobs.engine.sweep_plan import DRIVER_CPUS, plan_sweep
 from ray_jobs.engine.trials.tuning import StudySearch, make_scheduler
 
 GRID = Space.model_validate({"question": "?", "params": {"cropper.lower": [0.1, 0.3], "cropper.layers": [1, 2]}})
