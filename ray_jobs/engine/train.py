@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -196,7 +197,7 @@ def run_pretraining(run: Pretraining) -> None:
         ),
         torch_config=TorchConfig(timeout_s=600),
         run_config=RunConfig(  # a new name each time: with a known one, Ray Train would resume from its own checkpoints
-            name=f"{Path(lease).stem}-{os.getpid()}",
+            name=f"{Path(lease).stem}-{os.getpid()}-{time.time_ns()}",  # one process may train several runs
             storage_path=f"{place.uri}/ray_train" if place.uri else str(place.folder / "ray_train"),
             failure_config=FailureConfig(**failures),
             **environment,

@@ -153,6 +153,7 @@ def run_trials(work: Work, study: str, count: int, at_once: int, epochs: int, de
         tune_config=TuneConfig(
             num_samples=count,
             max_concurrent_trials=at_once,
+            reuse_actors=True,  # a new process for each trial would import torch and Ray's libraries anew
             search_alg=StudySearch(work.space, work.folder, study, deadline, partial(send_study, place)),
             scheduler=scheduler,
         ),
