@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,6 +68,18 @@ def _nodes(ray_logs: bool) -> list[Node]:
         connect(ray_logs, trains=True)
         return cluster_nodes()
     return [Node(0, _own_gpus())]
+
+
+def this_machine() -> Node:
+    """This machine as a node: its CPUs and GPUs."""
+    from ray_jobs.engine.plan import Node
+
+    cpus, gpus = os.cpu_count() or 1, _own_gpus()
+    if not gpus:
+        return Node(cpus)
+    from paramcrop.training.gpu.memory import own_card
+
+    return Node(cpus, gpus, own_card())
 
 
 def _own_gpus() -> int:

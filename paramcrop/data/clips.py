@@ -213,16 +213,32 @@ def cut_planes(reader: VideoReader, spec: ClipSpec, indices: list[np.ndarray], u
         )
     corners = squares[:, :2] // 2 * 2
     stored = empty((spec.clips, spec.frames, side * 3 // 2, side))
+    if (kept := reader.kept) is not None:
+        for index, corner, out in zip(indices, corners.tolist(), stored, strict=True):
+            packed(kept.stacked(index), out, *corner)
+    else:
+        decode_planes(reader, indices, corners, stored)
+    box = np.column_stack([squares[:, :2] - corners, squares[:, 2], np.full(len(squares), spec.size)])
+    return {"video": stored, "box": box.astype(np.int32)}, boxes, (height, width)
+
+
+def decode_planes(reader: VideoReader, indices: list[np.ndarray], corners: np.ndarray, stored: np.ndarray) -> None:
+    """Decode the frames of all clips in one pass.
+
+    Args:
+        indices: the frames of each clip. corners: int (V, 2), top and left of its square, even.
+        stored: the planes of its squares, uint8 (V, n, 3 R / 2, R), which are written.
+    """
+    from paramcrop.data.decoders.planes import packed
+
     places = [dict[int, list[int]]() for _ in indices]
     for place, index in zip(places, indices, strict=True):
         for k, number in enumerate(index.tolist()):
             place.setdefault(number, []).append(k)
-    for number, frame in reader.planes(sorted(set().union(*places))):  # one pass for both views
+    for number, frame in reader.planes(sorted(set().union(*places))):
         for place, corner, out in zip(places, corners.tolist(), stored, strict=True):
             for k in place.get(number, ()):
                 packed(frame, out[k], *corner)
-    box = np.column_stack([squares[:, :2] - corners, squares[:, 2], np.full(len(squares), spec.size)])
-    return {"video": stored, "box": box.astype(np.int32)}, boxes, (height, width)
 
 
 def black(spec: ClipSpec) -> Sample:

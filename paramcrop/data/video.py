@@ -142,6 +142,11 @@ class VideoReader:
             raise self._error(np.asarray(numbers), error) from error
 
     @property
+    def kept(self) -> KeptFrames | None:
+        """The decoded frames, if they are kept in the cache."""
+        return self._frames if isinstance(self._frames, KeptFrames) else None
+
+    @property
     def _planes(self) -> PlaneFrames | KeptFrames:
         if not isinstance(self._frames, PlaneFrames | KeptFrames):
             raise TypeError(f"only the decoder planes has planes, but this is {self._name}")

@@ -22,7 +22,8 @@ import ray
 from ray.util import placement_group, placement_group_table, remove_placement_group
 
 from paramcrop.errors import Abandoned, ResourceError
-from ray_jobs.engine.plan import DECODE_CPUS, DRIVER_CPUS, EvaluationPlan, Plan, SweepPlan
+from ray_jobs.engine.plan import DECODE_CPUS, EvaluationPlan, Plan
+from ray_jobs.engine.sweep_plan import DRIVER_CPUS, SweepPlan
 
 POLL = 1.0  # seconds between two attempts to be admitted
 EMPTY = {"memory": 1}  # a placement group needs a resource: a byte
@@ -75,7 +76,7 @@ def need_of_evaluations(plan: EvaluationPlan) -> Need:
 def need_of_sweep(plan: SweepPlan) -> Need:
     one, pool = need_of_pretraining(plan.pretraining, None), plan.evaluation
     cpus = plan.trials * (one.cpus + DRIVER_CPUS) + pool.actors * pool.cpus
-    return Need(cpus, plan.trials * one.gpus + pool.actors * pool.gpus)
+    return Need(cpus, plan.gpus)
 
 
 def within(plan: Plan, cpus: float) -> Plan:

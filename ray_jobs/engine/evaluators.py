@@ -28,6 +28,7 @@ from paramcrop.storage.jsonl import read_lines
 from paramcrop.storage.lease import Lease
 from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.results import append_rows, read_result, write_result
+from paramcrop.training.gpu.memory import limit_memory, over_limit
 from ray_jobs.engine.plan import EvaluationPlan
 
 RETRIES = 3  # retries of a task or an evaluation whose process died
@@ -38,9 +39,10 @@ WAIT = 2.0  # seconds between two checks of an evaluation that another process i
 class Evaluator:
     """One actor. ``progress`` answers while ``evaluate`` runs, because they belong to different concurrency groups."""
 
-    def __init__(self, threads: int, gpu: bool, ahead: int, timeout: float) -> None:
+    def __init__(self, threads: int, gpu: bool, ahead: int, timeout: float, memory_share: float | None = None) -> None:
         self.device = torch.device("cuda" if gpu else "cpu")
         self.ahead, self.timeout, self.text = ahead, timeout, ""
+        self.room = limit_memory(memory_share, torch.device("cuda", 0)) if memory_share else None
         if not gpu:
             torch.set_num_threads(threads)
 
@@ -57,6 +59,10 @@ class Evaluator:
                 mirror.send("features/", f"evaluations/{job.eval_id}.json")
         except ParamCropError as error:
             return type(error).__name__, str(error)
+        except torch.OutOfMemoryError:
+            if self.room is None:
+                raise
+            return ResourceError.__name__, over_limit(self.room)
         return None
 
     def _hold_and_evaluate(self, job: Job) -> None:
@@ -123,7 +129,8 @@ def make_pool(plan: EvaluationPlan, timeout: float, most: int | None = None) -> 
     options |= {"num_cpus": plan.cpus, "num_gpus": plan.gpus, "max_task_retries": RETRIES}
     remote: Any = ray.remote(**options)(Evaluator)
     actors = plan.actors if most is None else min(plan.actors, most)
-    return [remote.remote(plan.threads, plan.gpus > 0, plan.ahead, timeout) for _ in range(actors)]
+    given = plan.threads, plan.gpus > 0, plan.ahead, timeout, plan.memory_share
+    return [remote.remote(*given) for _ in range(actors)]
 
 
 def end_pool(pool: Sequence[Any]) -> None:

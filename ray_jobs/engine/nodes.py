@@ -1,11 +1,12 @@
-"""Whether every node of a cluster sees the same folders."""
+"""Questions that every node of a cluster answers: whether it sees the folders, and how large its GPUs are."""
 
 from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from paramcrop.data.manifest import MANIFEST
 from paramcrop.errors import ConfigError, ResourceError
 from paramcrop.storage.files import local_path
 from paramcrop.storage.mirror import Mirror
+from paramcrop.training.gpu.memory import own_card
+from ray_jobs.engine.plan import Node
 
 SECONDS = 120.0  # that a node may take to answer
 
@@ -45,22 +48,50 @@ def _local(places: Iterable[Mirror | str]) -> list[Path]:
     return [path for place in dict.fromkeys(map(str, places)) if (path := local_path(place)) is not None]
 
 
-def _ask(nodes: dict[str, str], marks: dict[str, str]) -> None:
-    look: Any = ray.remote(num_cpus=0)(missing)
-    places = {node: NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes}
-    answers = {node: look.options(scheduling_strategy=place).remote(marks) for node, place in places.items()}
-    for node, answer in answers.items():
-        host = nodes[node]
-        try:
-            lacks = ray.get(answer, timeout=SECONDS)
-        except ray.exceptions.RayError as error:
-            raise ResourceError(f"node {host} must answer, but: {str(error).strip().splitlines()[-1]}") from None
+def _ask(nodes: Mapping[str, str], marks: dict[str, str]) -> None:
+    for host, lacks in _answers(nodes, missing, marks):
         if lacks:
             raise ResourceError(
                 f"all {len(nodes)} nodes must see the folders of runs, sweeps and videos, but {host} does not see "
                 f"{Path(lacks[0]).parent}; use a folder that all of them share or a URI, as in "
                 "run.storage=s3://BUCKET/runs, data.shards=s3://BUCKET/shards and --data NAME=s3://BUCKET/shards"
             )
+
+
+def with_cards(nodes: Sequence[Node]) -> list[Node]:
+    """The same nodes with the memory of the cluster's smallest GPU as that of each.
+
+    Raises:
+        ResourceError: a node does not know the memory of its GPUs.
+    """
+    alive = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
+    cards = dict(_answers({node["NodeID"]: node["NodeManagerHostname"] for node in alive}, own_card))
+    if unknown := [host for host, card in cards.items() if not card]:
+        raise ResourceError(
+            f"--trials-per-gpu needs to know the memory of all GPUs, but torch sees none on {unknown[0]}; leave it out"
+        )
+    return [replace(node, card=min(cards.values())) if node.gpus else node for node in nodes]
+
+
+def _answers(nodes: Mapping[str, str], function: Callable[..., Any], *arguments: Any) -> Iterator[tuple[str, Any]]:
+    """Call ``function`` on every node -> its host and the answer.
+
+    Args:
+        nodes: id -> host.
+
+    Raises:
+        ResourceError: a node does not answer.
+    """
+    # max_calls: the process ends afterwards, so that it holds no GPU and no memory.
+    task: Any = ray.remote(num_cpus=0, max_calls=1)(function)
+    places = {node: NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes}
+    answers = {node: task.options(scheduling_strategy=place).remote(*arguments) for node, place in places.items()}
+    for node, answer in answers.items():
+        try:
+            yield nodes[node], ray.get(answer, timeout=SECONDS)
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise ResourceError(f"node {nodes[node]} must answer, but: {reason}") from None
 
 
 @contextmanager

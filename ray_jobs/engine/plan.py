@@ -11,17 +11,17 @@ from dataclasses import dataclass
 
 from paramcrop.errors import ResourceError
 
-DRIVER_CPUS = 0.01  # CPUs of a trial's driver; Tune does not allow 0
-CPUS_PER_TRIAL = 4  # CPUs per worker of a trial, without GPUs
 DECODE_CPUS = 0.94  # CPUs of a decoder; below 1, because the other steps of Ray Data need a part of each CPU as well
 FEW = 8  # with at most this many decoders, one idle CPU is a noticeable loss
-EVALUATOR_GPU = 0.2  # share of a worker's GPU for the evaluator, if there is no GPU left for it
 
 
 @dataclass(frozen=True)
 class Node:
+    """A machine: its CPUs, its GPUs, and the memory of each GPU in GiB; 0: not known, or no GPU."""
+
     cpus: float
     gpus: float = 0.0
+    card: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Plan:
         workers: number of training workers. worker_cpus, worker_gpus: resources of each.
         data_cpus: CPUs for decoding. decoders: decoder processes per decode task.
         arithmetic: the sums, for display.
+        memory_share: share of a GPU's memory that a worker may take, in (0, 1); None: there is no limit.
     """
 
     workers: int
@@ -40,6 +41,7 @@ class Plan:
     data_cpus: float
     arithmetic: str
     decoders: int = 1
+    memory_share: float | None = None
 
     @property
     def threads(self) -> int:
@@ -75,16 +77,16 @@ def plan_pretraining(
     """
     total_cpus, total_gpus = sum(n.cpus for n in nodes), sum(n.gpus for n in nodes)
     gpu = device_of(nodes, workers, device) == "cuda"
-    _check_gpus(workers if gpu else 0, total_gpus)
+    check_gpus(workers if gpu else 0, total_gpus)
     if not gpu and cpus is None:
-        _check_cpus(f"train.workers={workers}", workers, total_cpus, _GROWS)
-    worker_cpus = cpus or (1.0 if gpu else _cpu_share(nodes, total_cpus, workers))
+        check_cpus(f"train.workers={workers}", workers, total_cpus, GROWS)
+    worker_cpus = cpus or (1.0 if gpu else cpu_share(nodes, total_cpus, workers))
     data_cpus = round(total_cpus - workers * worker_cpus, 2)
     arithmetic = (
         f"{len(nodes)} node(s), {total_cpus:g} CPUs, {total_gpus:g} GPUs = "
-        f"{workers} worker(s) x ({worker_cpus:g} CPU{', 1 GPU' if gpu else ''}) + {_decoding(data_cpus)}"
+        f"{workers} worker(s) x ({worker_cpus:g} CPU{', 1 GPU' if gpu else ''}) + {show_decoding(data_cpus)}"
     )
-    room = sum(_fitting(node, worker_cpus, gpu) for node in nodes)
+    room = sum(fitting(node, worker_cpus, int(gpu)) for node in nodes)
     if room < workers:
         raise ResourceError(f"train.workers={workers} must fit the cluster, but only {room} do: {arithmetic}")
     if data_cpus < decoding:
@@ -92,12 +94,12 @@ def plan_pretraining(
         raise ResourceError(
             f"{least} must be left for decoding, but {arithmetic}; lower train.workers or train.cpus_per_worker"
         )
-    decoders = decoders_per_task(nodes, data_cpus, workers, worker_cpus, gpu)
+    decoders = decoders_per_task(nodes, data_cpus, workers, worker_cpus, int(gpu))
     return Plan(workers, worker_cpus, float(gpu), data_cpus, arithmetic, decoders)
 
 
 def decoders_per_task(
-    nodes: Sequence[Node], data_cpus: float, workers: int = 0, worker_cpus: float = 1.0, gpu: bool = False
+    nodes: Sequence[Node], data_cpus: float, workers: int = 0, worker_cpus: float = 1.0, per_gpu: int = 0
 ) -> int:
     """The number of processes that decode the videos of one task.
 
@@ -107,7 +109,7 @@ def decoders_per_task(
     """
     total = int(data_cpus / DECODE_CPUS)
     # The workers' placement is not known yet: assume the worst for each node, that it is filled with workers.
-    left = [n.cpus - min(workers, _fitting(n, worker_cpus, gpu)) * worker_cpus for n in nodes]
+    left = [n.cpus - min(workers, fitting(n, worker_cpus, per_gpu)) * worker_cpus for n in nodes]
     odd = (total % 2 == 1 and total <= FEW) or any(DECODE_CPUS <= cpus < 2 * DECODE_CPUS for cpus in left)
     return 2 if total >= 2 and max(left) >= 2 * DECODE_CPUS and not odd else 1
 
@@ -122,6 +124,7 @@ class EvaluationPlan:
     threads: int  # torch threads of an actor on CPUs
     ahead: int  # decode tasks that each actor keeps in flight
     arithmetic: str
+    memory_share: float | None = None  # share of a GPU's memory that an actor may take, in (0, 1); None: no limit
 
 
 def plan_evaluations(nodes: Sequence[Node], actors: int | None = None, device: str = "auto") -> EvaluationPlan:
@@ -142,15 +145,15 @@ def plan_evaluations(nodes: Sequence[Node], actors: int | None = None, device: s
     if gpu and share < 1:
         share = 1 / math.ceil(1 / share)  # so that the shares of one GPU add up to 1
     if not gpu:
-        _check_cpus(f"--evaluators {actors}", actors, total_cpus, "ask for fewer")
-    cpus = 1.0 if gpu else _cpu_share(nodes, total_cpus, actors)
+        check_cpus(f"--evaluators {actors}", actors, total_cpus, "ask for fewer")
+    cpus = 1.0 if gpu else cpu_share(nodes, total_cpus, actors)
     left = round(total_cpus - actors * cpus, 2)
     each = f"{cpus:g} CPU{f', {share:.3g} GPU' if gpu else ''}"
     arithmetic = (
         f"{len(nodes)} node(s), {total_cpus:g} CPUs, {total_gpus:g} GPUs = "
-        f"{actors} evaluator(s) x ({each}) + {_decoding(left)}"
+        f"{actors} evaluator(s) x ({each}) + {show_decoding(left)}"
     )
-    room = actors if gpu else sum(_fitting(node, cpus, gpu=False) for node in nodes)
+    room = actors if gpu else sum(fitting(node, cpus) for node in nodes)
     if room < actors:
         raise ResourceError(f"--evaluators {actors} must fit the nodes, but only {room} do: {arithmetic}")
     if left < 1:
@@ -165,91 +168,10 @@ def plan_jobs(nodes: Sequence[Node], jobs: int, actors: int | None = None, devic
     return plan if plan.actors <= jobs else plan_evaluations(nodes, jobs, device)
 
 
-@dataclass(frozen=True)
-class SweepPlan:
-    """``trials`` concurrent trials, each with the resources ``pretraining``, and one pool of evaluators for all."""
-
-    trials: int
-    pretraining: Plan
-    evaluation: EvaluationPlan
-    arithmetic: str
+GROWS = "lower train.workers, or set train.wait_minutes on a cluster that grows when asked"
 
 
-def plan_sweep(
-    nodes: Sequence[Node], workers: int, device: str = "auto", cpus: float | None = None, trials: int | None = None
-) -> SweepPlan:
-    """Divide ``nodes`` between evaluators and trials, which pretrain first and then wait for their evaluations.
-
-    With GPUs, run as many trials as fit, minus one, whose GPUs go to the evaluators; if only one trial fits, the
-    evaluator takes a fifth of its GPUs. On CPUs, run one trial per four CPUs and worker. Evaluators then reserve no
-    CPU, because they work while their trial does not pretrain.
-
-    Raises:
-        ResourceError: no trial fits, or nothing is left for decoding; the message shows the sums.
-    """
-    total_cpus = sum(n.cpus for n in nodes)
-    if device_of(nodes, workers, device) == "cuda":
-        return _plan_gpu_sweep(nodes, workers, cpus or 1.0, trials)
-    trials = trials or max(1, int(total_cpus // (CPUS_PER_TRIAL * workers)))
-    if cpus is None:
-        named = f"train.workers={workers}" + (f" in each of {trials} trials at once" if trials > 1 else "")
-        _check_cpus(named, workers * trials, total_cpus, _GROWS)
-    each = total_cpus / trials - DRIVER_CPUS
-    worker_cpus = cpus or _cpu_share(nodes, each, workers)
-    data_cpus = round(each - workers * worker_cpus, 2)
-    trial = f"{workers} worker(s) x ({worker_cpus:g} CPU) + {_decoding(data_cpus)} + {DRIVER_CPUS} CPU"
-    arithmetic = f"{_total(nodes)} = {trials} trial(s) at once x ({trial}); evaluators reuse the CPUs of their trial"
-    _check_sweep(nodes, workers, worker_cpus, 0.0, data_cpus, trials, arithmetic)
-    threads = max(1, round(workers * worker_cpus))
-    pool = EvaluationPlan(trials, 0.0, 0.0, threads, max(2, math.ceil(2 * data_cpus)), arithmetic)
-    decoders = decoders_per_task(nodes, data_cpus, trials * workers, worker_cpus, gpu=False)
-    return SweepPlan(trials, Plan(workers, worker_cpus, 0, data_cpus, arithmetic, decoders), pool, arithmetic)
-
-
-def _plan_gpu_sweep(nodes: Sequence[Node], workers: int, cpus: float, trials: int | None) -> SweepPlan:
-    total_cpus, total_gpus = sum(n.cpus for n in nodes), sum(n.gpus for n in nodes)
-    _check_gpus(workers, total_gpus)
-    fit = int(total_gpus // workers)
-    if trials is None:  # keep GPUs for the evaluators: the remainder of the division, or those of one trial
-        trials = fit - 1 if fit > 1 and total_gpus == fit * workers else max(fit, 1)
-    spare = int(total_gpus - trials * workers)
-    # Without a spare GPU, every worker gives up a fifth of its GPU; the evaluator runs on one of these fifths.
-    worker_gpus, share = (1.0, 1.0) if spare > 0 else (1 - EVALUATOR_GPU, EVALUATOR_GPU)
-    evaluators = min(spare, trials) if spare > 0 else 1
-    left = total_cpus - trials * (workers * cpus + DRIVER_CPUS) - evaluators
-    data_cpus = round(left / trials, 2)
-    trial = f"{workers} worker(s) x ({cpus:g} CPU, {worker_gpus:g} GPU) + {_decoding(data_cpus)}"
-    trial += f" + {DRIVER_CPUS} CPU"
-    arithmetic = (
-        f"{_total(nodes)} = {trials} trial(s) at once x ({trial}) + {evaluators} evaluator(s) x (1 CPU, {share:g} GPU)"
-    )
-    _check_sweep(nodes, workers, cpus, worker_gpus, data_cpus, trials, arithmetic)
-    pool = EvaluationPlan(evaluators, 1.0, share, 1, max(2, math.ceil(2 * data_cpus)), arithmetic)
-    decoders = decoders_per_task(nodes, data_cpus, trials * workers + evaluators, cpus, gpu=True)
-    return SweepPlan(trials, Plan(workers, cpus, worker_gpus, data_cpus, arithmetic, decoders), pool, arithmetic)
-
-
-def _check_sweep(
-    nodes: Sequence[Node], workers: int, cpus: float, gpus: float, data_cpus: float, trials: int, arithmetic: str
-) -> None:
-    """Check that all trials fit.
-
-    Raises:
-        ResourceError: the workers of all trials do not fit the nodes, or nothing is left for decoding.
-    """
-    room = sum(_fitting(node, cpus, gpus > 0) for node in nodes) // workers
-    if room < trials:
-        raise ResourceError(f"{trials} trial(s) at once must fit the cluster, but only {room} do: {arithmetic}")
-    if data_cpus < 1:
-        raise ResourceError(
-            f"each trial must have one CPU left for decoding, but {arithmetic}; lower --concurrent or train.workers"
-        )
-
-
-_GROWS = "lower train.workers, or set train.wait_minutes on a cluster that grows when asked"
-
-
-def _check_gpus(needed: int, gpus: float) -> None:
+def check_gpus(needed: int, gpus: float) -> None:
     """Raises:
     ResourceError: there are fewer GPUs.
     """
@@ -261,11 +183,11 @@ def _check_gpus(needed: int, gpus: float) -> None:
         )
 
 
-def _decoding(cpus: float) -> str:
+def show_decoding(cpus: float) -> str:
     return f"{cpus:g} CPUs for decoding" if cpus >= 0 else "no CPU for decoding"
 
 
-def _check_cpus(what: str, processes: int, cpus: float, fix: str) -> None:
+def check_cpus(what: str, processes: int, cpus: float, fix: str) -> None:
     """Raises:
     ResourceError: there are more processes than CPUs; they would be so slow that they seem to wait.
     """
@@ -273,17 +195,17 @@ def _check_cpus(what: str, processes: int, cpus: float, fix: str) -> None:
         raise ResourceError(f"{what} needs a CPU for each of {processes} processes, but there are {cpus:g}; {fix}")
 
 
-def _cpu_share(nodes: Sequence[Node], cpus: float, processes: int) -> float:
+def cpu_share(nodes: Sequence[Node], cpus: float, processes: int) -> float:
     """The CPUs of each of ``processes``: together 45 % of ``cpus``, and each at most 90 % of the largest node."""
     largest = max((node.cpus for node in nodes), default=0.0)
     return max(int(min(45 * cpus / processes, 90 * largest)) / 100, 0.01)
 
 
-def _total(nodes: Sequence[Node]) -> str:
+def show_total(nodes: Sequence[Node]) -> str:
     return f"{len(nodes)} node(s), {sum(n.cpus for n in nodes):g} CPUs, {sum(n.gpus for n in nodes):g} GPUs"
 
 
-def _fitting(node: Node, cpus: float, gpu: bool) -> int:
-    """The number of workers that fit on a node."""
+def fitting(node: Node, cpus: float, per_gpu: int = 0) -> int:
+    """The number of workers that fit on a node, with ``per_gpu`` on each GPU; 0: they need none."""
     by_cpu = int(node.cpus / cpus + 1e-9)
-    return min(by_cpu, int(node.gpus)) if gpu else by_cpu
+    return min(by_cpu, int(node.gpus) * per_gpu) if per_gpu else by_cpu

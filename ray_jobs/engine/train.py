@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +28,14 @@ from paramcrop.data.manifest import Manifest
 from paramcrop.data.order import Labelled, steps_per_epoch
 from paramcrop.data.samples import TrainingSet
 from paramcrop.data.uniform import UniformSpec
-from paramcrop.errors import DecodeFailuresError, NonFiniteLossError, ParamCropError, ShardError, StorageError
+from paramcrop.errors import (
+    DecodeFailuresError,
+    NonFiniteLossError,
+    ParamCropError,
+    ResourceError,
+    ShardError,
+    StorageError,
+)
 from paramcrop.evaluation.features import Forward, Normalise
 from paramcrop.evaluation.probe import Probe
 from paramcrop.evaluation.tasks import pace
@@ -37,6 +45,7 @@ from paramcrop.storage.checkpoint import newest_checkpoint, steps_done
 from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.owner import still_held
 from paramcrop.training.build import build_clip_spec, network_dtype
+from paramcrop.training.gpu.memory import limit_memory, over_limit
 from paramcrop.training.pretrain import pretrain
 from paramcrop.training.recorder import Recorder
 from ray_jobs.engine.ingest import Decoding, execution_options, reader_count, rows_per_block, training_samples
@@ -58,6 +67,7 @@ def train_worker(job: dict[str, Any]) -> tuple[str, str] | None:
     device = get_device()
     if device.type == "cpu":  # with more threads than free cores, the threads would wait for each other
         torch.set_num_threads(config.train.threads or job["threads"])
+    room = limit_memory(job["memory_share"], device) if job["memory_share"] else None
     place = Mirror.of(job["uri"], f"worker-{dist.rank()}") if job["uri"] else Mirror(Path(job["folder"]))
     resume, passed_over = find_checkpoint(place)
     epoch, step = steps_done(resume)
@@ -73,6 +83,10 @@ def train_worker(job: dict[str, Any]) -> tuple[str, str] | None:
         pretrain(config, batches, steps, *given, make_probe(config, job["probe"], device))
     except TOGETHER as error:
         return type(error).__name__, str(error)
+    except torch.OutOfMemoryError:
+        if room is None:
+            raise
+        return ResourceError.__name__, over_limit(room)
     except ShardError as error:
         if dist.world_size() > 1:  # another rank may be a step ahead, and would wait for this one
             raise
@@ -168,7 +182,7 @@ def run_pretraining(run: Pretraining) -> None:
     """
     config, plan, place, lease = run.config, run.plan, run.place, run.lease
     job = {"config": config.model_dump(), "steps_per_epoch": run.steps_per_epoch, "threads": plan.threads}
-    job |= {"classes": run.manifest.classes, "probe": probe_data(config)}
+    job |= {"classes": run.manifest.classes, "probe": probe_data(config), "memory_share": plan.memory_share}
     labelled = labelled_videos(config, run.data, run.manifest)
     failures: Any = {"max_failures": config.train.max_restarts, "controller_failure_limit": CONTROLLER_FAILURES}
     environment: Any = {} if plan.use_gpu else {"worker_runtime_env": {"env_vars": KEEP_MEMORY}}
@@ -183,7 +197,7 @@ def run_pretraining(run: Pretraining) -> None:
         ),
         torch_config=TorchConfig(timeout_s=600),
         run_config=RunConfig(  # a new name each time: with a known one, Ray Train would resume from its own checkpoints
-            name=f"{Path(lease).stem}-{os.getpid()}",
+            name=f"{Path(lease).stem}-{os.getpid()}-{time.time_ns()}",  # one process may train several runs
             storage_path=f"{place.uri}/ray_train" if place.uri else str(place.folder / "ray_train"),
             failure_config=FailureConfig(**failures),
             **environment,

@@ -1,7 +1,7 @@
 """Check launch files before they cost anything: the nodes that they start, and their problems. Imports no Ray.
 
-There are three kinds: a plain YAML list of nodes ({cpus, gpus, count}), Ray's own format for cloud machines (`ray up`),
-and KubeRay's RayCluster and RayJob.
+There are three kinds: a plain YAML list of nodes ({cpus, gpus, gpu_gib, count}), Ray's own format for cloud machines
+(`ray up`), and KubeRay's RayCluster and RayJob.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def plain_nodes(values: Any, path: str) -> list[Node]:
         ConfigError: it is not a list of nodes.
     """
     try:
-        nodes = [(Node(float(one["cpus"]), float(one.get("gpus", 0))), int(one.get("count", 1))) for one in values]
+        sizes = [[float(one["cpus"]), float(one.get("gpus", 0)), float(one.get("gpu_gib", 0))] for one in values]
+        nodes = [(Node(*size), int(one.get("count", 1))) for size, one in zip(sizes, values, strict=True)]
     except (TypeError, KeyError, ValueError, AttributeError):
         expected = "a YAML list of nodes such as {cpus: 16, gpus: 8, count: 2}, or a launch file of Ray or KubeRay"
         raise ConfigError(f"--cluster must be {expected}, but {path} is neither") from None

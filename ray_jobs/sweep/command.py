@@ -26,6 +26,7 @@ from paramcrop.sweeps.objective import goals
 from paramcrop.sweeps.record import fetch_records, read_records
 from ray_jobs.device import find_device
 from ray_jobs.options import parse_sets, uncollected
+from ray_jobs.sweep.gpu_memory import check_sharing, sharing_of
 from ray_jobs.sweep.interrupt import end_trials, keep_runs
 from ray_jobs.sweep.options import PAPER, find_sweeps, parse_arguments
 from ray_jobs.sweep.plan import Sweep, open_sweep, raise_failures, sweep_place
@@ -45,6 +46,8 @@ def run_all(arguments: Namespace, data: dict[str, str], console: Console, start:
     device = partial(find_device, cluster=arguments.cluster)
     asked, who = find_sweeps(arguments, data), "dry-run" if arguments.dry_run else "sweep"
     sweeps = [open_sweep(sweep_place(name, space, who), space, data, device) for name, space in asked]
+    for sweep in sweeps:
+        check_sharing(sweep, arguments.trials_per_gpu)
     if arguments.dry_run:
         for sweep in sweeps:
             fetch_now(sweep.place, "run.storage must be a store that answers")
@@ -67,7 +70,9 @@ def run_all(arguments: Namespace, data: dict[str, str], console: Console, start:
 def dry_run(sweeps: Sequence[Sweep], arguments: Namespace) -> str:
     from ray_jobs.sweep.dry_run import describe, describe_all
 
-    return describe_all(sweeps) if len(sweeps) > 1 else describe(sweeps[0], arguments.cluster, arguments.concurrent)
+    if len(sweeps) > 1:
+        return describe_all(sweeps)
+    return describe(sweeps[0], arguments.cluster, arguments.concurrent, arguments.trials_per_gpu)
 
 
 def answer(sweep: Sweep, arguments: Namespace, console: Console) -> int:
@@ -124,20 +129,23 @@ def run(sweep: Sweep, todo: int, arguments: Namespace, deadline: float | None, c
     from ray_jobs.engine.admission import admitted, need_of_sweep, within
     from ray_jobs.engine.connect import connect, connection, planned
     from ray_jobs.engine.evaluators import end_pool, make_pool
-    from ray_jobs.engine.nodes import check_visible
-    from ray_jobs.engine.plan import DRIVER_CPUS, Node, SweepPlan, plan_sweep
+    from ray_jobs.engine.nodes import check_visible, with_cards
+    from ray_jobs.engine.plan import Node
+    from ray_jobs.engine.sweep_plan import DRIVER_CPUS, SweepPlan, plan_sweep
     from ray_jobs.engine.trials.tuning import run_trials
     from ray_jobs.engine.trials.work import Work
     from ray_jobs.sweep.live_page import live_page
     from ray_jobs.sweep.progress import sweep_progress
 
     say = partial(console.print, highlight=False, markup=False)
+    sharing = sharing_of(sweep, arguments.trials_per_gpu)
     connect(ray_logs=False, trains=True)
     say(connection())
     t = sweep.config.train
 
     def plan_of(nodes: list[Node]) -> SweepPlan:
-        return plan_sweep(nodes, t.workers, t.device, t.cpus_per_worker, arguments.concurrent)
+        known = with_cards(nodes) if sharing else nodes
+        return plan_sweep(known, t.workers, t.device, t.cpus_per_worker, arguments.concurrent, todo, sharing)
 
     with ExitStack() as stack:
         plan = stack.enter_context(planned(sweep.config, plan_of, say))

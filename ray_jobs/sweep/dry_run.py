@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
+from math import ceil
 from pathlib import Path
 from statistics import fmean
 
@@ -20,15 +20,21 @@ from paramcrop.storage.runs import find_run, home, read_status
 from paramcrop.sweeps.record import read_record
 from paramcrop.sweeps.trials import Trial, config_of
 from paramcrop.training.model_size import trainable_parameters
-from ray_jobs.engine.plan import Node, plan_sweep
+from ray_jobs.device import this_machine
+from ray_jobs.engine.sweep_plan import SweepPlan, plan_sweep
 from ray_jobs.launch_files.check import check_cluster, describe_cluster
 from ray_jobs.sweep.estimate import Pace, costly, evaluation_seconds, paces, seconds_of
+from ray_jobs.sweep.gpu_memory import sharing_of
+from ray_jobs.sweep.options import ALONE
 from ray_jobs.sweep.plan import Sweep
 from ray_jobs.videos import find_videos
 
 
-def describe(sweep: Sweep, cluster: str | None, concurrent: int | None) -> str:
+def describe(sweep: Sweep, cluster: str | None, concurrent: int | None, per_gpu: str = ALONE) -> str:
     """The dry run of one sweep, as text.
+
+    Args:
+        cluster, concurrent, per_gpu: the options --cluster, --concurrent and --trials-per-gpu.
 
     Raises:
         ConfigError, ResourceError: the launch file is invalid, or no trial fits its cluster.
@@ -36,9 +42,10 @@ def describe(sweep: Sweep, cluster: str | None, concurrent: int | None) -> str:
     sweep.check()
     space = sweep.space
     checked = check_cluster(cluster, sweep.config) if cluster else None
-    nodes = checked.nodes if checked else [Node(os.cpu_count() or 1)]
-    t = sweep.config.train
-    plan = plan_sweep(nodes, t.workers, t.device, t.cpus_per_worker, concurrent)
+    nodes = checked.nodes if checked else [this_machine()]
+    t, unfinished = sweep.config.train, sweep.unfinished()
+    todo, sharing = len(unfinished) + sweep.fresh, sharing_of(sweep, per_gpu)
+    plan = plan_sweep(nodes, t.workers, t.device, t.cpus_per_worker, concurrent, todo or None, sharing)
     runs = {place: config for trial in sweep.trials for place, config in _runs(sweep, trial)}
     left = {place: config for place, config in runs.items() if _state(place) != "finished"}
     lines = [
@@ -47,7 +54,7 @@ def describe(sweep: Sweep, cluster: str | None, concurrent: int | None) -> str:
         f"preset {space.preset}, {t.epochs} epochs, seeds {', '.join(map(str, space.seeds))}",
     ]
     lines += [f"  {key} = {value}" for key, value in space.set.items()]
-    lines += _trials(sweep)
+    lines += _trials(sweep, unfinished)
     lines.append(f"evaluations of the runs: {', '.join(f'{name}/{p.label}' for name, p in sweep.request.tasks)}")
     lines += sweep.warnings
     lines.append(f"pretrainings: {len(runs)}, {len(runs) - len(left)} of them finished")
@@ -58,7 +65,7 @@ def describe(sweep: Sweep, cluster: str | None, concurrent: int | None) -> str:
         )
     lines += [f"resources{' (of this machine only)' if cluster is None else ''}: {plan.arithmetic}"]
     fresh = sweep.fresh * len(space.seeds)
-    lines.append(_time(sweep, list(left.values()), fresh, plan.trials))
+    lines.append(_time(sweep, list(left.values()), fresh, plan))
     lines.append(_disk(sweep, len(left) + fresh))
     if cluster and checked:
         lines.append(describe_cluster(cluster, checked))
@@ -108,9 +115,9 @@ def _state(place: Mirror) -> str:
     return str(read_status(place.folder)["state"]) if place.folder.exists() else "new"
 
 
-def _trials(sweep: Sweep) -> list[str]:
-    """A line for each trial: its label, its state, and the states of its runs."""
-    lines, first, unfinished = [], dict[Mirror, str](), {trial.id for trial in sweep.unfinished()}
+def _trials(sweep: Sweep, left: Sequence[Trial]) -> list[str]:
+    """A line for each trial: its label, its state, and the states of its runs; ``left`` are unfinished."""
+    lines, first, unfinished = [], dict[Mirror, str](), {trial.id for trial in left}
     for number, trial in enumerate(sweep.trials, 1):
         record, states = read_record(sweep.folder, trial.id), []
         for seed, (place, _) in zip(sweep.space.seeds_of(trial.id), _runs(sweep, trial), strict=True):
@@ -127,10 +134,11 @@ def _trials(sweep: Sweep) -> list[str]:
     return lines
 
 
-def _time(sweep: Sweep, left: Sequence[Config], fresh: int, at_once: int) -> str:
+def _time(sweep: Sweep, left: Sequence[Config], fresh: int, plan: SweepPlan) -> str:
     """The estimated time of the pretrainings with these settings, and of ``fresh`` ones of the sweep's own.
 
-    Those of which no run like them has finished count as the mean of the others.
+    Those of which no run like them has finished count as the mean of the others. Trials that share a GPU count as if
+    they took turns, which is the longest that they may take.
     """
     storage = sweep.config.run.storage
     runs = home() / "runs" if storage is None or "://" in storage else Path(storage).expanduser()
@@ -146,9 +154,10 @@ def _time(sweep: Sweep, left: Sequence[Config], fresh: int, at_once: int) -> str
         return "time: unknown until one run of these settings has finished here" if count else "time: none"
     tasks = [(name, protocol.label) for name, protocol in sweep.request.tasks]
     evaluations = evaluation_seconds(runs, sweep.config.run.name, tasks)
-    total = count * (fmean(seconds) + (evaluations or 0.0)) / at_once
+    total = count * (fmean(seconds) + (evaluations or 0.0)) / ceil(plan.trials / plan.per_gpu)
     what = "plus the evaluations" if evaluations is None else "with their evaluations"
-    return f"time: about {show_time(total)} for {count} pretrainings, {what} (from {measured} runs like these)"
+    most = "at most" if plan.per_gpu > 1 else "about"
+    return f"time: {most} {show_time(total)} for {count} pretrainings, {what} (from {measured} runs like these)"
 
 
 _known = dict[str, list[Pace]]()

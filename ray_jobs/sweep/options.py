@@ -14,6 +14,7 @@ from ray_jobs.evaluate.options import SYNTHETIC
 from ray_jobs.options import EXIT_CODES, Parser, check_cluster_option, check_once, check_positive, whole_numbers
 
 PAPER = "paper"  # the name of all tables and figures together
+AUTO, ALONE = "auto", "1"  # --trials-per-gpu: as many as fit, or one
 
 
 def parse_arguments(argv: Sequence[str], summary: str) -> argparse.Namespace:
@@ -48,12 +49,19 @@ def parse_arguments(argv: Sequence[str], summary: str) -> argparse.Namespace:
     add("--seeds", metavar="0,1,2", help="seeds instead of the space's")
     add("--samples", type=int, help="number of trials instead of the space's; a larger one extends an earlier search")
     add("--concurrent", type=int, metavar="N", help="concurrent trials (default: planned from the resources)")
+    add(
+        "--trials-per-gpu",
+        default=ALONE,
+        metavar="auto|N",
+        help="trials that may share a GPU, each with its part of the memory; auto: as many as\n"
+        "the memory holds, with four CPUs for each (default: 1)",
+    )
     add("--timeout", type=float, default=60.0, help="seconds that a video may take to decode (default: 60)")
     add(
         "--cluster",
         metavar="FILE",
         help="with --dry-run: check this launch file (or aws, gcp, raycluster, rayjob)\n"
-        "or list of {cpus, gpus, count}, and plan for it",
+        "or list of {cpus, gpus, gpu_gib, count}, and plan for it",
     )
     add("--quiet", action="store_true", help="print only one line at the end of each trial")
     add("--dry-run", action="store_true", help="print trials, runs, resources, time and disk space, then exit")
@@ -61,8 +69,17 @@ def parse_arguments(argv: Sequence[str], summary: str) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     check_positive(arguments, "timeout", "concurrent", "samples")
     check_once("--task", arguments.task or ())
+    check_per_gpu(arguments.trials_per_gpu)
     check_cluster_option(arguments)
     return arguments
+
+
+def check_per_gpu(text: str) -> None:
+    """Raises:
+    ConfigError: --trials-per-gpu is neither auto nor a whole number from 1 on.
+    """
+    if text != AUTO and not (text.isascii() and text.isdigit() and int(text)):
+        raise ConfigError(f"--trials-per-gpu must be auto or a whole number above 0, but is {text!r}")
 
 
 def find_sweeps(arguments: argparse.Namespace, data: Mapping[str, str]) -> list[tuple[str, Space]]:

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any
@@ -153,7 +154,8 @@ def run(device: str) -> Report:
         for version, tune in (("", "fastdecode"), (", shards of format 2", "")):
             with made_shards(tune=tune) as (folder, manifest):
                 rows = rows_of(folder)
-                for name, spec in (("planes", SPEC), ("decord", DECORD)):
+                kept = [] if version else [("planes, kept by data.cache", replace(SPEC, cache=f"{folder}/kept"))]
+                for name, spec in (("planes", SPEC), ("decord", DECORD), *kept):
                     limit = max(bare(rows, spec) for _ in range(ROUNDS))
                     rate = max(ray_data(folder, manifest, spec=spec) for _ in range(ROUNDS))
                     more = {"limit": limit, "of the limit": rate / limit, "ms of a core": core_ms(rows[:8], spec)}

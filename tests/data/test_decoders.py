@@ -20,7 +20,8 @@ import torch
 
 from paramcrop.crops.picture import to_rgb
 from paramcrop.data.clips import ClipSpec, with_planes
-from paramcrop.data.decoders.planes import PlaneFrames, colours_of_planes
+from paramcrop.data.decoders.kept import KeptFrames
+from paramcrop.data.decoders.planes import PlaneFrames, colours_of_planes, packed
 from paramcrop.data.manifest import Manifest
 from paramcrop.data.prepare.source import transcode
 from paramcrop.data.samples import epoch_batches
@@ -177,6 +178,18 @@ def test_samples_do_not_depend_on_what_is_kept(shards: tuple[str, Manifest], tmp
             for name, column in fresh.items():
                 np.testing.assert_array_equal(kept[name], column, err_msg=name)
     assert len(list(tmp_path.iterdir())) == 12
+
+
+@pytest.mark.parametrize("numbers", [[3, 4, 5], [4, 1, 1]])
+def test_many_kept_frames_are_cut_as_each_is(numbers: list[int]) -> None:
+    """Also where the square lies partly beyond the picture."""
+    stored = np.random.default_rng(0).integers(0, 256, (6, 48, 44), np.uint8)  # of 32 x 44 pixels
+    kept, out, each = KeptFrames(stored), np.empty((3, 36, 24), np.uint8), np.empty((3, 36, 24), np.uint8)
+    for top, left in ((2, 4), (16, 30)):
+        packed(kept.stacked(np.array(numbers)), out, top, left)
+        for number, one in zip(numbers, each, strict=True):
+            packed(next(kept.planes([number]))[1], one, top, left)
+        np.testing.assert_array_equal(out, each)
 
 
 def test_a_folder_that_is_full_or_missing_costs_only_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,7 @@ def test_a_dry_run_lists_trials_shared_runs_and_a_planned_cluster(tmp_path: Path
     assert done.returncode == 0, done.stderr
     assert re.search(r"2\. [0-9a-f]{6} as it is: new; runs: seed 0 new, shared with two", done.stdout)
     assert "pretrainings: 1, 0 of them finished" in done.stdout
-    assert "3 node(s), 208 CPUs, 16 GPUs = 15 trial(s) at once" in done.stdout
+    assert "3 node(s), 208 CPUs, 16 GPUs = 2 trial(s) at once" in done.stdout
     assert not (tmp_path / "sweeps").exists() and not (tmp_path / "runs").exists()
 
 

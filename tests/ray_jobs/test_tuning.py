@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
+from paramcrop.data.manifest import Manifest
 from paramcrop.errors import ResourceError
+from paramcrop.settings.presets import load_config
+from paramcrop.storage.mirror import Mirror
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.study import enqueue, open_study
 from paramcrop.sweeps.trials import grid
-from ray_jobs.engine.plan import DRIVER_CPUS, Node, plan_sweep
+from ray_jobs.engine.plan import Node
+from ray_jobs.engine.sweep_plan import DRIVER_CPUS, plan_sweep
+from ray_jobs.engine.trials import trial_run, tuning
 from ray_jobs.engine.trials.tuning import StudySearch, make_scheduler
 
 GRID = Space.model_validate({"question": "?", "params": {"cropper.lower": [0.1, 0.3], "cropper.layers": [1, 2]}})
@@ -141,3 +147,49 @@ def test_a_sweep_that_does_not_fit_is_an_error_with_the_sums(
 ) -> None:
     with pytest.raises(ResourceError, match=message):
         plan_sweep(nodes, **({"workers": 1} | options))
+
+
+class Idle:
+    """A tuner that runs nothing, and keeps how it was asked to."""
+
+    asked: ClassVar[list[Any]] = []
+
+    def __init__(self, trainable: Any, tune_config: Any, run_config: Any) -> None:
+        self.asked.append(tune_config)
+
+    def fit(self) -> None: ...
+
+
+def test_trials_follow_each_other_in_one_process(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """A new process would import torch and Ray's libraries for each."""
+    monkeypatch.setattr(tuning, "Tuner", Idle)
+    monkeypatch.setattr("ray.tune.with_parameters", lambda function, **_: function)
+    work: Any = SimpleNamespace(space=GRID, folder=folder, uri="", proxy=None)
+    tuning.run_trials(work, folder.name, 4, 2, 1, None)
+    assert [(config.reuse_actors, config.max_concurrent_trials) for config in Idle.asked] == [(True, 2)]
+
+
+@pytest.mark.parametrize("uri", ["", "s3://bucket/runs/demo-1"])
+def test_a_page_is_drawn_while_the_trial_goes_on_except_in_a_bucket(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shards: tuple[str, Manifest], uri: str
+) -> None:
+    """What a trial fetches from a bucket would remove a page that has not been sent yet."""
+    place, looks, at_once, later = Mirror(tmp_path, uri), iter([False, False, True, True]), list[Any](), list[Any]()
+    replaced = {
+        "find_videos": lambda config: shards,
+        "run_place": lambda *_: place,
+        "finished": lambda place: next(looks),
+        "hold": lambda *_: nullcontext(SimpleNamespace(path="")),
+        "begin": lambda *_: None,
+        "ending": lambda *_: nullcontext(),
+        "newest_checkpoint": lambda *_: (None, []),
+        "steps_done": lambda checkpoint: (1, math.inf),  # nothing is left to train
+        "refresh_page": at_once.append,
+    }
+    for name, value in replaced.items():
+        monkeypatch.setattr(trial_run, name, value)
+    recorder: Any = SimpleNamespace(run=lambda *_: None, doing=lambda text: None)
+    pages: Any = SimpleNamespace(submit=lambda function, place: later.append(place))
+    work: Any = SimpleNamespace()
+    assert trial_run.pretrain(load_config("demo"), False, recorder, work, pages) == place
+    assert (at_once, later) == (([place], []) if uri else ([], [place]))

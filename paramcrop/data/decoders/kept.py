@@ -35,12 +35,21 @@ class KeptFrames:
             u, v = self._stored[number, height:].reshape(2, height // 2, width // 2)
             yield number, Planes(self._stored[number, :height], u, v)
 
+    def stacked(self, numbers: np.ndarray) -> Planes:
+        """Frames ``numbers`` (n,), in any order -> y (n, H, W), u and v (n, H / 2, W / 2); not to be written to."""
+        height, width = self.size
+        run = slice(numbers[0], numbers[0] + len(numbers))  # a view, where an array of numbers makes a copy
+        consecutive = np.array_equal(numbers, np.arange(run.start, run.stop))
+        frames = self._stored[run if consecutive else numbers]
+        colours = frames[:, height:].reshape(len(frames), 2, height // 2, width // 2)
+        return Planes(frames[:, :height], colours[:, 0], colours[:, 1])
+
 
 def kept_frames(data: bytes, folder: str) -> KeptFrames | PlaneFrames:
     """The frames of a video from ``folder``; the first time, they are decoded and written there if there is room."""
     file = Path(folder).expanduser() / f"{hashlib.sha256(data).hexdigest()[:32]}.npy"
     with suppress(OSError, ValueError, EOFError):  # it is not there, or not whole
-        return KeptFrames(np.load(file, mmap_mode="r"))
+        return KeptFrames(np.load(file, mmap_mode="r").view(np.ndarray))  # slices of a memmap take three times as long
     frames = PlaneFrames(data)
     shape = frames.count, frames.size[0] * 3 // 2, frames.size[1]
     if not frames.count or not frames.plain or not _has_room(file.parent, math.prod(shape)):

@@ -157,15 +157,15 @@ def planes_of(frame: av.VideoFrame) -> Planes:
 def packed(planes: Planes, out: np.ndarray, top: int = 0, left: int = 0) -> None:
     """Copy the part of a frame from an even corner on into ``out``, uint8 (3 H / 2, W): luma, then U, then V.
 
-    What lies beyond the frame is 0.
+    What lies beyond the frame is 0. Several frames, with one more axis at the front of all arrays, are copied at once.
     """
-    width = out.shape[1]
-    height = len(out) // 3 * 2
-    u, v = out[height:].reshape(2, height // 2, width // 2)
-    _copy(planes.y[top : top + height, left : left + width], out[:height])
+    width = out.shape[-1]
+    height = out.shape[-2] // 3 * 2
+    colours = out[..., height:, :].reshape(*out.shape[:-2], 2, height // 2, width // 2)
+    _copy(planes.y[..., top : top + height, left : left + width], out[..., :height, :])
     rows, columns = slice(top // 2, (top + height) // 2), slice(left // 2, (left + width) // 2)
-    _copy(planes.u[rows, columns], u)
-    _copy(planes.v[rows, columns], v)
+    _copy(planes.u[..., rows, columns], colours[..., 0, :, :])
+    _copy(planes.v[..., rows, columns], colours[..., 1, :, :])
 
 
 def _copy(source: np.ndarray, out: np.ndarray) -> None:
@@ -173,7 +173,7 @@ def _copy(source: np.ndarray, out: np.ndarray) -> None:
         out[:] = source
     else:
         out[:] = 0
-        out[: len(source), : source.shape[1]] = source
+        out[..., : source.shape[-2], : source.shape[-1]] = source
 
 
 def colours_of(pictures: Sequence[Planes], height: int, width: int) -> np.ndarray:

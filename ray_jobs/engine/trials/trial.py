@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,44 +21,52 @@ from paramcrop.storage.results import read_result
 from paramcrop.storage.runs import is_finished
 from paramcrop.sweeps.objective import finite, objective_of
 from paramcrop.sweeps.record import TrialRecorder
-from paramcrop.sweeps.trials import config_of, decode, make_trial
+from paramcrop.sweeps.trials import Trial, config_of, decode, make_trial
 from ray_jobs.engine.connect import QUIET
 from ray_jobs.engine.evaluators import run_evaluations
 from ray_jobs.engine.trials.trial_run import pretrain
 from ray_jobs.engine.trials.work import Work, report
 
+# Seconds that the next trial of this process waits for the thread of this one to end. Tune's 2 would fail that trial.
+NEXT = {"TUNE_FUNCTION_THREAD_TIMEOUT_S": "600"}
+
 
 def run_trial(values: dict[str, Any], work: Work) -> None:
     """Tune's trainable. The outcome goes into the trial's record; Tune only gets the objective and the proxies."""
-    for name, value in QUIET.items():
+    for name, value in (QUIET | NEXT).items():
         os.environ.setdefault(name, value)
     os.environ["PARAMCROP_HOME"] = work.home  # this process may be on a node with another home
     trial = make_trial(work.space, decode(work.space, values))
     recorder = TrialRecorder(work.place(f"trial-{os.getpid()}"), trial, work.wanted(trial))
-    state, done = "done", list[Path]()
     seeds = work.space.seeds_of(trial.id)
+    with ThreadPoolExecutor(1) as pages:  # one thread, because matplotlib draws one figure at a time
+        state, done = _pretrain(trial, recorder, work, pages)
+        # After a failure, the finished seeds are evaluated all the same: the results count when the trial is tried
+        # again.
+        if state != "pruned":
+            results = _evaluate(done, work.request_for(trial), recorder, work)
+            state = "failed" if state == "done" and recorder.record.failures else state
+            recorder.record.objectives = [finite(value) for value in objective_of(work.space, seeds, results, done)]
+    recorder.end(state)
+    report(recorder, "", state)
+
+
+def _pretrain(trial: Trial, recorder: TrialRecorder, work: Work, pages: Executor) -> tuple[str, list[Path]]:
+    """Pretrain each seed until one does not finish -> the trial's state, "done" so far, and the finished runs."""
+    done, seeds = list[Path](), work.space.seeds_of(trial.id)
     for seed in seeds:
         try:
-            place = pretrain(config_of(work.space, trial, seed), seed == seeds[0], recorder, work)
+            place = pretrain(config_of(work.space, trial, seed), seed == seeds[0], recorder, work, pages)
         except NonFiniteLossError as error:
-            state = recorder.failed(seed, "diverged", error)
-            break
+            return recorder.failed(seed, "diverged", error), done
         except (ParamCropError, ray.train.TrainingFailedError) as error:
-            state = recorder.failed(seed, "failed", error)
-            break
+            return recorder.failed(seed, "failed", error), done
         if not is_finished(place.folder):
             # Only a request to stop ends a run early without an error. With asha, that is the scheduler's pruning.
             stopped = ParamCropError("stopped by a file `stop` in its folder")
-            state = "pruned" if work.proxy else recorder.failed(seed, "failed", stopped)
-            break
+            return ("pruned" if work.proxy else recorder.failed(seed, "failed", stopped)), done
         done.append(place.folder)
-    # After a failure, the finished seeds are evaluated all the same: the results count when the trial is tried again.
-    if state != "pruned":
-        results = _evaluate(done, work.request_for(trial), recorder, work)
-        state = "failed" if state == "done" and recorder.record.failures else state
-        recorder.record.objectives = [finite(value) for value in objective_of(work.space, seeds, results, done)]
-    recorder.end(state)
-    report(recorder, "", state)
+    return "done", done
 
 
 def _evaluate(runs: Sequence[Path], request: Request, recorder: TrialRecorder, work: Work) -> list[dict[str, Any]]:

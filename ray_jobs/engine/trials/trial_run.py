@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from concurrent.futures import Executor
 from contextlib import suppress
 from threading import Thread
 
@@ -28,11 +29,12 @@ POLL, FAR = 1.0, 5.0  # seconds between two looks at the running pretraining, on
 WAIT = 2.0  # seconds between two attempts to take over a run that another process holds
 
 
-def pretrain(config: Config, compared: bool, recorder: TrialRecorder, work: Work) -> Mirror:
+def pretrain(config: Config, compared: bool, recorder: TrialRecorder, work: Work, pages: Executor) -> Mirror:
     """Train one run to its end, or until it is asked to stop -> where it is stored.
 
     Args:
         compared: whether to report the run's proxies to the scheduler; true for the first seed only.
+        pages: writes the run's page while the trial goes on.
 
     Raises:
         ParamCropError, ray.train.TrainingFailedError: the training failed.
@@ -53,7 +55,10 @@ def pretrain(config: Config, compared: bool, recorder: TrialRecorder, work: Work
                     if steps_done(newest_checkpoint(place.folder, place.fetch)[0])[1] < steps:
                         run = Pretraining(config, work.plan, data, manifest, place, lease.path)
                         _watched(run, steps, compared, recorder, work)
-                refresh_page(place)
+                if place.uri:  # what is fetched meanwhile would remove a page that is not sent yet
+                    refresh_page(place)
+                else:
+                    pages.submit(refresh_page, place)
         except LeaseError as held:  # another trial or command trains the same run: share its result
             recorder.run(config.seed, place)
             recorder.doing(f"seed {config.seed}: waiting: {held}")

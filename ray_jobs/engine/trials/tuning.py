@@ -32,7 +32,7 @@ from paramcrop.storage.runs import ask_to_stop
 from paramcrop.sweeps.objective import goals
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.study import FILE, draw, open_study, tell
-from ray_jobs.engine.plan import DRIVER_CPUS
+from ray_jobs.engine.sweep_plan import DRIVER_CPUS
 from ray_jobs.engine.trials.trial import run_trial
 from ray_jobs.engine.trials.work import Work
 
@@ -153,6 +153,7 @@ def run_trials(work: Work, study: str, count: int, at_once: int, epochs: int, de
         tune_config=TuneConfig(
             num_samples=count,
             max_concurrent_trials=at_once,
+            reuse_actors=True,  # a new process for each trial would import torch and Ray's libraries anew
             search_alg=StudySearch(work.space, work.folder, study, deadline, partial(send_study, place)),
             scheduler=scheduler,
         ),
