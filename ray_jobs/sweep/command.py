@@ -137,7 +137,7 @@ def run(sweep: Sweep, todo: int, arguments: Namespace, deadline: float | None, c
     t = sweep.config.train
 
     def plan_of(nodes: list[Node]) -> SweepPlan:
-        return plan_sweep(nodes, t.workers, t.device, t.cpus_per_worker, arguments.concurrent)
+        return plan_sweep(nodes, sweep.config.worker_counts[0], t.device, t.cpus_per_worker, arguments.concurrent)
 
     with ExitStack() as stack:
         plan = stack.enter_context(planned(sweep.config, plan_of, say))

@@ -38,7 +38,7 @@ def describe(sweep: Sweep, cluster: str | None, concurrent: int | None) -> str:
     checked = check_cluster(cluster, sweep.config) if cluster else None
     nodes = checked.nodes if checked else [Node(os.cpu_count() or 1)]
     t = sweep.config.train
-    plan = plan_sweep(nodes, t.workers, t.device, t.cpus_per_worker, concurrent)
+    plan = plan_sweep(nodes, sweep.config.worker_counts[0], t.device, t.cpus_per_worker, concurrent)
     runs = {place: config for trial in sweep.trials for place, config in _runs(sweep, trial)}
     left = {place: config for place, config in runs.items() if _state(place) != "finished"}
     lines = [
