@@ -10,8 +10,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from paramcrop import dist
 
 
-class BatchNormOfAllRanks(nn.SyncBatchNorm):
-    """In training, normalise by the mean and variance over all ranks, which must have equally many samples."""
+class BatchNormOfAllRanks(_BatchNorm):
+    """In training, normalise by the mean and variance over all ranks, which must have equally many samples.
+
+    It is no SyncBatchNorm, which DDP refuses on CPUs.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, ...) of this rank -> the same shape."""

@@ -237,7 +237,8 @@ def _dealt(run: Pretraining, labelled: Labelled | None) -> tuple[Any, dict[str, 
         data: dict[str, Any] = {"datasets": {"train": partial(make_dataset, run, labelled)}, "dataset_config": config}
         return TorchTrainer, {"num_workers": run.plan.workers}, data
     counts = run.elastic.counts
-    workers = {"num_workers": (counts[0], counts[-1]), "elastic_resize_monitor_interval_s": LOOK}
+    workers: dict[str, Any] = {"num_workers": (counts[0], counts[-1]), "elastic_resize_monitor_interval_s": LOOK}
+    workers["placement_strategy"] = "PACK" if run.plan.use_gpu else "SPREAD"  # CPU workers have the size of a machine's
     return own, workers, {"datasets": {"train": partial(_dealer, run, labelled)}, "dataset_config": Dealing()}
 
 

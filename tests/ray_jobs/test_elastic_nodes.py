@@ -34,7 +34,7 @@ def test_a_machine_is_taken_away_for_a_minute_and_comes_back() -> None:
         command = Command(cluster.home, "pretrain.py", *TINY, *where, *long, env=cluster.env)
 
         def folder() -> Path:
-            return next((cluster.shared / "runs").glob("pretrain-*"), cluster.shared)
+            return next((cluster.shared / "runs").glob("demo-*"), cluster.shared)
 
         def starts() -> list[int]:
             return [line["workers"] for line in read_lines(folder() / "history.jsonl") if line["event"] == "workers"]
