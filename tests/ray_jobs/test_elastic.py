@@ -10,7 +10,7 @@ import pytest
 from paramcrop.settings.presets import load_config
 from ray_jobs.engine import elastic
 from ray_jobs.engine.admission import Claim, need_of_elastic
-from ray_jobs.engine.elastic import LOOK, RECENT, SAVING, Resizing, ask_to_save, asked_to_save
+from ray_jobs.engine.elastic import LOOK, PAUSE, RECENT, SAVING, Resizing, ask_to_save, asked_to_save
 from ray_jobs.engine.elastic_plan import plan_elastic
 from ray_jobs.engine.plan import Node
 from ray_jobs.pretrain.command import plan_of, plans_of
@@ -121,7 +121,7 @@ def test_what_is_gone_or_claimed_is_not_counted(cluster: Cluster) -> None:
     assert cluster.slept == 0
     cluster.nodes.clear()
     assert not hasattr(policy.make_decision_for_non_running_worker_group(), "num_workers")
-    assert cluster.slept == 1  # Ray Train's controller asks again at once
+    assert cluster.slept == PAUSE  # Ray Train's controller asks again at once
 
 
 def test_a_gpu_that_another_program_uses_is_not_taken(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

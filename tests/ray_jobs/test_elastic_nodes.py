@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from tests.ray_jobs.two_nodes import machines
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-GONE = 60.0  # seconds
+GONE, WAIT = 60.0, 240.0  # seconds: of the absence, and to wait for a change at most
 EPOCHS = 2000  # more than fit into the test, which stops the run
 BATCH = 8
 
@@ -30,42 +30,42 @@ def test_a_machine_is_taken_away_for_a_minute_and_comes_back() -> None:
     with machines(2) as cluster:
         shards = make_labelled(cluster.shared / "shards")
         where = (f"data.shards={shards}", "data.split=train", f"run.storage={cluster.shared}/runs")
-        long = ("train.workers=1..2", f"train.epochs={EPOCHS}", "run.log_every=1", "run.checkpoint_epochs=2")
+        long = ("train.workers=1..2", f"train.epochs={EPOCHS}", "run.log_every=1", "run.checkpoint_epochs=1000")
         command = Command(cluster.home, "pretrain.py", *TINY, *where, *long, env=cluster.env)
 
         def folder() -> Path:
             return next((cluster.shared / "runs").glob("demo-*"), cluster.shared)
 
-        def starts() -> list[int]:
-            return [line["workers"] for line in read_lines(folder() / "history.jsonl") if line["event"] == "workers"]
+        def went_on(*numbers: int) -> bool:
+            """Whether there have been these numbers of workers, one after the other, and the last took 15 steps."""
+            starts = [line for line in read_lines(folder() / "history.jsonl") if line["event"] == "workers"]
+            found = tuple(n for n, _ in groupby(line["workers"] for line in starts))
+            return found == numbers and steps_done(folder()) >= starts[-1]["step"] + 15
 
-        def went_on(number: int, more: int) -> bool:
-            """Whether the workers' start of this number has taken so many steps."""
-            at = [line["step"] for line in read_lines(folder() / "history.jsonl") if line["event"] == "workers"]
-            return len(at) == number and steps_done(folder()) >= at[-1] + more
-
-        command.until(lambda: went_on(1, 15), 120)
-        assert starts() == [2] and "2 worker(s) of 1 or 2" in command.text
+        command.until(lambda: went_on(2), WAIT)
+        assert "2 worker(s) of 1 or 2" in command.text
         cluster.kill(cluster.nodes[-1])
         gone = time.monotonic()
-        command.until(lambda: went_on(2, 15), 120)
-        assert starts() == [2, 1]
+        command.until(lambda: went_on(2, 1), WAIT)
         print(f"\none worker goes on {time.monotonic() - gone:.0f} s after the other's machine went")
         time.sleep(max(0.0, gone + GONE - time.monotonic()))
         cluster.add()
         back, before = time.monotonic(), steps_done(folder())
-        command.until(lambda: went_on(3, 15), 120)
+        command.until(lambda: went_on(2, 1, 2), WAIT)
         print(f"two go on {time.monotonic() - back:.0f} s after it came back")
-        assert starts() == [2, 1, 2]
         ask_to_stop(str(folder()), now=True)
-        assert command.wait(60) == 0, command.text[-3000:]
+        assert command.wait(120) == 0, command.text[-3000:]
         told = [line for line in command.text.splitlines() if line.startswith("workers restarted")]
-        assert [line.partition(", ")[2] for line in told] == ["1 instead of 2", "2 instead of 1"]
+        changes = [line.partition(", ")[2] for line in told]
+        assert list(filter(None, changes)) == ["1 instead of 2", "2 instead of 1"]
         check_records(folder(), shards, before)
 
 
 def check_records(folder: Path, shards: str, before: int) -> None:
-    """Every step was taken once, on its own videos; nothing that one worker did before the other came back is lost."""
+    """Every step was taken once, on its own videos, and none is lost that one worker took before the other came back.
+
+    No checkpoint is due in this run, so the workers went on from the one that they were asked for.
+    """
     last = [line["step"] for line in read_lines(folder / "history.jsonl") if line["event"] == "workers"][-1]
     assert last >= before
     metrics, samples = read_metrics(folder), read_lines(folder / "samples.jsonl")
