@@ -16,7 +16,7 @@ from paramcrop.crops.views import augmented_view
 from paramcrop.data.batch import Batch
 from paramcrop.models.contrastive import MoCo, SimCLR
 from paramcrop.models.interfaces import Method
-from paramcrop.models.norms import share_norms
+from paramcrop.models.layers import share_norms
 from paramcrop.models.r2d3d import R2D3D
 from paramcrop.models.s3d import S3D
 from paramcrop.settings.config import Config

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from paramcrop import dist
-from paramcrop.models.norms import BatchNormOfAllRanks, share_norms
+from paramcrop.models.layers import BatchNormOfAllRanks, share_norms
 from tests.memory import on_two_ranks
 
 KINDS = {

@@ -114,9 +114,9 @@ def test_a_grid_survives_a_killed_worker_and_a_killed_driver_and_equals_that_of_
 
     command = sweep(cluster, space, runs, data)
     command.until(lambda: "running" in states(), 200)
-    cluster.kill(cluster.nodes[-1])  # it comes back once the cluster knows that it has gone
-    command.until(lambda: cluster.alive() == 1, 60)
+    node = cluster.nodes[-1]
     cluster.add()
+    cluster.kill(node)
     command.until(lambda: "done" in states(), 300)
     command.kill_all()
     assert "lower=0.3: done" in done(sweep(cluster, space, runs, data))
