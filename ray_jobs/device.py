@@ -29,7 +29,7 @@ def find_device(config: Config, cluster: str | None = None) -> str:
     from ray_jobs.engine.plan import device_of
 
     t = config.train
-    device = t.device if t.device != "auto" else device_of(_planned(config, cluster), t.workers)
+    device = t.device if t.device != "auto" else device_of(_planned(config, cluster), config.worker_counts[0])
     if device == "cpu" and t.precision == "bfloat16":
         # Torch 2.14 with two threads: the gradient of a 3 x 3 x 3 convolution of 32 channels is infinite now and then.
         raise ConfigError(

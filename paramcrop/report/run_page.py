@@ -187,18 +187,27 @@ def _lost_text(failures: Sequence[Mapping[str, Any]], step: int, settings: Mappi
 def provenance(origin: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """What the run was computed from, with, and on."""
     videos = ", ".join(f"{name} {value}" for name, value in origin.get("videos", {}).items())
-    devices = [f"{line['workers']} x {line['device']}" for line in history if line["event"] == "workers"]
     known = {
         "run id": origin.get("run_id"),
         "seed": origin.get("seed"),
         "data": f"{origin.get('data', '')} ({videos})",
-        "workers": ", then ".join(dict.fromkeys(devices)),
+        "workers": worker_text(history),
         "commit": origin.get("commit"),
         "python": origin.get("python"),
         **origin.get("versions", {}),
         "command": shlex.join(origin.get("command", [])),
     }
     return {name: str(value) for name, value in known.items() if value is not None}
+
+
+def worker_text(history: Sequence[Mapping[str, Any]]) -> str:
+    """How many workers trained on what, and from which step each change was: "2 x cpu, 1 x cpu from step 12"."""
+    told, before = list[str](), ""
+    for line in history:
+        if line["event"] == "workers" and (now := f"{line['workers']} x {line['device']}") != before:
+            told.append(f"{now} from step {line['step']}" if before else now)
+            before = now
+    return ", ".join(told)
 
 
 def history_lines(history: Sequence[Mapping[str, Any]]) -> Lines:

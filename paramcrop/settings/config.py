@@ -26,6 +26,7 @@ from paramcrop.settings.sections import (
     SimCLR,
     Train,
 )
+from paramcrop.settings.workers import dividing
 
 LARGEST_SEED = 2**63 - 1  # torch takes no larger ones
 LARGEST = 3.4028234e38  # of float32, in which networks compute
@@ -82,9 +83,10 @@ class Config(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> Config:
         check_kwargs("policy", self.policy, self.policy_kwargs, "policy_")
-        if self.train.global_batch % self.train.workers:
+        if not self.worker_counts:
+            which = "a number in train.workers" if self.elastic else "train.workers"
             raise ValueError(
-                f"train.global_batch must be a multiple of train.workers, "
+                f"train.global_batch must be a multiple of {which}, "
                 f"but {self.train.global_batch} is not one of {self.train.workers}"
             )
         if self.cropper.frames > self.data.clip_frames:
@@ -128,6 +130,8 @@ class Config(BaseModel):
 
     def _norms_of_one_sample(self) -> str:
         """A batch norm that would see one sample a worker; empty: none. SimCLR's network sees both views at once."""
+        if self.elastic:  # its batch norms see the samples of all workers
+            return ""
         if self.policy == "paramcrop" and self.cropper.batch_norm and self.cropper.layers > 1:
             return "cropper.batch_norm=true"
         if self.method == "moco" and self._projector_norms():
@@ -146,9 +150,9 @@ class Config(BaseModel):
 
     @property
     def norm_workers(self) -> int:
-        """Workers whose batch norms see only their own samples. On GPUs, batch norm is synchronised: 1."""
-        local = self.train.device != "cuda" and self._has_batch_norm()
-        return self.train.workers if local else 1
+        """Workers whose batch norms see only their own samples. On GPUs, and with a range, they see all: 1."""
+        local = self.train.device != "cuda" and not self.elastic and self._has_batch_norm()
+        return self.worker_counts[0] if local else 1
 
     def _has_batch_norm(self) -> bool:
         """Whether some layer is a batch norm; a backbone or policy of the user's own may have one."""
@@ -165,8 +169,19 @@ class Config(BaseModel):
         return p.final_batch_norm or (p.batch_norm and p.layers > 1)
 
     @property
+    def elastic(self) -> bool:
+        """Whether the number of workers may change while the run trains."""
+        return isinstance(self.train.workers, str)
+
+    @property
+    def worker_counts(self) -> tuple[int, ...]:
+        """The numbers of workers that the run may have, fewest first: those that divide its batch."""
+        return dividing(self.train.workers, self.train.global_batch)
+
+    @property
     def batch_per_worker(self) -> int:
-        return self.train.global_batch // self.train.workers
+        """Videos a step of each worker; of the fewest workers, if their number may change."""
+        return self.train.global_batch // self.worker_counts[0]
 
     @property
     def labelled_rows(self) -> int:

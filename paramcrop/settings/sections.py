@@ -12,6 +12,7 @@ from pydantic import BaseModel, JsonValue, ValidationInfo, field_validator, mode
 
 from paramcrop.settings.custom import is_custom, source_of
 from paramcrop.settings.fields import STRICT, check_kwargs, check_name, named, option, share
+from paramcrop.settings.workers import Workers
 
 BACKBONES = ("r2d3d", "s3dg", "s3d")  # backbone.name; built in paramcrop/training/build.py
 POLICIES = ("paramcrop", "random", "simple", "hard", "manual", "autoaugment", "none")  # policy; built there as well
@@ -238,7 +239,7 @@ class Train(BaseModel):
     max_steps: int | None = option(None, "end after so many steps all the same; none: no limit", ge=1)
     global_batch: int = option(1024, "videos per step over all workers, two views each", ge=2, le=2**20)
     precision: Literal["auto", "float32", "bfloat16"] = option("auto", "of the network; auto: bfloat16 on GPUs")
-    workers: int = option(1, "training processes", where=True, ge=1)
+    workers: Workers = option(1, "training processes; a range such as 2..8: as many as there is room for", where=True)
     device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: GPUs if the cluster has one per worker", where=True)
     cpus_per_worker: float | None = option(None, "CPUs reserved per worker; none: planned", where=True, gt=0)
     data_cpus: float | None = option(None, "CPUs to claim for decoding; none: all that are free", where=True, ge=1)

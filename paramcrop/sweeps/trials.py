@@ -92,7 +92,10 @@ def config_of(space: Space, trial: Trial, seed: int) -> Config:
         flat["run.checkpoint_epochs"] = space.proxy.every if space.scheduler != "none" else 1
         for key, value in settings.items():
             _put(flat, key, value)
-        return make_config(flat)
+        config = make_config(flat)
+        if config.elastic:
+            raise ConfigError(f"a sweep needs one number in train.workers, but it is {config.train.workers}")
+        return config
     except ConfigError as error:
         raise ConfigError(f"{trial.label}: {error}") from None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -31,6 +31,7 @@ from paramcrop.training.tracking.profile import Profiled, profiled
 from paramcrop.training.two_views import TwoViews, build_model, compile_network, distribute
 
 Report = Callable[[dict[str, float]], None]
+Wanted = Callable[[], Hashable]
 
 
 def train_step(
@@ -59,7 +60,7 @@ def pretrain(
     device: torch.device | None = None,
     resume: Path | None = None,
     classes: Sequence[str] = (),
-    preempted: Callable[[], bool] = lambda: False,
+    preempted: Wanted = lambda: None,
     probe: Probe | None = None,
 ) -> TwoViews:
     """Train for ``config.train.epochs`` epochs, or until the run is asked to stop (``paramcrop.storage.runs``).
@@ -73,8 +74,8 @@ def pretrain(
             one or two, the result equals that of an uninterrupted run bit for bit. (With more ranks, the order of a sum
             may differ.)
         classes: class names of the videos, for method=mean_teacher.
-        preempted: whether a machine is about to be taken away; called on every rank with each line of metrics. The
-            first time it returns True, a checkpoint is written at once, within the epoch.
+        preempted: why a checkpoint is wanted at once, within the epoch, such as that a machine is about to be taken
+            away; nothing: it is not. Called on every rank with each line of metrics; each reason gives one checkpoint.
         probe: called on rank 0 with the backbone at the first, the last and every ``config.probe.every``-th step, to
             log what it returns. What the run computes does not depend on it; if it fails, the run goes on without it.
 
@@ -95,7 +96,7 @@ def pretrain(
     epoch, step, rng_state = load_state(resume, model, optimizer, meter) if resume else (0, 0, None)
     recorded = device.type == "cuda" and dist.world_size() == 1 and model.recordable
     steps = recorder.folder, config.train.profile, config.total_steps(steps_per_epoch), device.type == "cuda"
-    stepper = profiled(Stepper(distribute(model, device), optimizer, recorded), *steps)
+    stepper = profiled(Stepper(distribute(model, device, config.elastic), optimizer, recorded), *steps)
     telemetry, plateau = Telemetry(model.method, optimizer), build_plateau(config, len(classes))
     watch = Watch(telemetry, plateau, probe, config.probe.every, step)
     state = TrainingState(config, steps_per_epoch, recorder, model, stepper, optimizer, meter, watch, epoch, step)
@@ -121,7 +122,7 @@ class TrainingState:
         model: the model; stepper: takes its steps; watch: looks at them.
         epoch, step: finished epochs and steps.
         rows: this rank's rows of each step since ``first_step``, not yet passed to the recorder.
-        saved_for_preemption: whether a preemption was announced and its checkpoint written.
+        saved_for: the reasons for which a checkpoint was wanted at once and has been written.
         interrupted: whether a request to end at once has ended the run within an epoch, with a checkpoint.
     """
 
@@ -137,7 +138,7 @@ class TrainingState:
     step: int
     first_step: int = 0
     rows: list[list[Row]] = field(default_factory=list)
-    saved_for_preemption: bool = False
+    saved_for: set[Hashable] = field(default_factory=set)
     interrupted: bool = False
 
     @property
@@ -155,7 +156,7 @@ class TrainingState:
 
 
 def run_epoch(
-    state: TrainingState, batches: Iterable[Batch], device: torch.device, preempted: Callable[[], bool], report: Report
+    state: TrainingState, batches: Iterable[Batch], device: torch.device, preempted: Wanted, report: Report
 ) -> None:
     """Run the remaining steps of an epoch, or fewer if the run is asked to end at once."""
     config, s = state.config, state
@@ -177,9 +178,9 @@ def run_epoch(
             log(state, means | learning_rates(s.optimizer) | s.meter.read())
             s.check()
             # Each rank hears of it at a time of its own, and the checkpoint needs all of them.
-            if not s.saved_for_preemption and any(dist.gather_objects(preempted())):
+            if reasons := set(filter(None, dist.gather_objects(preempted()))) - s.saved_for:
                 save_within_epoch(state, report)
-                s.saved_for_preemption = True
+                s.saved_for |= reasons
         # Asking all ranks costs about a millisecond, and on GPUs it waits for the step.
         asks = logged or device.type == "cpu" or dist.world_size() == 1
         if asks and s.step < last and any(dist.gather_objects(s.recorder.stop_now())):

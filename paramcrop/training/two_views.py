@@ -19,6 +19,7 @@ from paramcrop.data.batch import Batch
 from paramcrop.errors import ConfigError
 from paramcrop.models.contrastive import MoCo, SimCLR
 from paramcrop.models.interfaces import Method
+from paramcrop.models.layers import share_norms
 from paramcrop.models.r2d3d import R2D3D
 from paramcrop.models.s3d import S3D
 from paramcrop.settings.config import Config
@@ -101,12 +102,14 @@ def compile_network(method: Method, device: torch.device) -> None:
             network.compile(dynamic=False)  # in place, so that names in checkpoints stay
 
 
-def distribute(model: TwoViews, device: torch.device) -> nn.Module:
-    """Wrap the model in DDP if there are several ranks, with SyncBatchNorm on GPUs (torch has none for CPUs)."""
+def distribute(model: TwoViews, device: torch.device, shared: bool = False) -> nn.Module:
+    """Wrap the model in DDP if there are several ranks, with batch norms over all of them on GPUs, or if ``shared``."""
     if dist.world_size() == 1:
         return model
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(model)  # replaces the layers in place
+    elif shared:
+        share_norms(model)
     # Without device_ids: the batch is on the device already. No broadcast of buffers: MoCo's queue is equal on all
     # ranks anyway, and running statistics are only read from rank 0, which is saved.
     return DistributedDataParallel(model, broadcast_buffers=False)

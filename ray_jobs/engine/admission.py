@@ -22,6 +22,7 @@ import ray
 from ray.util import placement_group, placement_group_table, remove_placement_group
 
 from paramcrop.errors import Abandoned, ResourceError
+from ray_jobs.engine.elastic_plan import Elastic
 from ray_jobs.engine.plan import DECODE_CPUS, EvaluationPlan, Plan
 from ray_jobs.engine.sweep_plan import DRIVER_CPUS, SweepPlan
 
@@ -56,17 +57,26 @@ class Need:
 
     Attributes:
         takes_rest: whether it takes all CPUs that nobody else claims; its decode tasks can use them.
+        most_gpus: GPUs that it takes where nobody else claims them.
     """
 
     cpus: float
     gpus: float = 0.0
     takes_rest: bool = True
+    most_gpus: float = 0.0
 
 
 def need_of_pretraining(plan: Plan, data_cpus: float | None) -> Need:
     """The workers, and ``data_cpus`` to decode with: by default all that are left, but at least one."""
     workers = plan.workers * plan.worker_cpus
     return Need(workers + (data_cpus or 1), plan.workers * plan.worker_gpus, takes_rest=data_cpus is None)
+
+
+def need_of_elastic(run: Elastic) -> Need:
+    """The fewest workers, and what they decode with. More workers take what is free when they start."""
+    fewest, most = run.counts[0], run.counts[-1]
+    cpus = fewest * run.worker_cpus + run.least
+    return Need(cpus, fewest * run.worker_gpus, takes_rest=run.most is None, most_gpus=most * run.worker_gpus)
 
 
 def need_of_evaluations(plan: EvaluationPlan) -> Need:
@@ -132,7 +142,7 @@ def admitted(need: Need, what: str, say: Callable[[str], None]) -> Iterator[floa
             f"this command needs {need.cpus:g} CPUs and {need.gpus:g} GPUs, but the cluster has "
             f"{total.get('CPU', 0.0):g} and {total.get('GPU', 0.0):g}"
         )
-    who = f"{what} (process {os.getpid()} on {socket.gethostname()})"
+    who = named(what)
     queued, since, said = None, time.time(), ""
     try:
         while isinstance(held := _enter(need, who, since), str):
@@ -154,20 +164,27 @@ def admitted(need: Need, what: str, say: Callable[[str], None]) -> Iterator[floa
     _withdraw(group)
 
 
+def named(what: str) -> str:
+    """The name of this process's claims for ``what``."""
+    return f"{what} (process {os.getpid()} on {socket.gethostname()})"
+
+
 def _enter(need: Need, who: str, since: float) -> tuple[Any, float] | str:
     """Claim the need, unless it is not this command's turn -> (its placement group, CPUs), or why it has to wait."""
     claims, total = read_claims(), ray.cluster_resources()
     reason = turn(claims, since) or shortage(need, claims, total, ray.available_resources())
     if reason:
         return reason
-    cpus = need.cpus
+    cpus, gpus = need.cpus, need.gpus
     if need.takes_rest:
         cpus = max(cpus, round(total.get("CPU", 0.0) - sum(claim.cpus for claim in claims), 2))
-    group = _announce(Claim(who, cpus, need.gpus))
+    if need.most_gpus:
+        gpus = max(gpus, min(need.most_gpus, total.get("GPU", 0.0) - sum(claim.gpus for claim in claims)))
+    group = _announce(Claim(who, cpus, gpus))
     # Another command may have claimed the same between the look and the claim. At least one of the two sees the other
     # now, and whoever sees one withdraws.
     claims = [claim for claim in read_claims() if claim.id != group.id.hex()]
-    if reason := shortage(Need(cpus, need.gpus), claims, total, total):
+    if reason := shortage(Need(cpus, gpus), claims, total, total):
         _withdraw(group)
         return reason
     return group, cpus

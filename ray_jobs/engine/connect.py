@@ -119,7 +119,7 @@ def planned(config: Config, plan: Callable[[list[Node]], P], say: Callable[[str]
         yield plan(cluster_nodes())
         return
     workers = {"CPU": t.cpus_per_worker or 1, **({"GPU": 1} if t.device == "cuda" else {})}
-    request_resources(bundles=[workers] * t.workers + [{"CPU": 1}] * round(t.data_cpus or 1))
+    request_resources(bundles=[workers] * config.worker_counts[-1] + [{"CPU": 1}] * round(t.data_cpus or 1))
     try:
         yield _wait(t.wait_minutes, plan, say)
     finally:

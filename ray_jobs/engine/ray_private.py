@@ -225,6 +225,34 @@ def linked_errors(error: BaseException) -> list[BaseException]:
     return [one for one in linked if isinstance(one, BaseException)]
 
 
+# Ray Train's policy for a range of workers
+
+FIXED = "a run with a range of workers keeps the number that it begins with"
+POLICY = Name(
+    "ray.train.v2._internal.execution.scaling_policy", "ElasticScalingPolicy", "_count_possible_workers", FIXED
+)
+START = Name("ray.train.v2.api.data_parallel_trainer", "DataParallelTrainer", "_initialize_and_run_controller", FIXED)
+
+
+def with_policy(trainer: type, own: type, *arguments: Any) -> type | None:
+    """A kind of ``trainer`` whose policy is Ray Train's elastic one with ``own`` before it; None: Ray has none.
+
+    Args:
+        arguments: of ``own``'s method ``prepare``.
+    """
+    if not (POLICY.is_there() and START.is_there()):
+        check((POLICY, START))
+        return None
+    base: Any = POLICY.find()
+
+    def start(self: Any, **given: Any) -> Any:
+        policy = type(own.__name__, (own, base), {})(self.scaling_config)
+        policy.prepare(*arguments)
+        return getattr(trainer, START.attribute)(self, **given | {"scaling_policy": policy})
+
+    return type(trainer.__name__, (trainer,), {START.attribute: start})
+
+
 DATA = (CALLBACK, WAIT_TIME, FETCHER, FETCHES, STEPS, STATS, PLAN, CAUSE)  # used by the processes of a training
 
 

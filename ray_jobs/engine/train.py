@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from math import ceil
@@ -48,9 +48,11 @@ from paramcrop.training.build import build_clip_spec, network_dtype
 from paramcrop.training.gpu.memory import limit_memory, over_limit
 from paramcrop.training.pretrain import pretrain
 from paramcrop.training.recorder import Recorder
+from ray_jobs.engine.elastic import LOOK, Dealing, Resizing, asked_to_save, plan_now
+from ray_jobs.engine.elastic_plan import Elastic
 from ray_jobs.engine.ingest import Decoding, execution_options, reader_count, rows_per_block, training_samples
 from ray_jobs.engine.plan import Plan
-from ray_jobs.engine.ray_private import linked_errors
+from ray_jobs.engine.ray_private import linked_errors, with_policy
 from ray_jobs.options import probe_data
 
 T = TypeVar("T")
@@ -75,7 +77,8 @@ def train_worker(job: dict[str, Any]) -> tuple[str, str] | None:
     recorder = Recorder(place.folder, step, partial(still_held, job["lease"]), place, *tracked)
     recorder.started(step, epoch, passed_over, device.type)
     shard = ray.train.get_dataset_shard("train")
-    rows = shard.iter_batches(batch_size=config.batch_per_worker, batch_format="numpy", prefetch_batches=1)
+    batch = config.train.global_batch // dist.world_size()
+    rows = shard.iter_batches(batch_size=batch, batch_format="numpy", prefetch_batches=1)
     stream = (to_batch(columns) for columns in own_errors(rows))
     try:
         batches = partial(_next, stream, steps)
@@ -127,9 +130,12 @@ def _next(stream: Iterator[Batch], steps: int, epoch: int) -> Iterator[Batch]:
     return islice(stream, steps)
 
 
-def preempted() -> bool:
-    """Whether the removal of a node with a worker has been announced; called on every rank."""
-    return ray.train.get_preemption_info() is not None
+def preempted() -> str:
+    """Why a checkpoint is wanted at once; "": it is not. Called on every rank.
+
+    A node with a worker is about to be removed, or the number of workers is about to change.
+    """
+    return "removal" if ray.train.get_preemption_info() is not None else asked_to_save()
 
 
 def find_checkpoint(place: Mirror) -> tuple[Path | None, list[str]]:
@@ -157,6 +163,8 @@ class Pretraining:
         data, manifest: folder or URI of the shards, and their manifest.
         place: folder or bucket of the run, accessible from every node.
         lease: path of this process's lease on the run.
+        elastic: how the number of workers may change; None: it may not.
+        who: the name of this command's claims on the cluster.
     """
 
     config: Config
@@ -165,6 +173,8 @@ class Pretraining:
     manifest: Manifest
     place: Mirror
     lease: str
+    elastic: Elastic | None = None
+    who: str = ""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -174,24 +184,42 @@ class Pretraining:
 def run_pretraining(run: Pretraining) -> None:
     """Train, from the newest intact checkpoint if there is one, and wait for the end. Not for the main thread.
 
-    If workers die, Ray Train restarts them from the newest checkpoint, up to ``train.max_restarts`` times.
+    If workers die, Ray Train restarts them from the newest checkpoint, up to ``train.max_restarts`` times; if their
+    number may change, so many times without a new checkpoint.
 
     Raises:
         ParamCropError: a worker raised it.
         ray.train.TrainingFailedError: any other failure.
     """
+    reached = _reached(run)
+    while True:
+        try:
+            return _train(run)
+        except ray.train.TrainingFailedError:
+            before, reached = reached, _reached(run)
+            if reached <= before:
+                raise
+
+
+def _reached(run: Pretraining) -> int:
+    """The step of the newest intact checkpoint of a run whose workers may change; 0: they may not."""
+    return steps_done(newest_checkpoint(run.place.folder, run.place.fetch)[0])[1] if run.elastic else 0
+
+
+def _train(run: Pretraining) -> None:
+    """``run_pretraining`` once."""
     config, plan, place, lease = run.config, run.plan, run.place, run.lease
     job = {"config": config.model_dump(), "steps_per_epoch": run.steps_per_epoch, "threads": plan.threads}
     job |= {"classes": run.manifest.classes, "probe": probe_data(config), "memory_share": plan.memory_share}
-    labelled = labelled_videos(config, run.data, run.manifest)
+    trainer_class, workers, datasets = _dealt(run, labelled_videos(config, run.data, run.manifest))
     failures: Any = {"max_failures": config.train.max_restarts, "controller_failure_limit": CONTROLLER_FAILURES}
     environment: Any = {} if plan.use_gpu else {"worker_runtime_env": {"env_vars": KEEP_MEMORY}}
     function: Any = train_worker  # Ray's types know neither its return value nor that of ``fit``
-    trainer: Any = TorchTrainer(
+    trainer: Any = trainer_class(
         function,
         train_loop_config=job | {"folder": str(place.folder), "uri": place.uri, "lease": lease},
         scaling_config=ScalingConfig(
-            num_workers=plan.workers,
+            **workers,
             use_gpu=plan.use_gpu,
             resources_per_worker={"CPU": plan.worker_cpus} | ({"GPU": plan.worker_gpus} if plan.use_gpu else {}),
         ),
@@ -202,8 +230,7 @@ def run_pretraining(run: Pretraining) -> None:
             failure_config=FailureConfig(**failures),
             **environment,
         ),
-        datasets={"train": partial(make_dataset, run, labelled)},
-        dataset_config=DataConfig(execution_options=execution_options(plan.data_cpus), enable_shard_locality=False),
+        **datasets,
     )
     try:
         error = trainer.fit().return_value
@@ -212,6 +239,32 @@ def run_pretraining(run: Pretraining) -> None:
     if error is not None:
         name, text = error
         raise getattr(errors, name)(text)
+
+
+def _dealt(run: Pretraining, labelled: Labelled | None) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """The trainer's class, and its arguments about workers and data."""
+    own = with_policy(TorchTrainer, Resizing, run.elastic, run.who) if run.elastic is not None else None
+    if run.elastic is None or own is None:
+        options = execution_options(run.plan.data_cpus)
+        config = DataConfig(execution_options=options, enable_shard_locality=False)
+        data: dict[str, Any] = {"datasets": {"train": partial(make_dataset, run, labelled)}, "dataset_config": config}
+        return TorchTrainer, {"num_workers": run.plan.workers}, data
+    counts = run.elastic.counts
+    workers: dict[str, Any] = {"num_workers": (counts[0], counts[-1]), "elastic_resize_monitor_interval_s": LOOK}
+    workers["placement_strategy"] = "PACK" if run.plan.use_gpu else "SPREAD"  # CPU workers have the size of a machine's
+    return own, workers, {"datasets": {"train": partial(_dealer, run, labelled)}, "dataset_config": Dealing()}
+
+
+def _dealer(run: Pretraining, labelled: Labelled | None) -> Any:
+    """What ``Dealing`` takes for a dataset: Ray Train makes datasets before it knows the number of workers."""
+    return partial(deal, run, labelled)
+
+
+def deal(run: Pretraining, labelled: Labelled | None, workers: int) -> tuple[ray.data.Dataset, Any]:
+    """The samples of the remaining epochs for this number of workers, and options with the CPUs that they leave."""
+    assert run.elastic is not None
+    plan = plan_now(run.elastic, run.who, workers)
+    return make_dataset(replace(run, plan=plan), labelled), execution_options(plan.data_cpus)
 
 
 def make_dataset(run: Pretraining, labelled: Labelled | None) -> ray.data.Dataset:
@@ -224,7 +277,7 @@ def make_dataset(run: Pretraining, labelled: Labelled | None) -> ray.data.Datase
     done, step = steps_done(newest_checkpoint(place.folder, place.fetch)[0])
     batch, window = config.train.global_batch, config.data.shuffle_row_groups
     videos = TrainingSet(run.data, run.manifest, config.seed, batch, window, labelled)
-    block_rows = rows_per_block(config.batch_per_worker, spec, config.data.task_rows, plan.decoders)
+    block_rows = rows_per_block(batch // plan.workers, spec, config.data.task_rows, plan.decoders)
     decoding = Decoding(block_rows, config.data.decode_timeout, reader_count(plan.data_cpus), plan.decoders)
     epochs = range(done, ceil(config.total_steps(steps) / steps))
     return training_samples(videos, spec, epochs, decoding, skip=(step - done * steps) * batch)

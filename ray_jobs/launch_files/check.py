@@ -122,7 +122,7 @@ def gpu_problems(cluster: ClusterFile, config: Config) -> Iterator[str]:
     """Check that there is a GPU for each worker, and that all GPUs could share a batch."""
     gpus, t = int(sum(node.gpus for node in cluster.nodes)), config.train
     if gpus and t.device != "cpu":
-        if t.workers > gpus:
+        if config.worker_counts[0] > gpus:
             yield f"train.workers={t.workers} must be at most the {gpus} GPUs"
         if t.global_batch % gpus:
             yield f"train.global_batch must be a multiple of the {gpus} GPUs, but is {t.global_batch}"

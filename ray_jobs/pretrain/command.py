@@ -23,6 +23,7 @@ from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.owner import hold, set_aside
 from paramcrop.storage.runs import ask_to_stop, begin, ending, is_finished, older_run, read_status, run_place
 from ray_jobs.device import find_device
+from ray_jobs.engine.elastic_plan import Elastic, most_workers, plan_elastic, plan_for, room_of
 from ray_jobs.engine.plan import Node, Plan, plan_pretraining
 from ray_jobs.options import check_classes, check_cluster_option, config_parser, parse_config, probe_data, uncollected
 from ray_jobs.pretrain.interrupt import interruptible
@@ -183,8 +184,20 @@ def plan_cluster(path: str, config: Config, console: Console) -> None:
 
 
 def plan_of(config: Config, nodes: list[Node]) -> Plan:
-    t = config.train
-    return plan_pretraining(nodes, t.workers, t.device, t.cpus_per_worker, t.data_cpus or 1)
+    return plans_of(config, nodes)[0]
+
+
+def plans_of(config: Config, nodes: list[Node]) -> tuple[Plan, Elastic | None]:
+    """The plan to begin with, and for a range of workers how it may change.
+
+    Raises:
+        ResourceError: the run does not fit.
+    """
+    t, counts = config.train, config.worker_counts
+    if not config.elastic:
+        return plan_pretraining(nodes, counts[0], t.device, t.cpus_per_worker, t.data_cpus or 1), None
+    elastic, room = plan_elastic(nodes, counts, t.device, t.cpus_per_worker, t.data_cpus), room_of(nodes)
+    return plan_for(elastic, room, most_workers(elastic, room)), elastic
 
 
 def train(
@@ -201,8 +214,9 @@ def train(
         console.print(f"resuming from {newest.name}, step {done} of {steps}", highlight=False)
     if done == steps:
         return
-    from ray_jobs.engine.admission import admitted, need_of_pretraining, within
+    from ray_jobs.engine.admission import admitted, named, need_of_elastic, need_of_pretraining, within
     from ray_jobs.engine.connect import connect, connection, planned
+    from ray_jobs.engine.elastic import plan_to_begin
     from ray_jobs.engine.nodes import check_visible
     from ray_jobs.engine.train import Pretraining, run_pretraining
 
@@ -210,13 +224,14 @@ def train(
     connect(config.run.ray_logs, trains=True)
     say(connection())
     with ExitStack() as stack:
-        plan = stack.enter_context(planned(config, partial(plan_of, config), say))
+        plan, elastic = stack.enter_context(planned(config, partial(plans_of, config), say))
         check_visible([place], [data])  # on the nodes that have come, before it waits for other commands
-        need = need_of_pretraining(plan, config.train.data_cpus)
-        cpus = stack.enter_context(admitted(need, f"pretrain {place.folder.name}", say))
-        plan = within(plan, cpus)
+        need = need_of_elastic(elastic) if elastic else need_of_pretraining(plan, config.train.data_cpus)
+        what = f"pretrain {place.folder.name}"
+        cpus = stack.enter_context(admitted(need, what, say))
+        plan = plan_to_begin(elastic, named(what)) if elastic else within(plan, cpus)
         say(f"resources: {plan.arithmetic}")
-        run = Pretraining(config, plan, data, manifest, place, lease)
+        run = Pretraining(config, plan, data, manifest, place, lease, elastic, named(what))
         attempt = Attempt(place)
         with run_progress(attempt, steps, console), saying_what_is_kept(place, steps):
             interruptible(partial(run_pretraining, run), partial(ask_to_save, attempt, say), attempt.saved)

@@ -82,8 +82,9 @@ class _Run:
     def _restarts(self) -> list[str]:
         """A line for each new restart of the workers."""
         starts = self._attempt.starts()
-        new, self._starts = starts[self._starts :], max(self._starts, len(starts))
-        return [restart(line) for line in new]
+        new, before = starts[self._starts :], starts[self._starts - 1 :]
+        self._starts = max(self._starts, len(starts))
+        return [restart(line, last.get("workers")) for last, line in zip(before, new, strict=False)]
 
     def _warnings(self) -> list[str]:
         """New warnings of the run."""
@@ -117,9 +118,12 @@ class _Page:
         return max((path.parent.name for path in found), default="")
 
 
-def restart(line: dict[str, Any]) -> str:
+def restart(line: dict[str, Any], before: int | None) -> str:
+    """The text about a restart, after a start of so many workers."""
+    now = line.get("workers")
+    number = f", {now} instead of {before}" if now != before else ""
     skipped = "".join(f"; skipped a damaged checkpoint: {p}" for p in line.get("passed_over", []))
-    return f"workers restarted from step {line['step']}{skipped}"
+    return f"workers restarted from step {line['step']}{number}{skipped}"
 
 
 def summary(metrics: dict[str, Any]) -> str:

@@ -62,11 +62,19 @@ def describe(config: Config, videos: int | None, steps: int | None, classes: Seq
     return (
         f"{config.method} with {config.backbone.name}, crops by {config.policy}\n"
         f"{describe_model(config, classes)}\n"
-        f"{data} of {t.global_batch} videos = {2 * t.global_batch} views, {t.workers} worker(s)\n"
+        f"{data} of {t.global_batch} videos = {2 * t.global_batch} views, {show_workers(config)}\n"
         f"effective learning rate {config.effective_lr:g} ({config.optim.name}; optim.lr {config.optim.lr:g}, "
         f"scaled by {config.optim.lr_scale}), croppers {config.cropper.lr:g}\n"
         f"loss by chance {describe_chance(config, classes)}"
     )
+
+
+def show_workers(config: Config) -> str:
+    """ "4 worker(s)", or "2, 4 or 8 workers, as there is room" for a range: the numbers that divide the batch."""
+    if not config.elastic:
+        return f"{config.train.workers} worker(s)"
+    *others, most = map(str, config.worker_counts)
+    return f"{', '.join(others)}{' or ' if others else ''}{most} workers, as there is room"
 
 
 def describe_chance(config: Config, classes: Sequence[str]) -> str:

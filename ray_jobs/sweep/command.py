@@ -141,11 +141,11 @@ def run(sweep: Sweep, todo: int, arguments: Namespace, deadline: float | None, c
     sharing = sharing_of(sweep, arguments.trials_per_gpu)
     connect(ray_logs=False, trains=True)
     say(connection())
-    t = sweep.config.train
+    t, workers = sweep.config.train, sweep.config.worker_counts[0]
 
     def plan_of(nodes: list[Node]) -> SweepPlan:
         known = with_cards(nodes) if sharing else nodes
-        return plan_sweep(known, t.workers, t.device, t.cpus_per_worker, arguments.concurrent, todo, sharing)
+        return plan_sweep(known, workers, t.device, t.cpus_per_worker, arguments.concurrent, todo, sharing)
 
     with ExitStack() as stack:
         plan = stack.enter_context(planned(sweep.config, plan_of, say))

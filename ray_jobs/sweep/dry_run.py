@@ -43,9 +43,9 @@ def describe(sweep: Sweep, cluster: str | None, concurrent: int | None, per_gpu:
     space = sweep.space
     checked = check_cluster(cluster, sweep.config) if cluster else None
     nodes = checked.nodes if checked else [this_machine()]
-    t, unfinished = sweep.config.train, sweep.unfinished()
+    t, workers, unfinished = sweep.config.train, sweep.config.worker_counts[0], sweep.unfinished()
     todo, sharing = len(unfinished) + sweep.fresh, sharing_of(sweep, per_gpu)
-    plan = plan_sweep(nodes, t.workers, t.device, t.cpus_per_worker, concurrent, todo or None, sharing)
+    plan = plan_sweep(nodes, workers, t.device, t.cpus_per_worker, concurrent, todo or None, sharing)
     runs = {place: config for trial in sweep.trials for place, config in _runs(sweep, trial)}
     left = {place: config for place, config in runs.items() if _state(place) != "finished"}
     lines = [

@@ -34,7 +34,7 @@ def check_sharing(sweep: Sweep, option: str) -> None:
             f"--trials-per-gpu {option} needs GPUs, but the trials train on CPUs; --concurrent says how many run at "
             "once there"
         )
-    if train.workers > 1:
+    if sweep.config.worker_counts[-1] > 1:
         raise ConfigError(
             f"--trials-per-gpu {option} needs train.workers=1, but it is {train.workers}: NCCL refuses two workers of "
             "one run on the same GPU; leave one of the two out"
@@ -48,7 +48,7 @@ def sharing_of(sweep: Sweep, option: str) -> Sharing | None:
         ConfigError: the settings do not describe a valid model.
     """
     train = sweep.config.train
-    if option == ALONE or train.device != "cuda" or train.workers > 1:
+    if option == ALONE or train.device != "cuda" or sweep.config.worker_counts[-1] > 1:
         return None
     return Sharing(None if option == AUTO else int(option), trial_memory(sweep))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import yaml
 
 from paramcrop.settings.presets import load_config
-from ray_jobs.pretrain.report import settings_text
+from ray_jobs.pretrain.report import settings_text, show_workers
 from ray_jobs.videos import setting_warnings
 
 
@@ -24,3 +24,9 @@ def test_a_queue_that_the_run_cannot_fill_is_said() -> None:
     (line,) = setting_warnings(load_config("demo", None, [*settings, "train.max_steps=100"]), 8)
     assert line.startswith("warning: moco.queue=4096 is never filled by the 3200 videos of the run, 100 steps of 32")
     assert setting_warnings(load_config("demo", None, [*settings, "train.max_steps=200"]), 8) == []
+
+
+def test_a_range_of_workers_is_shown_as_the_numbers_that_divide_the_batch() -> None:
+    told = {"4": "4 worker(s)", "2..8": "2, 4 or 8 workers, as there is room", "5..8": "8 workers, as there is room"}
+    for workers, text in told.items():
+        assert show_workers(load_config("k400_simclr_s3dg", None, [f"train.workers={workers}"])) == text

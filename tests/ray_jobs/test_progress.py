@@ -13,7 +13,7 @@ from paramcrop.storage.jsonl import append_line
 from paramcrop.storage.mirror import Mirror
 from ray_jobs.evaluate.report import Evaluations
 from ray_jobs.prepare.progress import Videos
-from ray_jobs.pretrain.progress import Attempt, run_progress
+from ray_jobs.pretrain.progress import Attempt, restart, run_progress
 from ray_jobs.terminal import Pace, Progress, Standing
 
 METRICS = {"loss": 3.0, "crop_distance": 0.5, "crop_iou": 0.25, "clips_per_s": 40.0, "data_wait": 0.1}
@@ -48,6 +48,11 @@ def test_a_run_prints_its_first_line_its_last_line_and_its_news(tmp_path: Path) 
     assert first == f"step 2/4  {SUMMARY}  "
     again = "workers restarted from step 2; skipped a damaged checkpoint: epoch=0001: torn"
     assert (news, last) == (again, f"step 4/4  {SUMMARY}  0:00 left")
+
+
+def test_a_restart_with_another_number_of_workers_says_so() -> None:
+    assert restart({"step": 2, "workers": 1}, 2) == "workers restarted from step 2, 1 instead of 2"
+    assert restart({"step": 2, "workers": 2}, 2) == "workers restarted from step 2"
 
 
 def test_a_resumed_run_shows_nothing_of_the_attempt_before(tmp_path: Path) -> None:

@@ -98,6 +98,7 @@ def machines(workers: int = 1, env: Mapping[str, str] = {}) -> Iterator[Machines
     port = free_port()
     kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | dict(env)
     kept |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
+    kept |= {"RAY_worker_niceness": "0"}  # by default Ray's processes give way to whatever else the machine does
     kept |= {
         "RAY_ADDRESS": f"127.0.0.1:{port}",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",

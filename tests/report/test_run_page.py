@@ -12,7 +12,7 @@ from PIL import Image
 
 from paramcrop.errors import DataError
 from paramcrop.report import run_page
-from paramcrop.report.run_page import refresh_page, write_page
+from paramcrop.report.run_page import refresh_page, worker_text, write_page
 from paramcrop.storage.jsonl import append_line, read_lines
 from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.runs import write_status
@@ -104,3 +104,11 @@ def test_a_page_that_cannot_be_written_is_a_line(run: Path, monkeypatch: pytest.
     assert refresh_page(Mirror(run)) == []
     with pytest.raises(DataError, match="has none yet"):
         write_page(run)
+
+
+def test_it_says_how_many_workers_trained_from_which_step() -> None:
+    starts = [(0, 2, "cpu"), (8, 1, "cpu"), (9, 1, "cpu"), (20, 2, "cpu"), (30, 2, "cuda")]
+    history = [{"event": "workers", "step": step, "workers": n, "device": device} for step, n, device in starts]
+    told = "2 x cpu, 1 x cpu from step 8, 2 x cpu from step 20, 2 x cuda from step 30"
+    assert worker_text([{"event": "running"}, *history, {"event": "finished"}]) == told
+    assert worker_text([]) == ""

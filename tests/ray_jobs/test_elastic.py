@@ -1,0 +1,156 @@
+"""When the number of workers of a run changes: what is added to Ray Train's policy, and two machines that show it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from paramcrop.settings.presets import load_config
+from ray_jobs.engine import elastic
+from ray_jobs.engine.admission import Claim, need_of_elastic
+from ray_jobs.engine.elastic import LOOK, PAUSE, RECENT, SAVING, Resizing, ask_to_save, asked_to_save
+from ray_jobs.engine.elastic_plan import plan_elastic
+from ray_jobs.engine.plan import Node
+from ray_jobs.pretrain.command import plan_of, plans_of
+
+RUN = plan_elastic([Node(2), Node(2)], (1, 2))
+
+
+class Cluster:
+    """The clock, the nodes, and what other commands claim."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.slept, self.nodes = 0.0, 0.0, {"a": 2.0, "b": 2.0}
+        self.claims, self.free = list[Claim](), dict[str, float]()
+        monkeypatch.setattr(elastic, "time", SimpleNamespace(monotonic=lambda: self.now, sleep=self.sleep))
+        monkeypatch.setattr(elastic, "cluster_nodes", lambda: [Node(cpus) for cpus in self.nodes.values()])
+        monkeypatch.setattr(elastic, "read_claims", lambda: self.claims)
+        monkeypatch.setattr("ray.available_resources", lambda: self.free)
+        monkeypatch.setattr("ray.nodes", lambda: [{"NodeID": node, "Alive": True} for node in self.nodes])
+
+    def sleep(self, seconds: float) -> None:
+        self.slept += seconds
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    return Cluster(monkeypatch)
+
+
+class Base:
+    """As Ray Train's policy: it looks every ``LOOK`` seconds, and decides for what the cluster has reserved."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster, self.looked, self.reserved = (
+            cluster,
+            0.0,
+            {"a": {"CPU": 0.9}, "b": {"CPU": 0.9}, "gone": {"CPU": 9}},
+        )
+
+    def make_decision_for_running_worker_group(self, state: Any, status: Any) -> Any:
+        if self.cluster.now - self.looked < LOOK:
+            return SimpleNamespace()
+        self.looked = self.cluster.now
+        return self.decided(state.num_workers)
+
+    def make_decision_for_non_running_worker_group(self) -> Any:
+        return self.decided(0)
+
+    def decided(self, before: int) -> Any:
+        n = self._count_possible_workers(self.reserved)  # type: ignore[attr-defined]
+        return SimpleNamespace(num_workers=n) if n not in (before, 0) else SimpleNamespace()
+
+
+class Policy(Resizing, Base):
+    """One run of workers; ``asked`` counts the requests to rank 0 for a checkpoint."""
+
+    def __init__(self, cluster: Cluster, run: Any = RUN) -> None:
+        super().__init__(cluster)
+        self.prepare(run, "pretrain me")
+        self.requests = list[float]()
+
+    def poll(self, at: float, workers: int, reported: bool = False) -> int | None:
+        """The number that the policy changes to at this time; None: it does not."""
+        self.cluster.now = at
+        rank_0 = SimpleNamespace(execute_async=lambda function: self.requests.append(at))
+        state = SimpleNamespace(num_workers=workers, workers=[rank_0])
+        status = SimpleNamespace(worker_statuses={0: SimpleNamespace(training_report="it" if reported else None)})
+        decision = self.make_decision_for_running_worker_group(state, status)
+        return getattr(decision, "num_workers", None)
+
+
+def test_more_workers_start_once_a_checkpoint_that_was_asked_for_is_there(cluster: Cluster) -> None:
+    policy = Policy(cluster)
+    assert [policy.poll(at, 1) for at in (5, LOOK, LOOK + 1, 2 * LOOK, 3 * LOOK)] == [None] * 5
+    assert policy.requests == [LOOK]
+    assert policy.poll(3 * LOOK + 1, 1, reported=True) is None
+    assert policy.poll(4 * LOOK, 1) == 2
+
+
+def test_a_checkpoint_of_just_now_suffices(cluster: Cluster) -> None:
+    policy = Policy(cluster)
+    policy.poll(LOOK - 1, 1, reported=True)
+    assert policy.poll(LOOK, 1) == 2 and policy.requests == []
+
+
+def test_a_machine_that_left_before_the_change_is_asked_for_anew(cluster: Cluster) -> None:
+    policy = Policy(cluster)
+    policy.poll(LOOK, 1)
+    policy.poll(LOOK + 1, 1, reported=True)
+    gone = cluster.nodes.pop("b")
+    assert policy.poll(2 * LOOK, 1) is None
+    cluster.nodes["b"] = gone
+    assert policy.poll(2 * LOOK + RECENT, 1) is None and policy.requests == [LOOK, 2 * LOOK + RECENT]
+
+
+def test_it_does_not_wait_for_a_checkpoint_for_ever(cluster: Cluster) -> None:
+    policy = Policy(cluster)
+    assert policy.poll(LOOK, 1) is None
+    assert policy.poll(LOOK + SAVING + 1, 1) == 2
+
+
+def test_what_is_gone_or_claimed_is_not_counted(cluster: Cluster) -> None:
+    policy = Policy(cluster)
+    assert policy.make_decision_for_non_running_worker_group().num_workers == 2
+    cluster.claims = [Claim("pretrain me", 4), Claim("pretrain other", 2)]
+    assert policy.make_decision_for_non_running_worker_group().num_workers == 1
+    cluster.claims, policy.reserved = [], {"a": {"CPU": 0.9}, "gone": {"CPU": 0.9}}
+    assert policy.make_decision_for_non_running_worker_group().num_workers == 1
+    assert cluster.slept == 0
+    cluster.nodes.clear()
+    assert not hasattr(policy.make_decision_for_non_running_worker_group(), "num_workers")
+    assert cluster.slept == PAUSE  # Ray Train's controller asks again at once
+
+
+def test_a_gpu_that_another_program_uses_is_not_taken(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, nodes = plan_elastic([Node(8, 1), Node(8, 1)], (1, 2)), [Node(8, 1), Node(8, 1)]
+    monkeypatch.setattr(elastic, "cluster_nodes", lambda: nodes)
+    policy = Policy(cluster, run)
+    policy.reserved = {name: {"CPU": 1.0, "GPU": 1.0} for name in "ab"}
+    policy.poll(LOOK - 1, 1, reported=True)
+    assert policy.poll(LOOK, 1) is None and policy.requests == []
+    cluster.free = {"GPU": 1.0}
+    assert policy.poll(2 * LOOK, 1) == 2
+
+
+def test_a_worker_is_asked_by_a_new_request_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(elastic, "_asked", [])
+    assert asked_to_save() == ""
+    ask_to_save()
+    assert asked_to_save() == asked_to_save() == "request 1"
+    ask_to_save()
+    assert asked_to_save() == "request 2"
+
+
+def test_a_command_claims_its_least_and_begins_with_what_is_there() -> None:
+    config = load_config("k400_simclr_s3dg", None, ["train.workers=2..8"])
+    one, two = [Node(16, 4)], [Node(16, 4), Node(16, 4)]
+    assert [plan_of(config, nodes).workers for nodes in (one, two)] == [4, 8]
+    plan, run = plans_of(config, two)
+    assert run is not None and plan.data_cpus == 24
+    need = need_of_elastic(run)
+    assert (need.cpus, need.gpus, need.most_gpus, need.takes_rest) == (3, 2, 8, True)
+    fixed = load_config("k400_simclr_s3dg", None, ["train.workers=2"])
+    assert plans_of(fixed, two)[1] is None
