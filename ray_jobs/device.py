@@ -11,7 +11,7 @@ from paramcrop.errors import ConfigError
 from paramcrop.settings.config import Config
 
 if TYPE_CHECKING:
-    from ray_jobs.engine.plan import Node
+    from ray_jobs.engine.plans.plan import Node
 
 DRIVERS = ("nvidia[0-9]*", "dxg")  # devices of NVIDIA's driver, and of Windows' for Linux
 
@@ -26,7 +26,7 @@ def find_device(config: Config, cluster: str | None = None) -> str:
         ConfigError, ResourceError: the launch file is invalid, the running cluster does not answer, or the device
             cannot train in ``train.precision``.
     """
-    from ray_jobs.engine.plan import device_of
+    from ray_jobs.engine.plans.plan import device_of
 
     t = config.train
     device = t.device if t.device != "auto" else device_of(_planned(config, cluster), config.worker_counts[0])
@@ -45,7 +45,7 @@ def evaluators_device(option: str) -> str:
     Raises:
         ResourceError: the running cluster does not answer.
     """
-    from ray_jobs.engine.plan import device_of
+    from ray_jobs.engine.plans.plan import device_of
 
     return option if option != "auto" else device_of(_nodes(ray_logs=False), 1)
 
@@ -61,7 +61,7 @@ def _planned(config: Config, cluster: str | None) -> list[Node]:
 def _nodes(ray_logs: bool) -> list[Node]:
     """The nodes of the running cluster; without one, this machine, of which only the GPUs are counted."""
     from ray_jobs.engine.connect import cluster_nodes, connect
-    from ray_jobs.engine.plan import Node
+    from ray_jobs.engine.plans.plan import Node
     from ray_jobs.engine.ray_private import joins_cluster
 
     if joins_cluster():
@@ -72,7 +72,7 @@ def _nodes(ray_logs: bool) -> list[Node]:
 
 def this_machine() -> Node:
     """This machine as a node: its CPUs and GPUs."""
-    from ray_jobs.engine.plan import Node
+    from ray_jobs.engine.plans.plan import Node
 
     cpus, gpus = os.cpu_count() or 1, _own_gpus()
     if not gpus:

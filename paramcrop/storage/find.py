@@ -40,9 +40,10 @@ def run_named(name: str, what: str = "--run") -> Path:
     if len(found) > 1:
         raise DataError(f"{what} must name one run, but {name} is the id of {' and '.join(p.name for p in found)}")
     if not found:
-        alike = [place.name for place in sorted(runs.glob(f"{name}-*")) if (place / "config.yaml").exists()]
-        there = f"; {runs} has {', '.join(alike[:3])}" if alike else ""
-        raise DataError(f"{what} must be the folder of a run, but neither {places[0]} nor {places[1]} is one{there}")
+        there = sorted(file.parent.name for file in runs.glob("*/config.yaml"))
+        alike = [run for run in there if run.startswith(f"{name}-")]
+        also = f"; {runs} has {', '.join(alike[:3])}" if alike else ""
+        raise DataError(f"{what} must be the folder of a run, but neither {places[0]} nor {places[1]} is one{also}")
     return found[0]
 
 

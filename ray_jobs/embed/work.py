@@ -147,7 +147,7 @@ def embed_left(work: Work, arguments: Namespace, console: Console) -> None:
     from ray_jobs.engine.admission import admitted, need_of_evaluations
     from ray_jobs.engine.connect import cluster_nodes, connect, connection
     from ray_jobs.engine.embedding import Cutting, embed
-    from ray_jobs.engine.plan import plan_jobs
+    from ray_jobs.engine.plans.plan import plan_jobs
 
     connect(ray_logs=False)
     console.print(connection())

@@ -22,9 +22,9 @@ import ray
 from ray.util import placement_group, placement_group_table, remove_placement_group
 
 from paramcrop.errors import Abandoned, ResourceError
-from ray_jobs.engine.elastic_plan import Elastic
-from ray_jobs.engine.plan import DECODE_CPUS, EvaluationPlan, Plan
-from ray_jobs.engine.sweep_plan import DRIVER_CPUS, SweepPlan
+from ray_jobs.engine.plans.elastic import Elastic
+from ray_jobs.engine.plans.plan import DECODE_CPUS, EvaluationPlan, Plan
+from ray_jobs.engine.plans.sweep import DRIVER_CPUS, SweepPlan
 
 POLL = 1.0  # seconds between two attempts to be admitted
 EMPTY = {"memory": 1}  # a placement group needs a resource: a byte

@@ -18,7 +18,7 @@ import paramcrop
 from paramcrop.cli import interrupt_on_sigterm
 from paramcrop.errors import ResourceError
 from paramcrop.settings.config import Config
-from ray_jobs.engine.plan import Node
+from ray_jobs.engine.plans.plan import Node
 from ray_jobs.engine.ray_private import DATA, check, hide_lines, joins_cluster, worker_path
 
 OWN = {  # settings of a Ray that is started here; the environment overrides them

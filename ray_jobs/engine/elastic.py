@@ -18,8 +18,8 @@ from ray.train import DataConfig
 
 from ray_jobs.engine.admission import read_claims
 from ray_jobs.engine.connect import cluster_nodes
-from ray_jobs.engine.elastic_plan import CLOSE, Elastic, Room, most_workers, places, plan_for, room_of
-from ray_jobs.engine.plan import Plan
+from ray_jobs.engine.plans.elastic import CLOSE, Elastic, Room, most_workers, places, plan_for, room_of
+from ray_jobs.engine.plans.plan import Plan
 
 LOOK = 10.0  # seconds between two looks for machines that have come
 RECENT = 3 * LOOK  # seconds for which a checkpoint is new enough to go on from

@@ -29,7 +29,7 @@ from paramcrop.storage.lease import Lease
 from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.results import append_rows, read_result, write_result
 from paramcrop.training.gpu.memory import limit_memory, over_limit
-from ray_jobs.engine.plan import EvaluationPlan
+from ray_jobs.engine.plans.plan import EvaluationPlan
 
 RETRIES = 3  # retries of a task or an evaluation whose process died
 POLL = 0.5  # seconds between two queries of the actors' progress

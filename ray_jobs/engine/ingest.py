@@ -22,7 +22,7 @@ from ray.data import Dataset, ExecutionOptions, ExecutionResources, TaskPoolStra
 from paramcrop.data.clips import ClipSpec, cut_sample
 from paramcrop.data.killable import Killable
 from paramcrop.data.samples import Cut, TrainingSet, cut_batches, following_rows, read_segment
-from ray_jobs.engine.plan import DECODE_CPUS
+from ray_jobs.engine.plans.plan import DECODE_CPUS
 from ray_jobs.engine.ray_private import lighten, loop_callbacks
 
 LIGHT_CPUS = 0.02  # CPUs of a read task, which waits for storage, and of a slicing task

@@ -18,7 +18,7 @@ from paramcrop.errors import ConfigError, ResourceError
 from paramcrop.storage.files import local_path
 from paramcrop.storage.mirror import Mirror
 from paramcrop.training.gpu.memory import own_card
-from ray_jobs.engine.plan import Node
+from ray_jobs.engine.plans.plan import Node
 
 SECONDS = 120.0  # that a node may take to answer
 

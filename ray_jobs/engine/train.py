@@ -49,9 +49,9 @@ from paramcrop.training.gpu.memory import limit_memory, over_limit
 from paramcrop.training.pretrain import pretrain
 from paramcrop.training.recorder import Recorder
 from ray_jobs.engine.elastic import LOOK, Dealing, Resizing, asked_to_save, plan_now
-from ray_jobs.engine.elastic_plan import Elastic
 from ray_jobs.engine.ingest import Decoding, execution_options, reader_count, rows_per_block, training_samples
-from ray_jobs.engine.plan import Plan
+from ray_jobs.engine.plans.elastic import Elastic
+from ray_jobs.engine.plans.plan import Plan
 from ray_jobs.engine.ray_private import linked_errors, with_policy
 from ray_jobs.options import probe_data
 

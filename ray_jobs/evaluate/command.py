@@ -95,7 +95,7 @@ def compute(todo: Sequence[Job], arguments: Namespace, what: str, console: Conso
     from ray_jobs.engine.connect import cluster_nodes, connect, connection
     from ray_jobs.engine.evaluators import end_pool, make_pool, run_evaluations
     from ray_jobs.engine.nodes import check_visible
-    from ray_jobs.engine.plan import plan_jobs
+    from ray_jobs.engine.plans.plan import plan_jobs
     from ray_jobs.evaluate.report import Evaluations
     from ray_jobs.terminal import Progress
 

@@ -18,7 +18,7 @@ from paramcrop.errors import ConfigError, DataError
 from paramcrop.settings.config import Config
 from paramcrop.settings.explain import nearest
 from paramcrop.settings.presets import shipped
-from ray_jobs.engine.plan import Node
+from ray_jobs.engine.plans.plan import Node
 from ray_jobs.launch_files.kube import kube_nodes, kube_problems
 from ray_jobs.launch_files.vm import vm_nodes, vm_problems
 

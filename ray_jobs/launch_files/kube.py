@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from paramcrop.settings.explain import validated
-from ray_jobs.engine.plan import Node
+from ray_jobs.engine.plans.plan import Node
 
 STRICT = ConfigDict(extra="forbid", populate_by_name=True)
 DRAIN = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"  # how long Ray waits for tasks and checkpoints after SIGTERM

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from paramcrop.errors import ConfigError
-from ray_jobs.engine.plan import Node
+from ray_jobs.engine.plans.plan import Node
 
 LOOPBACK = "--dashboard-host=127.0.0.1"
 OPEN_PORT = re.compile(r"--(ray-client-server-port|dashboard-host=(?!127\.0\.0\.1))")

@@ -23,8 +23,8 @@ from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.owner import hold, set_aside
 from paramcrop.storage.runs import ask_to_stop, begin, ending, is_finished, older_run, read_status, run_place
 from ray_jobs.device import find_device
-from ray_jobs.engine.elastic_plan import Elastic, most_workers, plan_elastic, plan_for, room_of
-from ray_jobs.engine.plan import Node, Plan, plan_pretraining
+from ray_jobs.engine.plans.elastic import Elastic, most_workers, plan_elastic, plan_for, room_of
+from ray_jobs.engine.plans.plan import Node, Plan, plan_pretraining
 from ray_jobs.options import check_classes, check_cluster_option, config_parser, parse_config, probe_data, uncollected
 from ray_jobs.pretrain.interrupt import interruptible
 from ray_jobs.pretrain.progress import Attempt, run_progress

@@ -130,8 +130,8 @@ def run(sweep: Sweep, todo: int, arguments: Namespace, deadline: float | None, c
     from ray_jobs.engine.connect import connect, connection, planned
     from ray_jobs.engine.evaluators import end_pool, make_pool
     from ray_jobs.engine.nodes import check_visible, with_cards
-    from ray_jobs.engine.plan import Node
-    from ray_jobs.engine.sweep_plan import DRIVER_CPUS, SweepPlan, plan_sweep
+    from ray_jobs.engine.plans.plan import Node
+    from ray_jobs.engine.plans.sweep import DRIVER_CPUS, SweepPlan, plan_sweep
     from ray_jobs.engine.trials.tuning import run_trials
     from ray_jobs.engine.trials.work import Work
     from ray_jobs.sweep.live_page import live_page

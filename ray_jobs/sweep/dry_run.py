@@ -21,7 +21,7 @@ from paramcrop.sweeps.record import read_record
 from paramcrop.sweeps.trials import Trial, config_of
 from paramcrop.training.model_size import trainable_parameters
 from ray_jobs.device import this_machine
-from ray_jobs.engine.sweep_plan import SweepPlan, plan_sweep
+from ray_jobs.engine.plans.sweep import SweepPlan, plan_sweep
 from ray_jobs.launch_files.check import check_cluster, describe_cluster
 from ray_jobs.sweep.estimate import Pace, costly, evaluation_seconds, paces, seconds_of
 from ray_jobs.sweep.gpu_memory import sharing_of

@@ -14,7 +14,7 @@ from paramcrop.settings.identity import flatten
 from paramcrop.sweeps.parts import Swept
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import config_of, grid, make_trial
-from ray_jobs.engine.sweep_plan import Sharing
+from ray_jobs.engine.plans.sweep import Sharing
 from ray_jobs.sweep.estimate import costly
 from ray_jobs.sweep.options import ALONE, AUTO
 from ray_jobs.sweep.plan import Sweep, corner

@@ -105,7 +105,7 @@ def ray_data(folder: str, manifest: Manifest, epochs: int = 1, spec: ClipSpec = 
     """Windows/s from the first batch on, in full batches as a trainer gets them."""
     from paramcrop.data.samples import TrainingSet
     from ray_jobs.engine.ingest import Decoding, execution_options, rows_per_block, training_samples
-    from ray_jobs.engine.plan import Node, decoders_per_task
+    from ray_jobs.engine.plans.plan import Node, decoders_per_task
 
     decoders = decoders_per_task([Node(CORES)], CORES)
     block = rows_per_block(BATCH, spec, decoders=decoders)

@@ -46,7 +46,7 @@ def run(device: str) -> Report:
 
     from paramcrop.data.samples import TrainingSet
     from ray_jobs.engine.ingest import Decoding, execution_options, rows_per_block, training_samples
-    from ray_jobs.engine.plan import Node, decoders_per_task
+    from ray_jobs.engine.plans.plan import Node, decoders_per_task
 
     quiet_ray(CORES)
     try:

@@ -14,7 +14,7 @@ from packaging.specifiers import SpecifierSet
 
 from paramcrop.errors import ConfigError
 from paramcrop.settings.presets import load_config
-from ray_jobs.engine.plan import Node
+from ray_jobs.engine.plans.plan import Node
 from ray_jobs.engine.ray_private import ray_problems
 from ray_jobs.launch_files.check import RAY, check_cluster, describe_cluster, read_cluster
 from ray_jobs.launch_files.kube import kube_problems

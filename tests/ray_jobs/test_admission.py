@@ -26,8 +26,8 @@ from ray_jobs.engine.admission import (
     turn,
     within,
 )
-from ray_jobs.engine.plan import Node, plan_evaluations, plan_pretraining
-from ray_jobs.engine.sweep_plan import plan_sweep
+from ray_jobs.engine.plans.plan import Node, plan_evaluations, plan_pretraining
+from ray_jobs.engine.plans.sweep import plan_sweep
 from tests.memory import TINY
 from tests.ray_jobs.commands import Command
 from tests.ray_jobs.conftest import Head

@@ -15,7 +15,7 @@ from paramcrop.storage.runs import find_run, older_run, write_provenance
 from ray_jobs import device
 from ray_jobs.device import evaluators_device, find_device
 from ray_jobs.engine import connect, ray_private
-from ray_jobs.engine.plan import Node, device_of
+from ray_jobs.engine.plans.plan import Node, device_of
 from ray_jobs.evaluate.command import age_note
 
 

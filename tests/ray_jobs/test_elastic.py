@@ -11,8 +11,8 @@ from paramcrop.settings.presets import load_config
 from ray_jobs.engine import elastic
 from ray_jobs.engine.admission import Claim, need_of_elastic
 from ray_jobs.engine.elastic import LOOK, PAUSE, RECENT, SAVING, Resizing, ask_to_save, asked_to_save
-from ray_jobs.engine.elastic_plan import plan_elastic
-from ray_jobs.engine.plan import Node
+from ray_jobs.engine.plans.elastic import plan_elastic
+from ray_jobs.engine.plans.plan import Node
 from ray_jobs.pretrain.command import plan_of, plans_of
 
 RUN = plan_elastic([Node(2), Node(2)], (1, 2))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from paramcrop.errors import ResourceError
-from ray_jobs.engine.elastic_plan import Elastic, Room, most_workers, places, plan_elastic, plan_for, room_of
-from ray_jobs.engine.plan import Node
+from ray_jobs.engine.plans.elastic import Elastic, Room, most_workers, places, plan_elastic, plan_for, room_of
+from ray_jobs.engine.plans.plan import Node
 
 SMALL, GPUS = Node(2), Node(16, 4)
 

@@ -9,7 +9,7 @@ import pytest
 from paramcrop.errors import ResourceError
 from paramcrop.settings.presets import load_config
 from ray_jobs.engine import connect
-from ray_jobs.engine.plan import Node
+from ray_jobs.engine.plans.plan import Node
 from ray_jobs.pretrain.command import plan_of
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from paramcrop.errors import ResourceError
-from ray_jobs.engine.plan import Node, plan_evaluations, plan_pretraining
-from ray_jobs.engine.sweep_plan import plan_sweep
+from ray_jobs.engine.plans.plan import Node, plan_evaluations, plan_pretraining
+from ray_jobs.engine.plans.sweep import plan_sweep
 
 
 def test_two_cpus_are_0_9_for_the_worker_and_the_rest_for_data() -> None:

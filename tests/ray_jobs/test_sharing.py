@@ -20,8 +20,8 @@ from ray_jobs import device
 from ray_jobs.engine import nodes, train
 from ray_jobs.engine.admission import need_of_sweep
 from ray_jobs.engine.evaluators import Evaluator
-from ray_jobs.engine.plan import Node
-from ray_jobs.engine.sweep_plan import Sharing, SweepPlan, plan_sweep
+from ray_jobs.engine.plans.plan import Node
+from ray_jobs.engine.plans.sweep import Sharing, SweepPlan, plan_sweep
 from ray_jobs.launch_files.check import plain_nodes
 from ray_jobs.sweep.gpu_memory import MARGIN, check_sharing, different, sharing_of, trial_memory
 from ray_jobs.sweep.plan import Sweep, open_sweep

@@ -21,8 +21,8 @@ from paramcrop.storage.mirror import Mirror
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.study import enqueue, open_study
 from paramcrop.sweeps.trials import grid
-from ray_jobs.engine.plan import Node
-from ray_jobs.engine.sweep_plan import DRIVER_CPUS, plan_sweep
+from ray_jobs.engine.plans.plan import Node
+from ray_jobs.engine.plans.sweep import DRIVER_CPUS, plan_sweep
 from ray_jobs.engine.trials import trial_run, tuning
 from ray_jobs.engine.trials.tuning import StudySearch, make_scheduler
 

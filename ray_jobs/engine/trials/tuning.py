@@ -32,7 +32,7 @@ from paramcrop.storage.runs import ask_to_stop
 from paramcrop.sweeps.objective import goals
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.study import FILE, draw, open_study, tell
-from ray_jobs.engine.sweep_plan import DRIVER_CPUS
+from ray_jobs.engine.plans.sweep import DRIVER_CPUS
 from ray_jobs.engine.trials.trial import run_trial
 from ray_jobs.engine.trials.work import Work
 

@@ -15,7 +15,7 @@ from paramcrop.storage.mirror import Mirror
 from paramcrop.sweeps.record import TrialRecorder
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import Trial, wanted_of
-from ray_jobs.engine.plan import Plan
+from ray_jobs.engine.plans.plan import Plan
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from paramcrop.errors import ResourceError
-from ray_jobs.engine.plan import (
+from ray_jobs.engine.plans.plan import (
     GROWS,
     EvaluationPlan,
     Node,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from paramcrop.errors import ResourceError
-from ray_jobs.engine.plan import Node, Plan, decoders_per_task, device_of, plan_pretraining
+from ray_jobs.engine.plans.plan import Node, Plan, decoders_per_task, device_of, plan_pretraining
 
 CLOSE = 0.021  # CPUs by which sums of rounded shares may differ
 
