@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
 from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -19,9 +15,8 @@ import pytest
 import torch
 
 from paramcrop.crops.picture import to_rgb
-from paramcrop.data.clips import ClipSpec, with_planes
-from paramcrop.data.decoders.kept import KeptFrames
-from paramcrop.data.decoders.planes import PlaneFrames, colours_of_planes, packed
+from paramcrop.data.clips import ClipSpec
+from paramcrop.data.decoders.planes import PlaneFrames, colours_of_planes
 from paramcrop.data.manifest import Manifest
 from paramcrop.data.prepare.source import transcode
 from paramcrop.data.samples import epoch_batches
@@ -29,7 +24,7 @@ from paramcrop.data.shards import read_videos
 from paramcrop.data.synthetic import render
 from paramcrop.data.video import VideoReader, encode
 from paramcrop.errors import ConfigError, VideoError
-from tests.data.prepare.made_sources import add, display_matrix, stripes, write
+from tests.data.counted import counting, numbers_in
 
 DECORD = pytest.mark.skipif(find_spec("decord") is None, reason="decord has no wheel for this machine")
 RATES = (1, 5, 7.5, 10, 12, 12.5, 15, 24000 / 1001, 24, 25, 30000 / 1001, 30, 50, 60000 / 1001)
@@ -42,20 +37,6 @@ def has_torchcodec() -> bool:
     except ConfigError:
         return False
     return True
-
-
-def counting(frames: int) -> np.ndarray:
-    """Every frame shows its number in seven bits, as white or black squares: uint8 (frames, 32, 56, 3)."""
-    bits = np.arange(frames)[:, None] >> np.arange(7) & 1
-    squares = np.repeat(np.repeat(bits.reshape(frames, 1, 7), 8, 2), 32, 1)[..., :56]
-    return (squares[..., None] * 200 + 28).astype(np.uint8).repeat(3, 3)
-
-
-def numbers_in(pixels: np.ndarray) -> list[int]:
-    """What ``counting`` wrote into each of these frames."""
-    squares = pixels[:, 4:28, :, 1].mean(1).reshape(len(pixels), 7, 8)[..., 2:6].mean(2)
-    found: list[int] = ((squares > 128) << np.arange(7)).sum(1).tolist()
-    return found
 
 
 @pytest.mark.parametrize("rate", RATES, ids=lambda rate: f"{rate:.3g}")
@@ -153,63 +134,6 @@ def test_seeking_goes_on_decoding_where_no_keyframe_can_be_skipped() -> None:
     assert list(frames._runs([1, 2, 33, 69])) == [[1, 2], [33], [69]]
 
 
-def test_kept_frames_are_the_decoded_ones_and_are_not_decoded_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = encode(render("grow", 20, 48, 66, np.random.default_rng(0)), 12.0).data
-    fresh = VideoReader(data).read(np.arange(20))
-    for _ in range(2):
-        reader = VideoReader(data, cache=str(tmp_path / "kept"))
-        assert (reader.frames, reader.size) == (20, (48, 66))
-        np.testing.assert_array_equal(reader.read(np.array([3, 19, 3])), fresh[[3, 19, 3]])
-        monkeypatch.setattr(PlaneFrames, "pictures", None)
-    monkeypatch.undo()
-    (kept,) = (tmp_path / "kept").iterdir()
-    for length in (999, 0):  # cut short by a crash
-        kept.write_bytes(kept.read_bytes()[:length])
-        np.testing.assert_array_equal(VideoReader(data, cache=str(tmp_path / "kept")).read(np.arange(20)), fresh)
-
-
-def test_samples_do_not_depend_on_what_is_kept(shards: tuple[str, Manifest], tmp_path: Path) -> None:
-    for spec in (ClipSpec(frames=8, size=32), with_planes(ClipSpec(frames=8, size=32), 32)):
-        fresh = next(epoch_batches(*shards, spec, 0, 0, 12, 2))
-        for _ in range(2):
-            kept = next(epoch_batches(*shards, replace(spec, cache=str(tmp_path)), 0, 0, 12, 2))
-            for name, column in fresh.items():
-                np.testing.assert_array_equal(kept[name], column, err_msg=name)
-    assert len(list(tmp_path.iterdir())) == 12
-
-
-@pytest.mark.parametrize("numbers", [[3, 4, 5], [4, 1, 1]])
-def test_many_kept_frames_are_cut_as_each_is(numbers: list[int]) -> None:
-    """Also where the square lies partly beyond the picture."""
-    stored = np.random.default_rng(0).integers(0, 256, (6, 48, 44), np.uint8)  # of 32 x 44 pixels
-    kept, out, each = KeptFrames(stored), np.empty((3, 36, 24), np.uint8), np.empty((3, 36, 24), np.uint8)
-    for top, left in ((2, 4), (16, 30)):
-        packed(kept.stacked(np.array(numbers)), out, top, left)
-        for number, one in zip(numbers, each, strict=True):
-            packed(next(kept.planes([number]))[1], one, top, left)
-        np.testing.assert_array_equal(out, each)
-
-
-def test_a_folder_that_is_full_or_missing_costs_only_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = encode(counting(5), 10.0).data
-    (tmp_path / "file").write_text("no folder")
-    assert numbers_in(VideoReader(data, cache=str(tmp_path / "file")).read(np.arange(5))) == list(range(5))
-    monkeypatch.setattr("paramcrop.data.decoders.kept.SPARE", 1.0)
-    assert numbers_in(VideoReader(data, cache=str(tmp_path / "full")).read(np.arange(5))) == list(range(5))
-    assert not list((tmp_path / "full").iterdir())
-    asked, pictures = list[int](), PlaneFrames.pictures
-
-    def counted(frames: PlaneFrames, numbers: Sequence[int]) -> Any:
-        asked.extend(numbers)
-        return pictures(frames, numbers)
-
-    monkeypatch.setattr(PlaneFrames, "pictures", counted)
-    VideoReader(data, cache=str(tmp_path / "full")).read(np.array([1, 3]))
-    assert asked == [1, 3]  # what cannot be kept is not decoded
-
-
 @pytest.mark.parametrize("decoder", ["planes", "decord", "torchcodec"])
 @pytest.mark.parametrize("data", [b"", b"not a video", bytes(range(256)) * 16])
 def test_garbage_is_a_one_line_video_error(decoder: str, data: bytes) -> None:
@@ -255,70 +179,3 @@ def test_a_machine_without_decord_cuts_the_batches_that_decord_cuts(
     for name, column in here.items():
         np.testing.assert_array_equal(blocked[name], column, err_msg=name)
     assert next(read_videos(folder)).video
-
-
-@pytest.mark.parametrize(("matrix", "turns"), [((0, 1, -1, 0), -1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1)])
-def test_a_users_own_file_is_upright(tmp_path: Path, matrix: tuple[int, int, int, int], turns: int) -> None:
-    picture = stripes((30, 220))
-    picture[:16] = 255
-    source = display_matrix(write(tmp_path / "r.mp4", picture), *(65536 * value for value in matrix))
-    frame = VideoReader(source.read_bytes()).read(np.array([1]))[0]
-    expected = np.rot90(picture, turns)
-    assert frame.shape == expected.shape and np.abs(frame.astype(float) - expected).mean() < 3
-
-
-def test_a_users_own_file_has_square_pixels_and_its_best_stream(tmp_path: Path) -> None:
-    wide = write(tmp_path / "s.mp4", stripes((255, 30)), sample_aspect_ratio=Fraction(2))
-    assert VideoReader(wide.read_bytes()).read(np.array([0])).shape == (1, 64, 192, 3)
-    with av.open(str(tmp_path / "two.mp4"), "w") as container:
-        pictures = (stripes((0,), 32, 48), stripes((220,)))
-        streams = [add(container, picture, "libx264", "yuv420p") for picture in pictures]
-        for stream, picture in zip(streams, pictures, strict=True):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-            container.mux(stream.encode())
-    frame = VideoReader((tmp_path / "two.mp4").read_bytes()).read(np.array([0]))[0]
-    assert frame.shape == (64, 96, 3) and frame.mean() > 200
-
-
-def test_readers_close_their_files() -> None:
-    frames = PlaneFrames(encode(counting(5), 10.0).data)
-    container = frames._container
-    gc.disable()
-    try:
-        del frames
-        with pytest.raises(Exception, match="Container is not open"):
-            next(container.decode(video=0))
-    finally:
-        gc.enable()
-
-
-READS_TO_THE_END = """
-import atexit, sys
-def last():
-    print(len(reader.read([0, 1])))
-atexit.register(last)  # before the reader exists, so it runs after what the reader may register
-from paramcrop.data.decoders.planes import PlaneFrames
-reader = PlaneFrames(open(sys.argv[1], "rb").read())
-"""
-
-
-def test_a_file_that_a_thread_still_reads_is_not_closed_when_the_program_ends(tmp_path: Path) -> None:
-    """Closing it ended one program in three by a segmentation fault."""
-    (tmp_path / "video.mp4").write_bytes(encode(counting(5), 10.0).data)
-    command = [sys.executable, "-c", READS_TO_THE_END, str(tmp_path / "video.mp4")]
-    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "2\n"
-
-
-def test_a_users_own_files_are_read_at_their_frames(real_videos: Path) -> None:
-    """AVI stores no times: those that FFmpeg gives to XviD's B-frames are out of order."""
-    paths = sorted(p for p in (real_videos / "small").iterdir() if p.suffix in (".avi", ".mkv"))
-    assert paths
-    for path in paths:
-        with av.open(str(path), metadata_errors="ignore") as container:
-            frames = [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)]
-        reader = VideoReader(path.read_bytes())
-        assert 0 <= reader.frames - len(frames) <= 1, path
-        numbers = np.array([1, len(frames) // 2, 3, len(frames) - 2])
-        for number, shown in zip(numbers, reader.read(numbers), strict=True):
-            apart = np.abs(shown - frames[number]).mean()
-            assert apart < 2, (path, number, apart)
