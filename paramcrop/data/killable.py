@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -29,10 +29,20 @@ from paramcrop.errors import ParamCropError, VideoError
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_ARENA_MAX": "1"}
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class Words(NamedTuple):
+    """What errors call a call, and the process that it runs in."""
+
+    call: str
+    process: str
+
+
+READING = Words("reading", "the decoder process")
 TOOK, EXITED, KILLED = (
-    "reading took longer than",
-    "the decoder process exited",
-    "the decoder process was killed by SIGKILL",
+    f"{READING.call} took longer than",
+    f"{READING.process} exited",
+    f"{READING.process} was killed by SIGKILL",
 )
 NOT_NOW = "cannot be read now"
 ALIGNED = 64  # bytes; arrays in shared memory start at a multiple
@@ -49,10 +59,11 @@ class Killable(Generic[P, R]):
 
     Args:
         timeout: seconds that a call may take. The start of the child, which imports the function, does not count.
+        words: for the errors.
     """
 
-    def __init__(self, function: Callable[P, R], timeout: float) -> None:
-        self._function, self.timeout = function, timeout
+    def __init__(self, function: Callable[P, R], timeout: float, words: Words = READING) -> None:
+        self._function, self.timeout, self._words = function, timeout, words
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._memory = -1
@@ -71,7 +82,7 @@ class Killable(Generic[P, R]):
             try:  # once more: the kernel may have killed the child because of another process's memory
                 result, error = self._ask(request)
             except (EOFError, ConnectionError):
-                raise VideoError(f"the decoder process {self._end()}") from None
+                raise VideoError(f"{self._words.process} {self._end()}") from None
         if error is not None:
             raise error
         value: R = result
@@ -82,7 +93,7 @@ class Killable(Generic[P, R]):
             connection = self._connection or self._start()
             connection.send_bytes(request)
             if not connection.poll(self.timeout):
-                raise VideoError(f"{TOOK} {self.timeout:g} s")
+                raise VideoError(f"{self._words.call} took longer than {self.timeout:g} s")
             return self._read(connection.recv_bytes())
         except (EOFError, ConnectionError):
             raise
@@ -125,7 +136,7 @@ class Killable(Generic[P, R]):
         self._connection = Connection(ours.detach())
         self._connection.send_bytes(pickle.dumps(self._function))
         if not self._connection.poll(START):
-            raise VideoError(f"{TOOK} {START:g} s, because its process did not start")
+            raise VideoError(f"{self._words.call} took longer than {START:g} s, because its process did not start")
         self._connection.recv_bytes()
         return self._connection
 

@@ -7,8 +7,8 @@ from queue import Empty, Full, Queue
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from paramcrop.data.killable import Killable
-from paramcrop.errors import ParamCropError, VideoError
+from paramcrop.data.killable import Killable, Words
+from paramcrop.errors import ParamCropError
 
 if TYPE_CHECKING:
     from paramcrop.training.tracking.tracker import Facts, Tracker
@@ -48,7 +48,7 @@ class Guarded:
     def __init__(self, name: str, facts: Facts, timeout: float = TIMEOUT) -> None:
         self.name, self.problem, self.left_out, self._closing = name, "", 0, False
         self._facts, self._calls, self._ended = facts, Queue[tuple[str, tuple[Any, ...]]](WAITING), 0
-        self._child = Killable(deliver, timeout)
+        self._child = Killable(deliver, timeout, Words("a call", "its process"))
         self._thread = Thread(target=self._work, daemon=True)
         self._thread.start()
 
@@ -88,9 +88,6 @@ class Guarded:
                 method, arguments = CLOSE, ()
             try:
                 self._child(self.name, self._facts, method, arguments)
-            except VideoError as error:  # of the child itself, which mostly reads videos
-                text = str(error).replace("reading took", "a call took").replace("the decoder process", "its process")
-                self.problem = self.problem or text
             except ParamCropError as error:
                 self.problem = self.problem or str(error)
             except OSError as error:  # the child cannot be started
