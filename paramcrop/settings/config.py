@@ -10,6 +10,7 @@ from pydantic import BaseModel, JsonValue, ValidationInfo, field_validator, mode
 
 from paramcrop.settings.custom import is_custom, source_of
 from paramcrop.settings.fields import STRICT, check_kwargs, check_name, named, option
+from paramcrop.settings.running import Probe, Run, Train
 from paramcrop.settings.sections import (
     POLICIES,
     Augment,
@@ -20,11 +21,8 @@ from paramcrop.settings.sections import (
     MoCo,
     Optim,
     Policies,
-    Probe,
     Projector,
-    Run,
     SimCLR,
-    Train,
 )
 from paramcrop.settings.workers import dividing
 
