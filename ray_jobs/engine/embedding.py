@@ -23,7 +23,7 @@ from paramcrop.evaluation.features import Forward, Normalise, check_finite
 from paramcrop.export.clips import GROUP, Group, cut_group
 from paramcrop.export.encoder import Encoder
 from ray_jobs.engine.plans.plan import EvaluationPlan
-from ray_jobs.engine.train import own_errors
+from ray_jobs.engine.worker import own_errors
 
 TASK_VIDEOS = 4  # videos of a decode task
 PIXELS = "pixels"

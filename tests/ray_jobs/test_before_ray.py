@@ -22,7 +22,7 @@ from paramcrop.settings.presets import load_config
 from paramcrop.storage.jsonl import read_lines
 from ray_jobs.engine.plans.plan import Node, plan_evaluations, plan_pretraining
 from ray_jobs.engine.plans.sweep import plan_sweep
-from ray_jobs.engine.train import named_error, own_errors
+from ray_jobs.engine.worker import named_error, own_errors
 from ray_jobs.videos import find_videos
 from tests.labelled import make_labelled
 from tests.ray_jobs.commands import Command

@@ -17,7 +17,7 @@ from paramcrop.sweeps.space import Space
 from paramcrop.training.gpu import memory
 from paramcrop.training.model_size import model_size
 from ray_jobs import device
-from ray_jobs.engine import nodes, train
+from ray_jobs.engine import nodes, worker
 from ray_jobs.engine.admission import need_of_sweep
 from ray_jobs.engine.evaluators import Evaluator
 from ray_jobs.engine.plans.plan import Node
@@ -184,16 +184,16 @@ def too_much(*_: Any) -> None:
 def test_a_trial_that_takes_more_than_its_part_ends_with_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train, "get_device", lambda: torch.device("cuda", 0))
-    monkeypatch.setattr(train, "limit_memory", lambda share, device: 15.0)
-    monkeypatch.setattr(train, "pretrain", too_much)
+    monkeypatch.setattr(worker, "get_device", lambda: torch.device("cuda", 0))
+    monkeypatch.setattr(worker, "limit_memory", lambda share, device: 15.0)
+    monkeypatch.setattr(worker, "pretrain", too_much)
     monkeypatch.setattr("ray.train.get_dataset_shard", lambda name: SimpleNamespace(iter_batches=lambda **_: []))
     job = {"config": tiny_config().model_dump(), "steps_per_epoch": 1, "threads": 1, "classes": (), "probe": None}
     job |= {"folder": str(tmp_path), "uri": "", "lease": "", "memory_share": 0.2}
     message = "it must fit its part of a GPU, 15 GiB, but needs more; lower --trials-per-gpu, or leave it out"
-    assert train.train_worker(job) == ("ResourceError", message)
+    assert worker.train_worker(job) == ("ResourceError", message)
     with pytest.raises(torch.OutOfMemoryError):  # alone on a GPU, it is an error like others
-        train.train_worker(job | {"memory_share": None})
+        worker.train_worker(job | {"memory_share": None})
 
 
 def test_an_evaluation_that_takes_more_than_its_part_ends_with_one_line(
