@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -61,6 +62,12 @@ def mean_over_ranks(x: Tensor) -> Tensor:
     x = x.detach().clone()
     td.all_reduce(x)
     return x / world_size()
+
+
+def mean_scalars(scalars: Mapping[str, Tensor]) -> dict[str, float]:
+    """The means of scalars over ranks, in a single exchange; must be called on every rank."""
+    values = mean_over_ranks(torch.stack([value.detach().float() for value in scalars.values()]))
+    return dict(zip(scalars, values.tolist(), strict=True))
 
 
 def values_of_ranks(x: Tensor) -> Tensor:

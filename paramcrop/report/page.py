@@ -31,6 +31,7 @@ from paramcrop.storage.mirror import mirror_at
 from paramcrop.storage.owner import is_held
 from paramcrop.sweeps.record import UNFINISHED, fetch_runs, read_records
 from paramcrop.sweeps.space import Space, read_space
+from paramcrop.sweeps.values import is_number
 
 TEMPLATE = "page.html.j2"
 RELOAD = 30  # seconds after which the page of a running sweep loads itself anew
@@ -81,7 +82,7 @@ def arrow_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
     columns = {name: pa.array([row.get(name) for row in rows], kind) for name, kind in COLUMNS.items()}
     for name in dict.fromkeys(name for row in rows for name in row if name not in COLUMNS):
         values = [row.get(name) for row in rows]
-        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        if all(map(is_number, values)):
             columns[name] = pa.array(values, REAL)
         else:
             columns[name] = pa.array([None if value is None else show(value) for value in values], TEXT)

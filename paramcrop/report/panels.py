@@ -30,6 +30,7 @@ from paramcrop.sweeps.objective import Goal, goals
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.study import current_study
 from paramcrop.sweeps.trials import rounded
+from paramcrop.sweeps.values import is_number
 
 matplotlib.use("Agg")
 
@@ -126,14 +127,14 @@ def _line(axes: Axes, points: Sequence[tuple[float, Point]], color: str, style: 
 def places_of(table: Table, key: str) -> dict[str, float]:
     """Text of a value -> its position on the axis: the value if all are numbers, else 0, 1, 2, …"""
     values = [row.record.values[key] for row in table.rows if key in row.record.values]
-    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+    if all(map(is_number, values)):
         return {place_text(value): float(value) for value in values}
     return {text: float(i) for i, text in enumerate(dict.fromkeys(map(place_text, values)))}
 
 
 def place_text(value: Any) -> str:
     """The text of a value; equal for 1 and 1.0."""
-    return str(float(value) if isinstance(value, int) and not isinstance(value, bool) else value)
+    return str(float(value) if is_number(value) else value)
 
 
 def _ticks(axes: Axes, space: Space, key: str, places: Mapping[str, float]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +44,7 @@ def last_line(file: Path) -> dict[str, Any] | None:
             lines = source.read().split(b"\n")
     except FileNotFoundError:
         return None
-    with suppress(ValueError):  # only part of it
-        line: dict[str, Any] = json.loads(lines[-2] if len(lines) > 1 else b"")
-        return line
-    return None
+    return _parsed(lines[-2].decode(errors="replace")) if len(lines) > 1 else None
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from paramcrop.settings.explain import nearest, validated
 from paramcrop.settings.presets import preset_names, read_mapping, shipped
 from paramcrop.sweeps.layout import STRICT, Layout
 from paramcrop.sweeps.parts import Budget, Evaluate, Objective, PresetChanges, Proxy, Swept, Until, Variant, field
-from paramcrop.sweeps.values import check_values, coerced, takes_fractions
+from paramcrop.sweeps.values import check_values, coerced, is_number, takes_fractions
 
 MOST_CELLS = 1000  # of a grid; each is pretrained once per seed
 SCALAR = (str, int, float, bool, type(None))
@@ -98,7 +98,7 @@ class Space(BaseModel):
                 raise ValueError(f"derived.{key} must be KEY or NUMBER - KEY, with KEY from params, but is {text!r}")
             if key in self.params:
                 raise ValueError(f"a swept setting must not be derived as well, but {key} is")
-            wrong = [v for v in self.params[match["key"]].listed or () if not _is_number(v)] if match["number"] else []
+            wrong = [v for v in self.params[match["key"]].listed or () if not is_number(v)] if match["number"] else []
             if wrong:
                 raise ValueError(f"derived.{key} must subtract numbers, but {match['key']} has {wrong[0]!r}")
         return self
@@ -143,10 +143,6 @@ def _in_type(key: str, swept: Any) -> Any:
     if isinstance(swept, dict):
         return {name: _in_type(key, v) if name in ("values", "choice") else v for name, v in swept.items()}
     return swept
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 FOLDER = shipped("search_spaces")

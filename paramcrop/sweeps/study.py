@@ -40,7 +40,7 @@ from paramcrop.sweeps.parts import Swept
 from paramcrop.sweeps.samplers import make_sampler
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import VARIANT, Trial, config_of, decode, encode
-from paramcrop.sweeps.values import trial_id
+from paramcrop.sweeps.values import is_number, trial_id
 
 FILE = "study.journal"
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -61,7 +61,7 @@ def _distribution(swept: Swept, grid: bool) -> BaseDistribution:
     if swept.bounds is not None:
         return FloatDistribution(*swept.bounds, log=swept.loguniform is not None)
     values = swept.listed or ()
-    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    numbers = all(map(is_number, values))
     if grid and numbers:
         return FloatDistribution(float(min(values)), float(max(values)))
     return CategoricalDistribution([encode(value) for value in values])

@@ -78,5 +78,10 @@ def trial_id(values: Mapping[str, Any]) -> str:
     return short_hash({key: _plain(value) for key, value in values.items()}, 10)
 
 
+def is_number(value: Any) -> bool:
+    """Whether it is a number; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _plain(value: Any) -> Any:
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    return float(value) if is_number(value) else value

@@ -174,7 +174,7 @@ def run_epoch(
         s.step += 1
         logged = s.step % config.run.log_every == 0 or s.step in (1, s.total)
         if logged:
-            means = reduce_scalars(s.watch.telemetry.read() | scalars)
+            means = dist.mean_scalars(s.watch.telemetry.read() | scalars)
             log(state, means | learning_rates(s.optimizer) | s.meter.read())
             s.check()
             # Each rank hears of it at a time of its own, and the checkpoint needs all of them.
@@ -263,12 +263,6 @@ def epoch_seed(seed: int, epoch: int) -> int:
     """Torch's seed for an epoch on this rank: a resumed run draws the same random numbers as an uninterrupted one."""
     digest = hashlib.sha256(f"torch/{seed}/{epoch}/{dist.rank()}".encode()).digest()
     return int.from_bytes(digest[:7], "little")
-
-
-def reduce_scalars(scalars: dict[str, Tensor]) -> dict[str, float]:
-    """Means over ranks, in a single exchange; must be called on every rank."""
-    values = dist.mean_over_ranks(torch.stack([value.detach().float() for value in scalars.values()]))
-    return dict(zip(scalars, values.tolist(), strict=True))
 
 
 def rows_of(batch: Batch) -> list[Row]:

@@ -89,7 +89,7 @@ def build_model(
 
 
 def compile_network(method: Method, device: torch.device) -> None:
-    """Let ``torch.compile`` make the backbone's code, and that of MoCo's key network, at the first step.
+    """Let ``torch.compile`` make the code of the method's networks, the backbone and its copies, at the first step.
 
     Raises:
         ConfigError: it needs a C++ compiler on CPUs, and there is none.
@@ -97,8 +97,9 @@ def compile_network(method: Method, device: torch.device) -> None:
     compiler = os.environ.get("CXX", "g++")
     if device.type == "cpu" and which(compiler) is None:
         raise ConfigError(f"train.compile=true needs a C++ compiler, but there is no {compiler}; install it or set CXX")
-    for name in ("backbone", "key_backbone"):
-        if isinstance(network := getattr(method, name, None), nn.Module):
+    assert isinstance(method, nn.Module)  # a protocol cannot say so
+    for name, network in method.named_children():
+        if name.endswith("backbone"):
             network.compile(dynamic=False)  # in place, so that names in checkpoints stay
 
 

@@ -18,7 +18,7 @@ from paramcrop.storage.runs import defaults, read_metrics
 COSTLY = (  # settings, and sections of them, on which the time of a step depends
     *("method", "backbone", "projector", "moco", "mean_teacher", "data.clip_frames", "data.clip_size"),
     *("data.random_cube", "data.decoder", "data.cache", "cropper.frames", "cropper.size", "train.global_batch"),
-    *("train.workers", "train.device", "train.precision"),
+    *("train.workers", "train.device", "train.precision", "train.compile"),
 )
 START = 15.0  # seconds of a run besides its steps, if none was measured without an interruption
 

@@ -14,6 +14,7 @@ from paramcrop.settings.identity import flatten
 from paramcrop.sweeps.parts import Swept
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import config_of, grid, make_trial
+from paramcrop.sweeps.values import is_number
 from ray_jobs.engine.plans.sweep import Sharing
 from ray_jobs.sweep.estimate import costly
 from ray_jobs.sweep.options import ALONE, AUTO
@@ -86,9 +87,5 @@ def largest(space: Space) -> Iterator[dict[str, Any]]:
 def tops(swept: Swept) -> list[Any]:
     """The largest number of a range or a list, and every value of a list that is no number."""
     values = swept.listed if swept.listed is not None else (swept.bounds or ())
-    numbers = [value for value in values if _is_number(value)]
-    return [*(value for value in values if not _is_number(value)), *sorted(numbers)[-1:]]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    numbers = [value for value in values if is_number(value)]
+    return [*(value for value in values if not is_number(value)), *sorted(numbers)[-1:]]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from paramcrop.errors import ResourceError
-from ray_jobs.engine.plans.plan import Node, Plan, decoders_per_task, device_of, plan_pretraining
+from ray_jobs.engine.plans.plan import Node, Plan, decoders_per_task, device_of, fitting, plan_pretraining
 
 CLOSE = 0.021  # CPUs by which sums of rounded shares may differ
 
@@ -86,11 +86,7 @@ def _fits(elastic: Elastic, room: Room, n: int) -> bool:
 
 def places(nodes: Sequence[tuple[float, float]], elastic: Elastic) -> int:
     """The number of workers that fit on nodes with these (CPUs, GPUs)."""
-    found = 0
-    for cpus, gpus in nodes:
-        by_cpu = int(cpus / elastic.worker_cpus + 1e-6)
-        found += min(by_cpu, int(gpus / elastic.worker_gpus + 1e-6)) if elastic.worker_gpus else by_cpu
-    return found
+    return sum(fitting(Node(*node), elastic.worker_cpus, int(elastic.worker_gpus)) for node in nodes)
 
 
 def plan_for(elastic: Elastic, room: Room, workers: int) -> Plan:
@@ -109,5 +105,5 @@ def plan_for(elastic: Elastic, room: Room, workers: int) -> Plan:
     )
     if data_cpus < elastic.least - CLOSE:
         raise ResourceError(f"{elastic.least:g} CPUs must be left for decoding, but {arithmetic}")
-    decoders = decoders_per_task(room.nodes, data_cpus, workers, elastic.worker_cpus, gpu)
+    decoders = decoders_per_task(room.nodes, data_cpus, workers, elastic.worker_cpus, int(gpu))
     return Plan(workers, elastic.worker_cpus, elastic.worker_gpus, data_cpus, arithmetic, decoders)

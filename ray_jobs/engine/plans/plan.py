@@ -207,5 +207,5 @@ def show_total(nodes: Sequence[Node]) -> str:
 
 def fitting(node: Node, cpus: float, per_gpu: int = 0) -> int:
     """The number of workers that fit on a node, with ``per_gpu`` on each GPU; 0: they need none."""
-    by_cpu = int(node.cpus / cpus + 1e-9)
+    by_cpu = int(node.cpus / cpus + 1e-6)  # Ray's amounts are rounded to ten-thousandths
     return min(by_cpu, int(node.gpus) * per_gpu) if per_gpu else by_cpu
