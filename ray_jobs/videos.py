@@ -37,13 +37,20 @@ def find_videos(config: Config, say: Callable[[str], None] = lambda text: None) 
 
 
 def check_batch(config: Config) -> None:
-    """Check, before it is made, that the synthetic set has enough videos for a batch; a dry run may plan without them.
+    """Check, before it is made, that the synthetic set is meant and has enough videos for a batch.
+
+    A dry run may plan without them.
 
     Raises:
-        ConfigError: it has fewer.
+        ConfigError: it has fewer, or ``data.split`` names a split, which only a set of one's own has.
     """
     if config.data.shards is not None or outlining():
         return
+    if config.data.split is not None:
+        raise ConfigError(
+            f"data.split={config.data.split} needs data.shards, a folder of shards, but it is not set; make them with: "
+            "paramcrop prepare --dataset folder --videos FOLDER --out SHARDS"
+        )
     try:
         steps_per_epoch(MADE_UP_VIDEOS, config.train.global_batch, config.labelled_rows)
     except ConfigError as error:

@@ -43,7 +43,13 @@ from paramcrop.storage.runs import read_provenance
 from paramcrop.training.build import BACKBONES, backbone_settings, build_backbone, features_of, make_backbone
 
 
-def load(source: str | Path, pretrained: bool = True, trust: bool = False, like: str | Path | None = None) -> Encoder:
+def load(
+    source: str | Path,
+    pretrained: bool = True,
+    trust: bool = False,
+    like: str | Path | None = None,
+    what: str = "load's source",
+) -> Encoder:
     """Load an encoder, in evaluation mode, on the CPU.
 
     Args:
@@ -54,6 +60,7 @@ def load(source: str | Path, pretrained: bool = True, trust: bool = False, like:
             A run's own class is imported as in all commands.
         like: for a file of weights, an encoder (as ``source``) that has its architecture and its clips; None: it is
             torchvision's s3d or r3d_18, or S3D or S3D-G of CoCLR, which the file's names tell.
+        what: the option or argument that names the source, for the error.
 
     Raises:
         CheckpointError: the files do not fit one another. DataError: there is no such encoder.
@@ -67,7 +74,7 @@ def load(source: str | Path, pretrained: bool = True, trust: bool = False, like:
         raise ConfigError(f"like={like} needs a file of weights as load's source, but that is {text}")
     if text.startswith(SCHEME) or (folder / CONFIG).exists():
         return from_folder(folder, pretrained, trust)
-    return from_run(run_named(text, "load's source"), pretrained=pretrained)
+    return from_run(run_named(text, what), pretrained=pretrained)
 
 
 def from_folder(folder: Path, pretrained: bool = True, trust: bool = False) -> Encoder:

@@ -94,7 +94,7 @@ def make_work(arguments: Namespace, sizes: Mapping[str, int]) -> Work:
     Raises:
         CheckpointError, DataError, ConfigError: see ``load``; or ``--out`` is another file or not writable.
     """
-    encoder = load(arguments.weights, trust=arguments.trust, like=arguments.like)
+    encoder = load(arguments.weights, trust=arguments.trust, like=arguments.like, what="--weights")
     out = Path(arguments.out).expanduser().resolve()
     if not out.parent.is_dir():
         raise ConfigError(f"--out must be in a folder that exists, but {out.parent} does not")

@@ -153,9 +153,22 @@ def test_a_dry_run_of_an_evaluation_writes_nothing(tiny_run: Path, home: Path) -
     assert not home.exists() and sorted(tiny_run.rglob("*")) == before
 
 
-def test_a_real_run_of_a_real_sets_preset_is_refused_before_anything_is_made(home: Path) -> None:
+@pytest.mark.parametrize("preset", ["k400_simclr_r2d3d18", "ucf101_small"])
+def test_a_real_run_of_a_real_sets_preset_is_refused_before_anything_is_made(preset: str, home: Path) -> None:
     for line in (("pretrain",), ("sweep", "--space", "es_bounds")):
-        message = refused(*line, "--preset", "k400_simclr_r2d3d18")
+        message = refused(*line, "--preset", preset)
+        assert message.startswith("data.split=train needs data.shards, a folder of shards, but it is not set; make them")
+        assert not list(home.rglob("*.parquet"))
+
+
+def test_the_small_study_is_not_run_on_made_up_videos(home: Path) -> None:
+    assert refused("sweep", "--space", "real_small").startswith("data.split=train needs data.shards")
+    assert not list(home.rglob("*.parquet"))
+
+
+def test_a_batch_above_the_made_up_set_is_refused_before_it_is_made(home: Path) -> None:
+    for line in (("pretrain",), ("sweep", "--space", "es_bounds")):
+        message = refused(*line, "train.global_batch=1024")
         assert message.startswith(
             "train.global_batch must be at most the number of videos, 256, but is 1024; data.shards"
         )

@@ -108,6 +108,12 @@ def test_wrong_options_are_one_line(options: tuple[str, ...], message: str) -> N
         parse_arguments(["--weights", "w", "--videos", "v", *options], "")
 
 
+def test_weights_that_are_not_there_are_refused_by_the_name_of_the_option(tmp_path: Path) -> None:
+    given = ["--weights", str(tmp_path / "absent"), "--videos", str(tmp_path), "--out", str(tmp_path / "f.parquet")]
+    with pytest.raises(DataError, match=r"^--weights must be the folder of a run, but neither .*absent"):
+        main(given)
+
+
 def test_what_is_missing_is_one_line(encoder: Path, tmp_path: Path) -> None:
     given = ["--weights", str(encoder), "--videos", str(tmp_path), "--out", str(tmp_path / "no" / "f.parquet")]
     with pytest.raises(DataError, match=r"--videos=.* must have videos, but has none"):
