@@ -157,7 +157,7 @@ def test_a_dry_run_of_an_evaluation_writes_nothing(tiny_run: Path, home: Path) -
 def test_a_real_run_of_a_real_sets_preset_is_refused_before_anything_is_made(preset: str, home: Path) -> None:
     for line in (("pretrain",), ("sweep", "--space", "es_bounds")):
         message = refused(*line, "--preset", preset)
-        assert message.startswith("data.split=train needs data.shards, a folder of shards, but it is not set; make them")
+        assert message.startswith("data.split=train needs data.shards, a folder of shards, but it is not set; make")
         assert not list(home.rglob("*.parquet"))
 
 

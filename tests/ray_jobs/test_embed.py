@@ -109,6 +109,7 @@ def test_wrong_options_are_one_line(options: tuple[str, ...], message: str) -> N
 
 
 def test_weights_that_are_not_there_are_refused_by_the_name_of_the_option(tmp_path: Path) -> None:
+    made_video(tmp_path / "a.mp4")
     given = ["--weights", str(tmp_path / "absent"), "--videos", str(tmp_path), "--out", str(tmp_path / "f.parquet")]
     with pytest.raises(DataError, match=r"^--weights must be the folder of a run, but neither .*absent"):
         main(given)
