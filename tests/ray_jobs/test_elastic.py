@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import GetTimeoutError
 
 from paramcrop.settings.presets import load_config
 from ray_jobs.engine import elastic
@@ -28,10 +29,16 @@ class Cluster:
         monkeypatch.setattr(elastic, "cluster_nodes", lambda: [Node(cpus) for cpus in self.nodes.values()])
         monkeypatch.setattr(elastic, "read_claims", lambda: self.claims)
         monkeypatch.setattr("ray.available_resources", lambda: self.free)
+        monkeypatch.setattr("ray.get", self.get)
         monkeypatch.setattr("ray.nodes", lambda: [{"NodeID": node, "Alive": True} for node in self.nodes])
 
     def sleep(self, seconds: float) -> None:
         self.slept += seconds
+
+    def get(self, answer: bool | None, timeout: float) -> bool:
+        if answer is None:
+            raise GetTimeoutError("no answer yet")
+        return answer
 
 
 @pytest.fixture
@@ -72,16 +79,21 @@ class Policy(Resizing, Base):
     def __init__(self, cluster: Cluster, run: Any = RUN) -> None:
         super().__init__(cluster)
         self.prepare(run, "pretrain me")
-        self.requests = list[float]()
+        self.requests, self.started = list[float](), 0.0
+        self.stepped: bool | None = True
 
     def poll(self, at: float, workers: int, reported: bool = False) -> int | None:
         """The number that the policy changes to at this time; None: it does not."""
         self.cluster.now = at
-        rank_0 = SimpleNamespace(execute_async=lambda function: self.requests.append(at))
-        state = SimpleNamespace(num_workers=workers, workers=[rank_0])
+        state = SimpleNamespace(num_workers=workers, start_time=self.started)
+        state.workers = [SimpleNamespace(execute_async=self.ask)]
         status = SimpleNamespace(worker_statuses={0: SimpleNamespace(training_report="it" if reported else None)})
         decision = self.make_decision_for_running_worker_group(state, status)
         return getattr(decision, "num_workers", None)
+
+    def ask(self, function: Any) -> bool | None:
+        self.requests.append(self.cluster.now)
+        return self.stepped
 
 
 def test_more_workers_start_once_a_checkpoint_that_was_asked_for_is_there(cluster: Cluster) -> None:
@@ -114,6 +126,22 @@ def test_it_does_not_wait_for_a_checkpoint_for_ever(cluster: Cluster) -> None:
     assert policy.poll(LOOK + SAVING + 1, 1) == 2
 
 
+def test_workers_that_took_no_step_are_not_waited_for(cluster: Cluster) -> None:
+    policy = Policy(cluster)
+    del cluster.nodes["b"]  # both workers started on "a", where no CPU is left to decode
+    policy.stepped = None  # not answered yet
+    assert [policy.poll(at, 2) for at in (LOOK, 2 * LOOK)] == [None, None]
+    policy.answer = False
+    assert policy.poll(3 * LOOK, 2) == 1 and policy.requests == [LOOK]
+
+
+def test_workers_that_replaced_those_asked_are_asked_themselves(cluster: Cluster) -> None:
+    policy = Policy(cluster)
+    policy.poll(LOOK, 1)
+    policy.started = LOOK + 1
+    assert policy.poll(2 * LOOK, 1) is None and policy.requests == [LOOK, 2 * LOOK]
+
+
 def test_what_is_gone_or_claimed_is_not_counted(cluster: Cluster) -> None:
     policy = Policy(cluster)
     assert policy.make_decision_for_non_running_worker_group().num_workers == 2
@@ -125,6 +153,17 @@ def test_what_is_gone_or_claimed_is_not_counted(cluster: Cluster) -> None:
     cluster.nodes.clear()
     assert not hasattr(policy.make_decision_for_non_running_worker_group(), "num_workers")
     assert cluster.slept == PAUSE  # Ray Train's controller asks again at once
+
+
+def test_a_run_below_its_fewest_workers_says_once_that_it_waits(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = Policy(cluster)
+    line = "waiting: the fewest of train.workers, 1, do not fit on what is there, 0 node(s) with 0 CPUs"
+    for nodes, said in (({}, 1), ({}, 0), ({"a": 2.0}, 0), ({}, 1)):
+        cluster.nodes = nodes
+        policy.make_decision_for_non_running_worker_group()
+        assert capsys.readouterr().out.count(line) == said
 
 
 def test_a_gpu_that_another_program_uses_is_not_taken(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,8 +179,11 @@ def test_a_gpu_that_another_program_uses_is_not_taken(cluster: Cluster, monkeypa
 
 def test_a_worker_is_asked_by_a_new_request_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(elastic, "_asked", [])
+    monkeypatch.setattr(elastic, "_lines", [])
+    assert ask_to_save() is False  # it has taken no step
+    monkeypatch.setattr(elastic, "_asked", [])
     assert asked_to_save() == ""
-    ask_to_save()
+    assert ask_to_save() is True
     assert asked_to_save() == asked_to_save() == "request 1"
     ask_to_save()
     assert asked_to_save() == "request 2"
