@@ -18,8 +18,9 @@ import paramcrop
 from paramcrop.cli import interrupt_on_sigterm
 from paramcrop.errors import ResourceError
 from paramcrop.settings.config import Config
+from ray_jobs.engine.names import check
 from ray_jobs.engine.plans.plan import Node
-from ray_jobs.engine.ray_private import DATA, check, hide_lines, joins_cluster, worker_path
+from ray_jobs.engine.ray_private import DATA, hide_lines, joins_cluster, worker_path
 
 OWN = {  # settings of a Ray that is started here; the environment overrides them
     # Keep idle workers for 30 s instead of 1 s, so that a sweep's next trial reuses the decoders of the last one: its

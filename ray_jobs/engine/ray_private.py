@@ -13,65 +13,15 @@ import re
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from importlib import import_module
-from inspect import isfunction
 from typing import Any
+
+from ray_jobs.engine.names import Name, check
 
 WAIT = 0.02  # seconds that a step of Ray Data's loop waits for tasks; its own value is 0.1
 SHORTEST, LONGEST = 0.005, 0.1  # seconds of a pause
 QUICK = 0.01  # seconds; a step that waits for tasks takes longer
 KEPT = 1000  # blocks per operator whose statistics are kept
-
-_reported: set[str] = set()
-
-
-@dataclass(frozen=True)
-class Name:
-    """A private name of Ray: an object of a module, or an attribute that a class in the module sets.
-
-    Attributes:
-        module, name, attribute: where it is; ``attribute`` is empty for an object of a module.
-        cost: what happens without it.
-    """
-
-    module: str
-    name: str
-    attribute: str
-    cost: str
-
-    def find(self) -> Any | None:
-        """The module's object with this name, or None if it is absent."""
-        try:
-            return getattr(import_module(self.module), self.name, None)
-        except ImportError:
-            return None
-
-    def is_there(self) -> bool:
-        """Whether the object exists and, for an attribute, whether the class's code mentions it.
-
-        The code is inspected because there is no instance yet.
-        """
-        found = self.find()
-        if found is None or not self.attribute:
-            return found is not None
-        codes = [function.__code__ for function in vars(found).values() if isfunction(function)]
-        return any(self.attribute in code.co_names + code.co_varnames for code in codes)
-
-    def report(self) -> None:
-        """Print once per process that the name is absent."""
-        full = ".".join(part for part in (self.module, self.name, self.attribute) if part)
-        if full not in _reported:
-            _reported.add(full)
-            print(f"note: Ray {import_module('ray').__version__} has no {full}: {self.cost}", file=sys.stderr)
-
-
-def check(names: tuple[Name, ...]) -> None:
-    """Report the absent ones."""
-    for name in names:
-        if not name.is_there():
-            name.report()
-
 
 # Ray's log lines on the console
 
@@ -253,9 +203,6 @@ def with_policy(trainer: type, own: type, *arguments: Any) -> type | None:
     return type(trainer.__name__, (trainer,), {START.attribute: start})
 
 
-DATA = (CALLBACK, WAIT_TIME, FETCHER, FETCHES, STEPS, STATS, PLAN, CAUSE)  # used by the processes of a training
-
-
 # `ray up`
 
 PREPARE = Name("ray.autoscaler._private.util", "prepare_config", "", "launch files pass without Ray's own validation")
@@ -274,6 +221,43 @@ def ray_problems(values: dict[str, Any]) -> list[str]:
         text = str(getattr(error, "message", "") or error).strip().splitlines()
         return [f"`ray up` rejects the file: {text[0] if text else type(error).__name__}"]
     return []
+
+
+# Placement groups whose creators have died
+
+GROUPS = Name(
+    *("ray._private.state", "state", ""),
+    "what was reserved for a run on a machine that is lost may stay reserved",
+)
+
+
+def remove_orphans() -> int:
+    """Remove this job's placement groups whose creator has died -> their number.
+
+    Ray keeps them until the job ends, and moves them to other machines, where trials then wait for the place that they
+    take. Ray Train removes its own, but not those of a controller that dies before its workers have started.
+    """
+    import ray
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+    found: Any = GROUPS.find()
+    orphans = list[PlacementGroup]()
+    try:
+        table = import_module("ray.core.generated.gcs_pb2").PlacementGroupTableData
+        groups = map(table.FromString, found._connect_and_get_accessor().get_placement_group_table())
+        job = ray.get_runtime_context().get_job_id()
+        for group in groups:
+            dead = group.creator_actor_dead and group.creator_actor_id.strip(b"\xff")  # without an actor, it is all ff
+            if dead and not group.is_detached and group.state != table.REMOVED and group.creator_job_id.hex() == job:
+                orphans.append(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
+    except (ImportError, AttributeError):
+        GROUPS.report()
+    for orphan in orphans:
+        remove_placement_group(orphan)
+    return len(orphans)
+
+
+DATA = (CALLBACK, WAIT_TIME, FETCHER, FETCHES, STEPS, STATS, PLAN, CAUSE, GROUPS)  # used by the processes of a training
 
 
 # Draining a node

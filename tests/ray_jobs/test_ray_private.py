@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,9 +22,9 @@ from paramcrop.data.manifest import Manifest
 from paramcrop.data.samples import TrainingSet, epoch_batches
 from paramcrop.errors import DataError
 from paramcrop.settings.presets import shipped
-from ray_jobs.engine import ray_private
+from ray_jobs.engine import names, ray_private
 from ray_jobs.engine.ingest import Decoding, execution_options, training_samples
-from ray_jobs.engine.ray_private import Name
+from ray_jobs.engine.names import Name
 from ray_jobs.engine.train import own_error
 
 NAMES = [value for value in vars(ray_private).values() if isinstance(value, Name)]
@@ -33,7 +33,7 @@ SPEC = ClipSpec(frames=8, size=32)
 
 @pytest.fixture(autouse=True)
 def nothing_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_private, "_reported", set())
+    monkeypatch.setattr(names, "_reported", set())
 
 
 def drop(monkeypatch: pytest.MonkeyPatch, name: Name) -> None:
@@ -54,13 +54,13 @@ def test_this_ray_has_the_name_and_its_absence_is_reported_once(
     name: Name, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert name.is_there()
-    ray_private.check((name,))
+    names.check((name,))
     assert notes(capsys) == []
     if name.attribute:
         absent = Name(name.module, name.name, name.attribute + "_renamed", name.cost)
         assert not absent.is_there()
     drop(monkeypatch, name)
-    ray_private.check((name, name))
+    names.check((name, name))
     assert notes(capsys) == [f"note: Ray {ray.__version__} has no {full(name)}: {name.cost}"]
     monkeypatch.setitem(sys.modules, name.module, None)
     assert not name.is_there()
@@ -205,6 +205,39 @@ def test_workers_find_code_through_the_runtime_env() -> None:
 
 
 LOOP = ["CALLBACK", "WAIT_TIME", "FETCHER", "FETCHES", "STEPS", "STATS", "PLAN"]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("local_ray")
+def test_what_a_dead_process_had_reserved_is_free_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Holder:
+        def reserve(self) -> None:
+            self.group = ray.util.placement_group([{"CPU": 1}])
+            ray.get(self.group.ready())
+
+    def wait_until(condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < end
+            time.sleep(0.1)
+
+    def reserved() -> int:
+        return sum(row["state"] == "CREATED" for row in ray.util.placement_group_table().values())
+
+    before, mine = reserved(), ray.util.placement_group([{"memory": 1}])
+    ray.get(mine.ready())
+    holders: list[Any] = [ray.remote(num_cpus=0)(Holder).remote() for _ in range(2)]
+    ray.get([holder.reserve.remote() for holder in holders])
+    assert ray_private.remove_orphans() == 0
+    ray.kill(holders[1])
+    wait_until(lambda: ray_private.remove_orphans() == 1)
+    wait_until(lambda: reserved() == before + 2)
+    drop(monkeypatch, ray_private.GROUPS)
+    assert ray_private.remove_orphans() == 0 and len(notes(capsys)) == 1
+    ray.kill(holders[0])
+    ray.util.remove_placement_group(mine)
 
 
 @pytest.mark.ray
