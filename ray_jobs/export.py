@@ -32,7 +32,7 @@ REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = Parser("paramcrop export", description=__doc__, epilog=EXIT_CODES)
     add = parser.add_argument
-    add("--run", required=True, metavar="RUN", help="folder or URI of a run, or its name or id below runs/")
+    add("--run", required=True, metavar="RUN", help="folder, URI, name or id of a run")
     add("--out", required=True, metavar="FOLDER", help="a folder, or hf://OWNER/NAME: a repository of the Hub")
     add("--epoch", type=int, help="epoch of the checkpoint (default: the newest)")
     add("--license", default="unknown", metavar="ID", help="of the weights, as the Hub names it (default: unknown)")

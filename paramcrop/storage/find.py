@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,11 @@ def run_named(name: str, what: str = "--run") -> Path:
     """The folder of a run; for a URI, this machine's copy of it.
 
     Args:
-        name: a folder, a name below ``home() / "runs"``, the 12 hex digits that such a name ends in, or a URI.
+        name: a folder, a name below ``home() / "runs"``, its ``run.name``, the 12 hex digits it ends in, or a URI.
         what: the option or argument that names the run, for the error.
 
     Raises:
-        DataError: there is no such run, or an id fits several folders.
+        DataError: there is no such run, or a ``run.name`` or id fits several folders.
     """
     if "://" in name:
         return copy_of(name, "command", "config.yaml", f"{what} must be the URI of a run")
@@ -36,14 +37,14 @@ def run_named(name: str, what: str = "--run") -> Path:
     places = [Path(name).expanduser().resolve(), runs / name]
     if place := next((p for p in places if (p / "config.yaml").exists()), None):
         return place
-    found = sorted(p.parent for p in runs.glob(f"*-{name}/config.yaml")) if ID.fullmatch(name) else []
+    pattern = f"*-{name}/config.yaml" if ID.fullmatch(name) else f"{escape(name)}-{'[0-9a-f]' * 12}/config.yaml"
+    found = sorted(path.parent for path in runs.glob(pattern)) if Path(name).name == name else []
     if len(found) > 1:
-        raise DataError(f"{what} must name one run, but {name} is the id of {' and '.join(p.name for p in found)}")
+        kind, some = "id" if ID.fullmatch(name) else "name", " and ".join(run.name for run in found[:3])
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        raise DataError(f"{what} must name one run, but {name} is the {kind} of {some}{more}")
     if not found:
-        there = sorted(file.parent.name for file in runs.glob("*/config.yaml"))
-        alike = [run for run in there if run.startswith(f"{name}-")]
-        also = f"; {runs} has {', '.join(alike[:3])}" if alike else ""
-        raise DataError(f"{what} must be the folder of a run, but neither {places[0]} nor {places[1]} is one{also}")
+        raise DataError(f"{what} must be the folder of a run, but neither {places[0]} nor {places[1]} is one")
     return found[0]
 
 

@@ -1,4 +1,4 @@
-"""Questions that every node of a cluster answers: whether it sees the folders, and how large its GPUs are."""
+"""The nodes of a cluster: whether each sees the folders, how large its GPUs are, and what a lost one had reserved."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import ray
@@ -19,8 +20,10 @@ from paramcrop.storage.files import local_path
 from paramcrop.storage.mirror import Mirror
 from paramcrop.training.gpu.memory import own_card
 from ray_jobs.engine.plans.plan import Node
+from ray_jobs.engine.ray_private import remove_orphans
 
 SECONDS = 120.0  # that a node may take to answer
+PAUSE = 5.0  # seconds between two looks for what lost nodes had reserved
 
 
 def check_visible(places: Iterable[Mirror | str], data: Iterable[str]) -> None:
@@ -120,3 +123,27 @@ def digest_of(file: Path) -> str:
         return hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError:
         return ""
+
+
+@contextmanager
+def orphans_removed() -> Iterator[None]:
+    """Free, within the block, what lost nodes had reserved for other attempts of this job's runs.
+
+    Ray learns only after seconds that a node is lost, and the next attempt of a trial may have begun by then.
+    """
+    ended = Event()
+    thread = Thread(target=_remove_orphans, args=(ended,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _remove_orphans(ended: Event) -> None:
+    while not ended.wait(PAUSE):
+        try:
+            remove_orphans()
+        except Exception:  # Ray does not answer, or has just ended: the run says so itself
+            continue

@@ -31,9 +31,10 @@ from paramcrop.storage.mirror import Mirror
 from paramcrop.training.build import build_clip_spec
 from ray_jobs.engine.elastic import LOOK, Dealing, Resizing, plan_now
 from ray_jobs.engine.ingest import Decoding, execution_options, reader_count, rows_per_block, training_samples
+from ray_jobs.engine.nodes import orphans_removed
 from ray_jobs.engine.plans.elastic import Elastic
 from ray_jobs.engine.plans.plan import Plan
-from ray_jobs.engine.ray_private import linked_errors, remove_orphans, with_policy
+from ray_jobs.engine.ray_private import linked_errors, with_policy
 from ray_jobs.engine.worker import train_worker
 from ray_jobs.options import probe_data
 
@@ -119,9 +120,9 @@ def _train(run: Pretraining) -> None:
         ),
         **datasets,
     )
-    remove_orphans()  # an attempt whose machine was lost may have left its workers' place reserved
     try:
-        error = trainer.fit().return_value
+        with orphans_removed():
+            error = trainer.fit().return_value
     except ray.train.TrainingFailedError as failure:
         raise own_error(failure) or failure from None
     if error is not None:

@@ -60,7 +60,7 @@ def add_subjects(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action="extend",
         metavar="RUN",
-        help="folders or URIs of runs, or their names or ids below runs/ (default: the newest demo run)",
+        help="folders, URIs, names or ids of runs (default: the newest demo run)",
     )
     add("--epoch", type=int, help="epoch of the checkpoint (default: the newest)")
     add(

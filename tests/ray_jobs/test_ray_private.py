@@ -22,7 +22,7 @@ from paramcrop.data.manifest import Manifest
 from paramcrop.data.samples import TrainingSet, epoch_batches
 from paramcrop.errors import DataError
 from paramcrop.settings.presets import shipped
-from ray_jobs.engine import names, ray_private
+from ray_jobs.engine import names, nodes, ray_private
 from ray_jobs.engine.ingest import Decoding, execution_options, training_samples
 from ray_jobs.engine.names import Name
 from ray_jobs.engine.train import own_error
@@ -231,9 +231,10 @@ def test_what_a_dead_process_had_reserved_is_free_again(
     holders: list[Any] = [ray.remote(num_cpus=0)(Holder).remote() for _ in range(2)]
     ray.get([holder.reserve.remote() for holder in holders])
     assert ray_private.remove_orphans() == 0
-    ray.kill(holders[1])
-    wait_until(lambda: ray_private.remove_orphans() == 1)
-    wait_until(lambda: reserved() == before + 2)
+    monkeypatch.setattr(nodes, "PAUSE", 0.1)
+    with nodes.orphans_removed():
+        ray.kill(holders[1])
+        wait_until(lambda: reserved() == before + 2)
     drop(monkeypatch, ray_private.GROUPS)
     assert ray_private.remove_orphans() == 0 and len(notes(capsys)) == 1
     ray.kill(holders[0])

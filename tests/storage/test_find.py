@@ -29,13 +29,17 @@ def test_two_sets_of_one_name_are_told_apart_and_one_without_a_name_has_its_id(t
     assert list(label_runs([first, second, third])) == ["data=folder:012345", "data=folder:abcdef", "data=fedcba9876"]
 
 
-def test_a_name_without_its_id_is_answered_with_the_runs_of_that_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_is_found_by_its_name_where_one_run_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARAMCROP_HOME", str(tmp_path))
     (tmp_path / "runs").mkdir()
-    run(tmp_path / "runs" / "mine-0123456789ab", "0123456789", "folder")
-    with pytest.raises(DataError, match=r"neither .* is one; .*/runs has mine-0123456789ab$"):
+    mine = run(tmp_path / "runs" / "mine-0123456789ab", "0123456789", "folder")
+    run(tmp_path / "runs" / "mine-too-0123456789ac", "0123456789", "folder")
+    assert run_named("mine") == run_named("mine-0123456789ab") == run_named("0123456789ab") == mine
+    for name in ("yours", "min", "m*", "../runs/mine"):
+        with pytest.raises(DataError, match=r"neither .* is one$"):
+            run_named(name)
+    for last in "def0":
+        run(tmp_path / "runs" / f"mine-0123456789a{last}", "0123456789", "folder")
+    several = "but mine is the name of mine-0123456789a0 and mine-0123456789ab and mine-0123456789ad and 2 more$"
+    with pytest.raises(DataError, match=several):
         run_named("mine")
-    with pytest.raises(DataError, match=r"neither .* is one$"):
-        run_named("yours")
