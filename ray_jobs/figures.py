@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, Group
 
 from paramcrop.cli import run
 from paramcrop.errors import ConfigError, DataError
@@ -77,7 +76,7 @@ def draw(labels: Mapping[str, Sequence[Path]], out: Path, video: int) -> list[Pa
     return [*(out / name for name in ("figure5.png", "crops.png", "crops.mp4")), *histograms, *pages]
 
 
-def summary(labels: Mapping[str, Sequence[Path]]) -> Table:
+def summary(labels: Mapping[str, Sequence[Path]]) -> Group:
     """A table of centre distance, IoU and loss at start, middle and end, as means over seeds."""
     lines = [["", "centre distance", "IoU", "loss"]]
     for label, folders in labels.items():

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table as Terminal
+from rich.console import Console, Group
 
 from paramcrop.cli import run
 from paramcrop.errors import ConfigError, DataError
@@ -112,7 +111,7 @@ def print_table(table: Table, console: Console) -> None:
         console.print(line, highlight=False, markup=False)
 
 
-def task_table(table: Table, task: Task) -> Terminal:
+def task_table(table: Table, task: Task) -> Group:
     """The main metric only; the page and table.md have all metrics."""
     from paramcrop.report.text import task_lines
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
@@ -139,13 +139,13 @@ def clock(seconds: float) -> str:
 NAME = 20  # characters that the names of rows keep at least, if they are as long
 
 
-def make_table(title: str, lines: Sequence[Sequence[str]]) -> Table:
-    """A table of a line of heads and further lines; the first cell of each is its name."""
-    table = Table(title=escape(title), title_justify="left")
+def make_table(title: str, lines: Sequence[Sequence[str]]) -> Group:
+    """A table of a line of heads and further lines, below its title; the first cell of each line is its name."""
+    table = Table()
     longest = max(len(line[0]) for line in lines)
     table.add_column(escape(lines[0][0]), overflow="fold", min_width=min(longest, NAME))
     for head in lines[0][1:]:
         table.add_column(escape(head), justify="right", overflow="fold")
     for line in lines[1:]:
         table.add_row(*map(escape, line))
-    return table
+    return Group(Text(title, style="italic"), table)  # a table's own title would break at the table's width

@@ -67,11 +67,15 @@ def all_warnings(config: Config, videos: Manifest) -> list[str]:
 
 
 def size_warnings(config: Config, videos: Manifest) -> list[str]:
-    """A line if the clips that the croppers see have more pixels than the videos; synthetic ones are made to fit."""
+    """A line if the clips that the croppers see have more pixels than the videos; synthetic ones are made to fit.
+
+    Or, in a dry run, a line that the synthetic ones stand in for a set of one's own.
+    """
     data = config.data
     box = data.random_box[1] if data.random_cube else 1.0
     if data.shards is None:
-        return []
+        made_up = f"planned as with {videos.videos} made-up videos, and the same command without --dry-run is refused"
+        return [f"warning: data.split={data.split} needs data.shards; {made_up}"] if data.split else []
     return enlargement("pretraining", videos.short_side, box, data.clip_size, "data.clip_size")
 
 

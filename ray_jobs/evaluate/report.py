@@ -7,8 +7,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, Group
 
 from paramcrop.errors import ParamCropError
 from paramcrop.evaluation.job import Job
@@ -47,14 +46,7 @@ def describe(jobs: Sequence[Job], left: Sequence[Job]) -> str:
 
 def print_results(jobs: Sequence[Job], failed: Mapping[str, ParamCropError], console: Console) -> None:
     """Print a table for each task with a line for each subject, then what failed, and notes for the reader."""
-    names = label_runs([Path(run) for run in dict.fromkeys(job.run for job in jobs)])
-    label = {str(folder): name for name, folders in names.items() for folder in folders}
-    tasks: dict[str, dict[str, list[Found]]] = {}
-    for job in jobs:
-        result = read_result(job.result_file)
-        if result is not None:
-            who = label[job.run] if job.subject == "run" else job.subject
-            tasks.setdefault(f"{job.dataset}/{job.how.label}", {}).setdefault(who, []).append((job, result))
+    tasks = by_task(jobs)
     for task, subjects in tasks.items():
         console.print(task_table(task, subjects), soft_wrap=False)
         for line in differences(subjects):
@@ -73,11 +65,24 @@ def print_results(jobs: Sequence[Job], failed: Mapping[str, ParamCropError], con
         console.print(line, highlight=False, markup=False)
 
 
+def by_task(jobs: Sequence[Job]) -> dict[str, dict[str, list[Found]]]:
+    """Task -> name in the table -> its results: runs first, then the baselines that they are compared with."""
+    names = label_runs([Path(run) for run in dict.fromkeys(job.run for job in jobs)])
+    label = {str(folder): name for name, folders in names.items() for folder in folders}
+    tasks: dict[str, dict[str, list[Found]]] = {}
+    for job in sorted(jobs, key=lambda job: job.subject != "run"):
+        result = read_result(job.result_file)
+        if result is not None:
+            who = label[job.run] if job.subject == "run" else job.subject
+            tasks.setdefault(f"{job.dataset}/{job.how.label}", {}).setdefault(who, []).append((job, result))
+    return tasks
+
+
 def pretraining(job: Job) -> Pretraining:
     return Pretraining(job.settings.data.split, job.settings.labelled_rows > 0)
 
 
-def task_table(task: str, subjects: Mapping[str, Sequence[Found]]) -> Table:
+def task_table(task: str, subjects: Mapping[str, Sequence[Found]]) -> Group:
     metrics = shown_metrics(next(iter(subjects.values()))[0][1])
     lines = [["", *metrics, "n of N"]]
     for who, found in subjects.items():

@@ -146,7 +146,7 @@ def dry_run(config: Config, console: Console, preset: str) -> None:
         manifest = find_videos(config)[1]
         videos, classes, warnings = manifest.videos, manifest.classes, size_warnings(config, manifest)
         console.print(run_ids(config, manifest.data_id), highlight=False)
-    elif config.train.global_batch <= MADE_UP_VIDEOS:
+    elif config.data.split is None and config.train.global_batch <= MADE_UP_VIDEOS:
         videos, classes = MADE_UP_VIDEOS, CLASSES
         console.print(f"data: a synthetic set of {videos} videos", highlight=False)
     else:

@@ -136,6 +136,8 @@ def print_ending(place: Mirror, seconds: float, console: Console) -> None:
     folder = place.folder
     metrics = read_metrics(folder)
     rows = {"start": metrics[0], "middle": metrics[len(metrics) // 2], "end": metrics[-1]}
+    if len(metrics) < 3:
+        del rows["middle"]
     table = Table(title=f"{folder.name}: {metrics[-1]['step']} steps in {seconds:.0f} s")
     for name in ("", "step", "loss", "centre distance", "IoU", "saturated", "clips/s", "waiting for data"):
         table.add_column(name, justify="left" if not name else "right")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from paramcrop.data.synthetic import cached_dataset
 from paramcrop.evaluation.evaluate import evaluate
@@ -20,8 +21,10 @@ from paramcrop.evaluation.tasks import make_jobs
 from paramcrop.evaluation.weights import random_backbone
 from paramcrop.storage.jsonl import read_lines
 from paramcrop.storage.results import read_result
+from ray_jobs.evaluate import report
 from ray_jobs.evaluate.command import track
 from ray_jobs.evaluate.options import find_data, make_request, parse_arguments
+from ray_jobs.evaluate.report import by_task
 from tests.labelled import BROKEN, RANKS, SMALL, TEST, make_job
 from tests.memory import tiny_config
 from tests.ray_jobs.commands import Command
@@ -122,6 +125,21 @@ def test_every_evaluation_is_requested_once(tiny_run: Path, labelled: str) -> No
     counts = {name: sum(job.subject == name for job in jobs) for name in ("run", "random-init", "pixels")}
     assert counts == {"run": 6, "random-init": 6, "pixels": 3}  # three protocols, two seeds; pixels have no seed
     assert len({job.eval_id for job in jobs}) == len(jobs)
+
+
+def test_runs_come_before_baselines_in_a_table(
+    tiny_run: Path, labelled: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = shutil.copytree(tiny_run, tmp_path / "other")
+    settings = yaml.safe_load((other / "config.yaml").read_text())
+    (other / "config.yaml").write_text(yaml.safe_dump(settings | {"policy": "manual"}))
+    arguments = parse_arguments(["--run", "x", "--data", f"a={labelled}", "--baseline", "pixels", "--set", RANKS], "")
+    request = make_request(arguments, find_data(arguments, tiny_config()), tiny_config())
+    jobs = [job for run in (tiny_run, other) for job in make_jobs(request, [run])]
+    monkeypatch.setattr(report, "read_result", lambda file: {"file": str(file)})
+    tasks = by_task(jobs)
+    assert len(tasks) == 3
+    assert [list(found) for found in tasks.values()] == [["policy=paramcrop", "policy=manual", "pixels"]] * 3
 
 
 def test_an_evaluations_id_changes_exactly_when_the_evaluation_does(tiny_run: Path, labelled: str) -> None:

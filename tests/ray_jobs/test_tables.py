@@ -29,3 +29,10 @@ def test_a_long_name_wraps() -> None:
     console = Console(file=text, width=40, soft_wrap=True)
     console.print(make_table("t", [["", "a"], ["x" * 90, VALUE]]), soft_wrap=False)
     assert text.getvalue().count("x") == 90
+
+
+def test_a_title_may_be_longer_than_its_table() -> None:
+    text, title = io.StringIO(), "synthetic/frozen-linear-eval[frames=8,size=32,stride=3]"
+    console = Console(file=text, width=80, soft_wrap=True)
+    console.print(make_table(title, [["", "a"], ["x", "1"]]), soft_wrap=False)
+    assert text.getvalue().splitlines()[0].strip() == title
