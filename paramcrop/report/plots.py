@@ -78,9 +78,10 @@ def plot_figure5(runs: Mapping[str, Sequence[Path]], out: Path, frame: str = "cr
         _curve(right, folders, f"{measured}_iou", f"C{i}", style if separate else "--", second)
     left.set(xlabel="step", ylabel="centre Manhattan distance" + ("" if separate else " (solid)"), ylim=(-0.02, None))
     right.set(ylabel="volume IoU" + ("" if separate else " (dashed)"), ylim=(-0.02, 1.02))
-    lines = [*left.get_lines(), *([] if separate else right.get_lines())]
-    labels = [str(line.get_label()) for line in lines]
-    add_legend(figure, lines, labels, most=4 if separate else 2)
+    lines, labels = left.get_lines(), list(runs)
+    if len(runs) == 1:  # with several, the axes say which lines are solid and which dashed
+        lines, labels = [*lines, *right.get_lines()], ["centre distance", "IoU"]
+    add_legend(figure, lines, labels, most=4)
     left.grid(alpha=0.3)
     if separate:
         right.set_xlabel("step")

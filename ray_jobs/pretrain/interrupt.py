@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from paramcrop.errors import Abandoned
+from paramcrop.errors import Abandoned, ParamCropError
 
 POLL = 0.2  # seconds between two looks; a signal is handled between them
 GRACE = 45.0  # seconds to end in order
@@ -25,8 +25,8 @@ def interruptible(
 
     Raises:
         KeyboardInterrupt: Ctrl-C, and the work has ended.
-        Abandoned: Ctrl-C, and the work has not ended in time, or Ctrl-C came again.
-        Any exception of the work.
+        Abandoned: Ctrl-C, and the work has not ended in order, or not in time, or Ctrl-C came again.
+        Any exception of the work; after Ctrl-C, a ParamCropError.
     """
     raised, done = list[BaseException](), threading.Event()
 
@@ -48,9 +48,9 @@ def interruptible(
                 _wait(done, safe, grace)
         except KeyboardInterrupt:
             raise Abandoned from None
-        if raised:
+        if raised and isinstance(raised[0], ParamCropError):
             raise raised[0] from None
-        if not done.is_set():
+        if raised or not done.is_set():  # what Ray raises when the signal has ended it as well says nothing new
             raise Abandoned from None
         raise
     if raised:

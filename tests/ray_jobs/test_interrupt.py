@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from paramcrop.errors import Abandoned
+from paramcrop.errors import Abandoned, StorageError
 from ray_jobs.pretrain import interrupt
 from ray_jobs.pretrain.interrupt import interruptible
 
@@ -48,19 +48,24 @@ def test_ctrl_c_asks_the_work_to_end_and_waits_for_it() -> None:
     assert ended == ["in order"]
 
 
-def test_work_that_fails_to_end_says_why() -> None:
+@pytest.mark.parametrize(
+    ("error", "seen"), [(StorageError("disk full"), StorageError), (RuntimeError("the node died"), Abandoned)]
+)
+def test_work_that_fails_to_end_says_why_if_that_is_not_that_ray_has_ended(
+    error: Exception, seen: type[BaseException]
+) -> None:
     asked = threading.Event()
 
     def work() -> None:
         press_ctrl_c()
         asked.wait(20)
-        raise OSError("disk full")
+        raise error
 
     def ask() -> bool:
         asked.set()
         return True
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(seen):
         interruptible(work, ask)
 
 

@@ -137,8 +137,10 @@ def test_kills(tmp_path: Path, expected: Any, what: str) -> None:
         kept = kept_at_the_step_reached(command, folder, killed_at)
     elif what == "all-sigterm":  # as Slurm and `timeout` send it: it ends Ray as well
         os.killpg(command.process.pid, signal.SIGTERM)
-        assert command.wait(90) == 143
-        kept = kept_at_the_step_reached(command, folder, killed_at)
+        assert command.wait(90) == 143, command.text[-3000:]
+        if list((folder / "checkpoints").glob("epoch=*-step=*")):  # else Ray ended before the worker had saved
+            kept = kept_at_the_step_reached(command, folder, killed_at)
+        assert command.text.splitlines()[-1].startswith("interrupted; the run is kept up to step ")
     elif what == "everything":
         command.kill_all()
     else:
