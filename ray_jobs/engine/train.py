@@ -22,9 +22,7 @@ from paramcrop.data.labels import labelled_rows
 from paramcrop.data.manifest import Manifest
 from paramcrop.data.order import Labelled, steps_per_epoch
 from paramcrop.data.samples import TrainingSet
-from paramcrop.errors import (
-    ParamCropError,
-)
+from paramcrop.errors import ParamCropError
 from paramcrop.settings.config import Config
 from paramcrop.storage.checkpoint import newest_checkpoint, steps_done
 from paramcrop.storage.mirror import Mirror

@@ -1,65 +1,19 @@
 """Where a run's metrics, settings, pictures and results go besides its own files: ``run.trackers``.
 
 A tracker may fail or hang, for its network or its version: that costs the run nothing. TensorBoard, which only writes
-a file, is written here; each other tracker lives in a process of its own (``guard``).
+a file, is written in this process (``board``); each other tracker lives in a process of its own (``guard``).
 """
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.summary import scalar, text
-
 from paramcrop.errors import ConfigError
 from paramcrop.training.tracking.guard import Guarded
 from paramcrop.training.tracking.tracker import Facts, Tracker
-
-
-class Board:
-    """TensorBoard: an event file in the run's ``tensorboard/``, which hides steps of earlier files that are run again.
-
-    Raises:
-        OSError: the file cannot be written; so do the methods.
-    """
-
-    def __init__(self, facts: Facts) -> None:
-        folder = Path(facts.folder) / "tensorboard"
-        folder.mkdir(parents=True, exist_ok=True)
-        self._writer = EventsWriter(str(folder / "events"), f".{os.getpid()}.{time.time_ns()}")
-        if facts.step is not None:
-            self._write(facts.step + 1, session_log=SessionLog(status=SessionLog.START))
-        if facts.config:
-            settings = yaml.safe_dump(dict(facts.config), sort_keys=False)
-            self._write((facts.step or 0) + 1, summary=text("settings", f"```yaml\n{settings}```"))
-        self._writer.flush()
-
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self._write(step, summary=scalar(name, value))
-        self._writer.flush()
-
-    def picture(self, step: int, name: str, file: str) -> None:
-        picture = Summary.Image(encoded_image_string=Path(file).read_bytes())
-        self._write(step, summary=Summary(value=[Summary.Value(tag=name, image=picture)]))
-        self._writer.flush()
-
-    def results(self, step: int, values: Mapping[str, float]) -> None:
-        self.metrics(step, values)
-
-    def close(self) -> None:
-        self._writer.close()
-
-    def _write(self, step: int, **content: Any) -> None:
-        self._writer.write_event(Event(wall_time=time.time(), step=step, **content))
 
 
 class Here:
@@ -96,7 +50,7 @@ class Trackers:
 
     def __init__(self, names: Sequence[str], facts: Facts) -> None:
         self._all: list[Here | Guarded] = [
-            Here(name, lambda: Board(facts)) if name == "tensorboard" else Guarded(name, facts) for name in names
+            Here(name, lambda: make_board(facts)) if name == "tensorboard" else Guarded(name, facts) for name in names
         ]
         self._told = set[tuple[str, str]]()
 
@@ -126,6 +80,12 @@ class Trackers:
     def _send(self, method: str, *arguments: Any) -> None:
         for tracker in self._all:
             tracker.send(method, *arguments)
+
+
+def make_board(facts: Facts) -> Tracker:
+    from paramcrop.training.tracking.board import Board  # imports torch, which a finished run does not wait for
+
+    return Board(facts)
 
 
 def check_trackers(names: Sequence[str]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,9 +20,10 @@ from paramcrop.storage.runs import read_metrics
 from paramcrop.training.recorder import Recorder
 from paramcrop.training.tracking import guard
 from paramcrop.training.tracking.after import track_pictures, track_results
+from paramcrop.training.tracking.board import Board
 from paramcrop.training.tracking.services import SERVICES
 from paramcrop.training.tracking.tracker import Facts
-from paramcrop.training.tracking.trackers import Board, Trackers, check_trackers
+from paramcrop.training.tracking.trackers import Trackers, check_trackers
 from tests.memory import tiny_config
 
 # A stand-in for the package wandb, which the tracker's process finds first. It writes what it is told to calls.jsonl.
@@ -240,3 +243,10 @@ def test_pictures_and_results_continue_the_board_without_hiding_later_steps(tmp_
     (event,) = found.Scalars("ucf101/knn/test1-seed1/video_1")  # TensorBoard has no @
     assert (event.step, event.value) == (2, 0.5)
     assert found.Images("crops")[0].encoded_image_string == (tmp_path / "crops.png").read_bytes()
+
+
+def test_trackers_are_checked_without_torch() -> None:
+    """A finished run, which only checks them, is recognised in a second."""
+    code = "import sys; from paramcrop.training.tracking.trackers import check_trackers; "
+    code += "check_trackers(['tensorboard']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
