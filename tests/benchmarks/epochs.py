@@ -1,4 +1,4 @@
-"""Twenty epochs of 512 windows through Ray Data: the pace with and without the start, the gap between epochs, memory."""
+"""Twenty epochs of 512 windows through Ray Data: the pace with and without the start, gaps, memory."""
 
 from __future__ import annotations
 
