@@ -23,7 +23,7 @@ from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.owner import hold
 from paramcrop.storage.runs import home
 from paramcrop.sweeps.objective import goals
-from paramcrop.sweeps.record import fetch_records, read_records
+from paramcrop.sweeps.record import TrialRecord
 from ray_jobs.device import find_device
 from ray_jobs.options import parse_sets, uncollected
 from ray_jobs.sweep.gpu_memory import check_sharing, sharing_of
@@ -172,12 +172,13 @@ def run(sweep: Sweep, todo: int, arguments: Namespace, deadline: float | None, c
                 sweep_progress(sweep.place, todo, console, arguments.quiet, goals(sweep.space)),
                 live_page(sweep.place),
             ):
-                run_trials(work, sweep.study_name, todo, plan.trials, t.epochs, deadline)
+                lost = run_trials(work, sweep.study_name, todo, plan.trials, t.epochs, deadline)
         except KeyboardInterrupt:
             with suppress(KeyboardInterrupt):  # the second one ends it now
                 keep_runs(sweep.place, say)
             raise Abandoned from None  # trials go on until this process ends
         end_pool(pool)
-    fetch_records(sweep.place)
-    left = [record for record in read_records(sweep.folder) if record.state == "running"]
-    end_trials(sweep.place, left, "failed", "the process of the trial died repeatedly")
+    for trial, why in lost:
+        record = TrialRecord(trial.id, trial.label, trial.values, sweep.wanted(trial))  # it may not have begun one
+        say(f"{record.name}: failed: {why}")
+        end_trials(sweep.place, [record], "failed", why)

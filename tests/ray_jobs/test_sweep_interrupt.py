@@ -11,10 +11,10 @@ import pytest
 from paramcrop.storage.lease import Lease
 from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.runs import asked_to_stop_now, read_status, write_status
-from paramcrop.sweeps.record import TrialRecorder, read_records
+from paramcrop.sweeps.record import TrialRecord, TrialRecorder, read_records
 from paramcrop.sweeps.trials import Trial
 from ray_jobs.sweep import interrupt
-from ray_jobs.sweep.interrupt import keep_runs
+from ray_jobs.sweep.interrupt import end_trials, keep_runs
 
 
 def trial(folder: Path, label: str, run: Path, state: str) -> TrialRecorder:
@@ -71,3 +71,15 @@ def test_what_does_not_answer_is_interrupted_as_well(tmp_path: Path, monkeypatch
     with Lease(run):
         keep_runs(Mirror(tmp_path / "sweep"), lambda text: None, grace=0.1)
     assert read_status(run)["state"] == "interrupted"
+
+
+def test_a_trial_whose_process_ends_is_recorded_whether_it_has_begun_a_record_or_not(tmp_path: Path) -> None:
+    begun = trial(tmp_path / "sweep", "one", tmp_path / "run", "running").record
+    never = TrialRecord("f" * 10, "two", {}, "wanted")
+    end_trials(Mirror(tmp_path / "sweep"), [TrialRecord(begun.id, "one", {}, "wanted"), never], "failed", "no space")
+    found = {record.label: record for record in read_records(tmp_path / "sweep")}
+    assert {label: (r.state, r.failures) for label, r in found.items()} == {
+        "one": ("failed", ["no space"]),
+        "two": ("failed", ["no space"]),
+    }
+    assert len(found["one"].runs) == 1

@@ -11,20 +11,24 @@ from typing import Any, ClassVar
 
 import pytest
 from optuna.trial import TrialState
+from ray.exceptions import RayActorError, RayTaskError
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from paramcrop.data.manifest import Manifest
 from paramcrop.errors import ResourceError
+from paramcrop.evaluation.tasks import Request
 from paramcrop.settings.presets import load_config
 from paramcrop.storage.mirror import Mirror
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.study import enqueue, open_study
 from paramcrop.sweeps.trials import grid
-from ray_jobs.engine.plans.plan import Node
+from ray_jobs.engine.plans.plan import Node, Plan
 from ray_jobs.engine.plans.sweep import DRIVER_CPUS, plan_sweep
 from ray_jobs.engine.trials import trial_run, tuning
+from ray_jobs.engine.trials.trial import run_trial
 from ray_jobs.engine.trials.tuning import StudySearch, make_scheduler
+from ray_jobs.engine.trials.work import Work
 
 GRID = Space.model_validate({"question": "?", "params": {"cropper.lower": [0.1, 0.3], "cropper.layers": [1, 2]}})
 
@@ -153,11 +157,13 @@ class Idle:
     """A tuner that runs nothing, and keeps how it was asked to."""
 
     asked: ClassVar[list[Any]] = []
+    results: ClassVar[list[Any]] = []
 
     def __init__(self, trainable: Any, tune_config: Any, run_config: Any) -> None:
         self.asked.append(tune_config)
 
-    def fit(self) -> None: ...
+    def fit(self) -> list[Any]:
+        return self.results
 
 
 def test_trials_follow_each_other_in_one_process(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -167,6 +173,34 @@ def test_trials_follow_each_other_in_one_process(monkeypatch: pytest.MonkeyPatch
     work: Any = SimpleNamespace(space=GRID, folder=folder, uri="", proxy=None)
     tuning.run_trials(work, folder.name, 4, 2, 1, None)
     assert [(config.reuse_actors, config.max_concurrent_trials) for config in Idle.asked] == [(True, 2)]
+
+
+def test_a_trial_without_an_outcome_is_named_with_the_reason(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    def ended(i: int, error: Any, state: str | None) -> Any:
+        return SimpleNamespace(config=grid(GRID)[i], error=error, metrics={"state": state} if state else None)
+
+    full = RayTaskError("run_trial", "Traceback ...\nOSError: [Errno 28] No space left on device", OSError(28, "full"))
+    ends = [ended(0, None, "done"), ended(1, RayActorError(), "running"), ended(2, full, None), ended(3, None, None)]
+    monkeypatch.setattr(Idle, "results", ends)
+    monkeypatch.setattr(tuning, "Tuner", Idle)
+    monkeypatch.setattr("ray.tune.with_parameters", lambda function, **_: function)
+    work: Any = SimpleNamespace(space=GRID, folder=folder, uri="", proxy=None)
+    lost = tuning.run_trials(work, folder.name, 4, 2, 1, None)
+    died = "the process of the trial died repeatedly"
+    assert [(trial.label, why) for trial, why in lost] == [
+        ("lower=0.1, layers=2", died),
+        ("lower=0.3, layers=1", "OSError: [Errno 28] No space left on device"),
+        ("lower=0.3, layers=2", died),
+    ]
+
+
+def test_a_trial_on_a_node_that_does_not_see_the_sweeps_folder_is_refused(tmp_path: Path) -> None:
+    """Its results would stay on that node. Nodes that join later are not asked before the sweep begins."""
+    plan, pool = Plan(1, 1.0, 0.0, 1.0, ""), list[Any]()
+    work = Work(GRID, tmp_path / "sweep", "", str(tmp_path), "", {}, Request((), {}), None, plan, pool)
+    with pytest.raises(ResourceError, match=r"all nodes must see the sweep's folder, but \S+ does not see /"):
+        run_trial(grid(GRID)[0], work)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("uri", ["", "s3://bucket/runs/demo-1"])

@@ -32,7 +32,12 @@ NEXT = {"TUNE_FUNCTION_THREAD_TIMEOUT_S": "600"}
 
 
 def run_trial(values: dict[str, Any], work: Work) -> None:
-    """Tune's trainable. The outcome goes into the trial's record; Tune only gets the objective and the proxies."""
+    """Tune's trainable. The outcome goes into the trial's record; Tune only gets the objective and the proxies.
+
+    Raises:
+        ResourceError: this node does not see the sweep's folder. Tune tries again, perhaps on another node.
+    """
+    work.check_seen()
     for name, value in (QUIET | NEXT).items():
         os.environ.setdefault(name, value)
     os.environ["PARAMCROP_HOME"] = work.home  # this process may be on a node with another home

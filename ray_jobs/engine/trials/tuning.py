@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import ray.exceptions
 import ray.tune
 from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
@@ -32,7 +33,9 @@ from paramcrop.storage.runs import ask_to_stop
 from paramcrop.sweeps.objective import goals
 from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.study import FILE, draw, open_study, tell
+from paramcrop.sweeps.trials import Trial, decode, make_trial
 from ray_jobs.engine.plans.sweep import DRIVER_CPUS
+from ray_jobs.engine.train import own_error
 from ray_jobs.engine.trials.trial import run_trial
 from ray_jobs.engine.trials.work import Work
 
@@ -135,12 +138,17 @@ def make_scheduler(space: Space, epochs: int) -> ASHAScheduler:
     )
 
 
-def run_trials(work: Work, study: str, count: int, at_once: int, epochs: int, deadline: float | None) -> None:
+def run_trials(
+    work: Work, study: str, count: int, at_once: int, epochs: int, deadline: float | None
+) -> list[tuple[Trial, str]]:
     """Run ``count`` trials, ``at_once`` at a time; each outcome is in the trial's record.
 
     Args:
         study: name of the study. epochs: epochs of a full pretraining.
         deadline: on the monotonic clock; after it, running trials are finished and no other starts.
+
+    Returns:
+        The trials that ended without an outcome, and why.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -165,9 +173,23 @@ def run_trials(work: Work, study: str, count: int, at_once: int, epochs: int, de
         ),
     )
     try:
-        tuner.fit()
+        results: Any = tuner.fit()
     finally:
         _remove(f"{place}/tune")
+    lost = [result for result in results if result.error or (result.metrics or {}).get("state", "running") == "running"]
+    return [(make_trial(work.space, decode(work.space, one.config)), reason_of(one.error)) for one in lost]
+
+
+def reason_of(error: BaseException | str | None) -> str:
+    """One line that says why a trial ended without an outcome.
+
+    Args:
+        error: what Tune kept of it; None: nothing.
+    """
+    if error is None or isinstance(error, ray.exceptions.RayActorError):
+        return "the process of the trial died repeatedly"
+    known = None if isinstance(error, str) else own_error(error)
+    return str(known) if known else str(error).strip().splitlines()[-1]
 
 
 def send_study(place: Mirror) -> None:
