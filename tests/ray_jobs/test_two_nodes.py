@@ -23,6 +23,7 @@ from tests.ray_jobs.two_nodes import Machines, can_hide, machines
 
 pytestmark = pytest.mark.ray
 
+GRID = {"cropper.lower": [0.1, 0.3]}
 TRAIN = "data.split=train"  # some videos of the other split do not decode
 
 
@@ -92,16 +93,23 @@ def objectives(found: list[TrialRecord]) -> dict[str, Any]:
     return {record.label: (record.state, record.objectives) for record in found}
 
 
+@pytest.fixture(scope="module")
+def alone(shards: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the grid says on one machine."""
+    home = tmp_path_factory.mktemp("alone")
+    space = write_space(home / "grid.yaml", params=GRID)
+    done(Command(home, "sweep.py", "--space", space, f"data.shards={shards}", TRAIN, "--data", f"small={shards}"))
+    expected = objectives(read_records(home / "sweeps" / "grid"))
+    assert [state for state, _ in expected.values()] == ["done", "done"]
+    return expected
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("storage", ["folder", "bucket"])
 def test_a_grid_survives_a_killed_worker_and_a_killed_driver_and_equals_that_of_one_machine(
-    cluster: Machines, shards: str, tmp_path: Path, storage: str
+    cluster: Machines, shards: str, alone: dict[str, Any], storage: str
 ) -> None:
-    space = write_space(cluster.folder / f"grid-{storage}.yaml", params={"cropper.lower": [0.1, 0.3]}, seeds=[0, 1])
-    alone = Command(tmp_path, "sweep.py", "--space", space, f"data.shards={shards}", TRAIN, "--data", f"small={shards}")
-    done(alone)
-    expected = objectives(read_records(tmp_path / "sweeps" / f"grid-{storage}"))
-    assert [state for state, _ in expected.values()] == ["done", "done"]
+    space = write_space(cluster.folder / f"grid-{storage}.yaml", params=GRID)
     runs = f"{NAME}/grid" if storage == "bucket" else str(cluster.shared / "runs")
     data = f"{NAME}/shards" if storage == "bucket" else shards
     place = f"{runs}/sweeps/grid-{storage}"
@@ -120,7 +128,7 @@ def test_a_grid_survives_a_killed_worker_and_a_killed_driver_and_equals_that_of_
     command.until(lambda: "done" in states(), 300)
     command.kill_all()
     assert "lower=0.3: done" in done(sweep(cluster, space, runs, data))
-    assert objectives(records(place)) == expected
+    assert objectives(records(place)) == alone
     assert "nothing to do; finished trials: 2" in done(sweep(cluster, space, runs, data))
 
 
