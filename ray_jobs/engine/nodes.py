@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -59,6 +60,19 @@ def _ask(nodes: Mapping[str, str], marks: dict[str, str]) -> None:
                 f"{Path(lacks[0]).parent}; use a folder that all of them share or a URI, as in "
                 "run.storage=s3://BUCKET/runs, data.shards=s3://BUCKET/shards and --data NAME=s3://BUCKET/shards"
             )
+
+
+def check_seen(file: Path) -> None:
+    """Check that this node sees a folder, by a file in it. The node may have joined after ``check_visible`` asked.
+
+    Raises:
+        ResourceError: it does not.
+    """
+    if not file.is_file():
+        raise ResourceError(
+            f"all nodes must see the folders of runs and sweeps, but {socket.gethostname()} does not see "
+            f"{file.parent}; use a folder that all of them share or a URI, as in run.storage=s3://BUCKET/runs"
+        )
 
 
 def with_cards(nodes: Sequence[Node]) -> list[Node]:

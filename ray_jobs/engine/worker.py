@@ -38,6 +38,7 @@ from paramcrop.training.gpu.memory import limit_memory, over_limit
 from paramcrop.training.pretrain import pretrain
 from paramcrop.training.recorder import Recorder
 from ray_jobs.engine.elastic import asked_to_save
+from ray_jobs.engine.nodes import check_seen
 
 T = TypeVar("T")
 TOGETHER = (NonFiniteLossError, DecodeFailuresError, StorageError)  # raised on every rank at once, see ``pretrain``
@@ -47,7 +48,12 @@ def train_worker(job: dict[str, Any]) -> tuple[str, str] | None:
     """Train on one rank -> None, or (class, text) of an error that all ranks raise together.
 
     Such an error is returned, not raised: Ray Train would restart the workers, only to meet the same error.
+
+    Raises:
+        ResourceError: this node does not see the run's folder. Ray Train tries again, perhaps on another node.
     """
+    if not job["uri"]:
+        check_seen(Path(job["folder"], "config.yaml"))
     config, steps = Config.model_validate(job["config"]), job["steps_per_epoch"]
     device = get_device()
     if device.type == "cpu":  # with more threads than free cores, the threads would wait for each other

@@ -190,6 +190,7 @@ def test_a_trial_that_takes_more_than_its_part_ends_with_one_line(
     monkeypatch.setattr("ray.train.get_dataset_shard", lambda name: SimpleNamespace(iter_batches=lambda **_: []))
     job = {"config": tiny_config().model_dump(), "steps_per_epoch": 1, "threads": 1, "classes": (), "probe": None}
     job |= {"folder": str(tmp_path), "uri": "", "lease": "", "memory_share": 0.2}
+    (tmp_path / "config.yaml").touch()
     message = "it must fit its part of a GPU, 15 GiB, but needs more; lower --trials-per-gpu, or leave it out"
     assert worker.train_worker(job) == ("ResourceError", message)
     with pytest.raises(torch.OutOfMemoryError):  # alone on a GPU, it is an error like others

@@ -29,6 +29,7 @@ from ray_jobs.engine.trials import trial_run, tuning
 from ray_jobs.engine.trials.trial import run_trial
 from ray_jobs.engine.trials.tuning import StudySearch, make_scheduler
 from ray_jobs.engine.trials.work import Work
+from ray_jobs.engine.worker import train_worker
 
 GRID = Space.model_validate({"question": "?", "params": {"cropper.lower": [0.1, 0.3], "cropper.layers": [1, 2]}})
 
@@ -194,12 +195,16 @@ def test_a_trial_without_an_outcome_is_named_with_the_reason(monkeypatch: pytest
     ]
 
 
-def test_a_trial_on_a_node_that_does_not_see_the_sweeps_folder_is_refused(tmp_path: Path) -> None:
-    """Its results would stay on that node. Nodes that join later are not asked before the sweep begins."""
+def test_a_node_that_joined_later_and_does_not_see_the_folder_is_refused(tmp_path: Path) -> None:
+    """Its results would stay there. ``check_visible`` asks only the nodes that are there before anything begins."""
     plan, pool = Plan(1, 1.0, 0.0, 1.0, ""), list[Any]()
     work = Work(GRID, tmp_path / "sweep", "", str(tmp_path), "", {}, Request((), {}), None, plan, pool)
-    with pytest.raises(ResourceError, match=r"all nodes must see the sweep's folder, but \S+ does not see /"):
+    with pytest.raises(
+        ResourceError, match=r"all nodes must see the folders of .*, but \S+ does not see .*/sweep; use"
+    ):
         run_trial(grid(GRID)[0], work)
+    with pytest.raises(ResourceError, match=r"does not see .*/run; use a folder that all of them share or a URI"):
+        train_worker({"folder": str(tmp_path / "run"), "uri": ""})
     assert list(tmp_path.iterdir()) == []
 
 

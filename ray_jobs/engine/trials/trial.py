@@ -21,9 +21,11 @@ from paramcrop.storage.results import read_result
 from paramcrop.storage.runs import is_finished
 from paramcrop.sweeps.objective import finite, objective_of
 from paramcrop.sweeps.record import TrialRecorder
+from paramcrop.sweeps.study import FILE
 from paramcrop.sweeps.trials import Trial, config_of, decode, make_trial
 from ray_jobs.engine.connect import QUIET
 from ray_jobs.engine.evaluators import run_evaluations
+from ray_jobs.engine.nodes import check_seen
 from ray_jobs.engine.trials.trial_run import pretrain
 from ray_jobs.engine.trials.work import Work, report
 
@@ -37,7 +39,8 @@ def run_trial(values: dict[str, Any], work: Work) -> None:
     Raises:
         ResourceError: this node does not see the sweep's folder. Tune tries again, perhaps on another node.
     """
-    work.check_seen()
+    if not work.uri:
+        check_seen(work.folder / FILE)
     for name, value in (QUIET | NEXT).items():
         os.environ.setdefault(name, value)
     os.environ["PARAMCROP_HOME"] = work.home  # this process may be on a node with another home

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,10 @@ from typing import Any
 
 import ray.tune
 
-from paramcrop.errors import ResourceError
 from paramcrop.evaluation.tasks import Request, only
 from paramcrop.storage.mirror import Mirror
 from paramcrop.sweeps.record import TrialRecorder
 from paramcrop.sweeps.space import Space
-from paramcrop.sweeps.study import FILE
 from paramcrop.sweeps.trials import Trial, wanted_of
 from ray_jobs.engine.plans.plan import Plan
 
@@ -47,18 +44,6 @@ class Work:
     def place(self, who: str) -> Mirror:
         """The sweep's folder, or ``who``'s copy of it."""
         return Mirror.of(self.uri, who) if self.uri else Mirror(self.folder)
-
-    def check_seen(self) -> None:
-        """Check that this node sees the sweep's folder. It may have joined the cluster after ``nodes.check_visible``.
-
-        Raises:
-            ResourceError: it does not.
-        """
-        if not self.uri and not (self.folder / FILE).is_file():
-            raise ResourceError(
-                f"all nodes must see the sweep's folder, but {socket.gethostname()} does not see {self.folder}; use a "
-                "folder that all of them share or a URI, as in run.storage=s3://BUCKET/runs"
-            )
 
     def request_for(self, trial: Trial) -> Request:
         """The evaluations of a trial's runs."""
