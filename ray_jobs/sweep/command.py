@@ -23,7 +23,7 @@ from paramcrop.storage.mirror import Mirror
 from paramcrop.storage.owner import hold
 from paramcrop.storage.runs import home
 from paramcrop.sweeps.objective import goals
-from paramcrop.sweeps.record import TrialRecord
+from paramcrop.sweeps.record import TrialRecord, fetch_records
 from ray_jobs.device import find_device
 from ray_jobs.options import parse_sets, uncollected
 from ray_jobs.sweep.gpu_memory import check_sharing, sharing_of
@@ -178,6 +178,7 @@ def run(sweep: Sweep, todo: int, arguments: Namespace, deadline: float | None, c
                 keep_runs(sweep.place, say)
             raise Abandoned from None  # trials go on until this process ends
         end_pool(pool)
+    fetch_records(sweep.place)
     for trial, why in lost:
         record = TrialRecord(trial.id, trial.label, trial.values, sweep.wanted(trial))  # it may not have begun one
         say(f"{record.name}: failed: {why}")
