@@ -55,11 +55,7 @@ def _local(places: Iterable[Mirror | str]) -> list[Path]:
 def _ask(nodes: Mapping[str, str], marks: dict[str, str]) -> None:
     for host, lacks in _answers(nodes, missing, marks):
         if lacks:
-            raise ResourceError(
-                f"all {len(nodes)} nodes must see the folders of runs, sweeps and videos, but {host} does not see "
-                f"{Path(lacks[0]).parent}; use a folder that all of them share or a URI, as in "
-                "run.storage=s3://BUCKET/runs, data.shards=s3://BUCKET/shards and --data NAME=s3://BUCKET/shards"
-            )
+            raise _unseen(f"all {len(nodes)} nodes", host, Path(lacks[0]).parent)
 
 
 def check_seen(file: Path) -> None:
@@ -69,10 +65,15 @@ def check_seen(file: Path) -> None:
         ResourceError: it does not.
     """
     if not file.is_file():
-        raise ResourceError(
-            f"all nodes must see the folders of runs and sweeps, but {socket.gethostname()} does not see "
-            f"{file.parent}; use a folder that all of them share or a URI, as in run.storage=s3://BUCKET/runs"
-        )
+        raise _unseen("all nodes", socket.gethostname(), file.parent)
+
+
+def _unseen(nodes: str, host: str, folder: Path) -> ResourceError:
+    return ResourceError(
+        f"{nodes} must see the folders of runs, sweeps and videos, but {host} does not see {folder}; use a folder that "
+        "all of them share or a URI, as in run.storage=s3://BUCKET/runs, data.shards=s3://BUCKET/shards and "
+        "--data NAME=s3://BUCKET/shards"
+    )
 
 
 def with_cards(nodes: Sequence[Node]) -> list[Node]:

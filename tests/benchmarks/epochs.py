@@ -12,6 +12,7 @@ from tests.benchmarks.decode import BATCH, CORES, SPEC, bare, made_shards, quiet
 from tests.benchmarks.timing import Line, Report
 
 EPOCHS, VIDEOS = 20, 256
+STEPS = VIDEOS // BATCH  # of an epoch
 LOOKS = (2, 5, 10, 15, 20)  # the epochs after which memory is measured: it takes a twentieth of an epoch's time
 
 
@@ -62,15 +63,14 @@ def run(device: str) -> Report:
             times, looks = list[float](), list[Memory]()
             for i, _ in enumerate(samples.iter_batches(batch_size=BATCH, batch_format="numpy", prefetch_batches=1)):
                 times.append(time.perf_counter())
-                if (i + 1) in [epoch * (VIDEOS // BATCH) for epoch in LOOKS]:
+                if (i + 1) / STEPS in LOOKS:
                     looks.append(memory())
             limit = (before + bare(rows_of(folder))) / 2  # measured before and after: the machine's speed drifts
     finally:
         ray.shutdown()
-    steps = VIDEOS // BATCH
     whole = 2 * VIDEOS * EPOCHS / (times[-1] - start)
-    steady = 2 * VIDEOS * (EPOCHS - 2) / (times[-1] - times[2 * steps - 1])
-    gaps = [times[i] - times[i - 1] for i in range(steps, len(times), steps)]
+    steady = 2 * VIDEOS * (EPOCHS - 2) / (times[-1] - times[2 * STEPS - 1])
+    gaps = [times[i] - times[i - 1] for i in range(STEPS, len(times), STEPS)]
     usual = (times[-1] - times[0]) / (len(times) - 1)
     early, late = looks[0], looks[-1]
     lines = [

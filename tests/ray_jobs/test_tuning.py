@@ -181,7 +181,9 @@ def test_a_trial_without_an_outcome_is_named_with_the_reason(monkeypatch: pytest
         return SimpleNamespace(config=grid(GRID)[i], error=error, metrics={"state": state} if state else None)
 
     full = RayTaskError("run_trial", "Traceback ...\nOSError: [Errno 28] No space left on device", OSError(28, "full"))
+    unseen = RayTaskError("run_trial", "Traceback ...\n(its last line)", ResourceError("all nodes must see"))
     ends = [ended(0, None, "done"), ended(1, RayActorError(), "running"), ended(2, full, None), ended(3, None, None)]
+    ends.append(ended(3, unseen, None))
     monkeypatch.setattr(Idle, "results", ends)
     monkeypatch.setattr(tuning, "Tuner", Idle)
     monkeypatch.setattr("ray.tune.with_parameters", lambda function, **_: function)
@@ -192,6 +194,7 @@ def test_a_trial_without_an_outcome_is_named_with_the_reason(monkeypatch: pytest
         ("lower=0.1, layers=2", died),
         ("lower=0.3, layers=1", "OSError: [Errno 28] No space left on device"),
         ("lower=0.3, layers=2", died),
+        ("lower=0.3, layers=2", "all nodes must see"),
     ]
 
 
