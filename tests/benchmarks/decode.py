@@ -28,10 +28,9 @@ from paramcrop.data.shards import read_videos
 from paramcrop.data.synthetic import make_dataset
 from paramcrop.data.video import X264
 from tests.benchmarks.timing import Line, Report
-from tests.data.test_decoders import has_torchcodec
 
 SPEC = with_planes(ClipSpec(), 128)  # the paper's: 64 x 128 x 128, R1 and R2 on
-OTHERS = [ClipSpec(decoder="decord"), *[ClipSpec(decoder="torchcodec")] * has_torchcodec()]
+DECORD = ClipSpec(decoder="decord")
 VIDEOS, LENGTH, BATCH, ROUNDS = 384, 160, 16, 2
 CORES = os.cpu_count() or 1
 
@@ -156,7 +155,7 @@ def run(device: str) -> Report:
             with made_shards(tune=tune) as (folder, manifest):
                 rows = rows_of(folder)
                 kept = [] if version else [("planes, kept by data.cache", replace(SPEC, cache=f"{folder}/kept"))]
-                for name, spec in (("planes", SPEC), *((other.decoder, other) for other in OTHERS), *kept):
+                for name, spec in (("planes", SPEC), ("decord", DECORD), *kept):
                     limit = max(bare(rows, spec) for _ in range(ROUNDS))
                     rate = max(ray_data(folder, manifest, spec=spec) for _ in range(ROUNDS))
                     more = {"limit": limit, "of the limit": rate / limit, "ms of a core": core_ms(rows[:8], spec)}
