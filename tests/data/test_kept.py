@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -18,6 +18,20 @@ from paramcrop.data.samples import epoch_batches
 from paramcrop.data.synthetic import render
 from paramcrop.data.video import VideoReader, encode
 from tests.data.counted import counting, numbers_in
+
+
+class DiskUsage(NamedTuple):
+    """What ``shutil.disk_usage`` gives."""
+
+    total: int
+    used: int
+    free: int
+
+
+@pytest.fixture(autouse=True)
+def _empty_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However full the disk under the tests is."""
+    _disk(monkeypatch, 10**12, 10**12)
 
 
 def test_kept_frames_are_the_decoded_ones_and_are_not_decoded_again(
@@ -63,9 +77,10 @@ def test_a_folder_that_is_full_or_missing_costs_only_time(tmp_path: Path, monkey
     data = encode(counting(5), 10.0).data
     (tmp_path / "file").write_text("no folder")
     assert numbers_in(VideoReader(data, cache=str(tmp_path / "file")).read(np.arange(5))) == list(range(5))
-    monkeypatch.setattr("paramcrop.data.decoders.kept.SPARE", 1.0)
-    assert numbers_in(VideoReader(data, cache=str(tmp_path / "full")).read(np.arange(5))) == list(range(5))
-    assert not list((tmp_path / "full").iterdir())
+    for total, free in ((10**13, 10**10), (10**8, 10**7)):  # 10 GB of a large disk, a tenth of a small one
+        _disk(monkeypatch, total, free)
+        assert numbers_in(VideoReader(data, cache=str(tmp_path / "full")).read(np.arange(5))) == list(range(5))
+        assert not list((tmp_path / "full").iterdir())
     asked, pictures = list[int](), PlaneFrames.pictures
 
     def counted(frames: PlaneFrames, numbers: Sequence[int]) -> Any:
@@ -75,3 +90,16 @@ def test_a_folder_that_is_full_or_missing_costs_only_time(tmp_path: Path, monkey
     monkeypatch.setattr(PlaneFrames, "pictures", counted)
     VideoReader(data, cache=str(tmp_path / "full")).read(np.array([1, 3]))
     assert asked == [1, 3]  # what cannot be kept is not decoded
+
+
+@pytest.mark.parametrize(("total", "free"), [(10**13, 11 * 10**9), (10**8, 11 * 10**6)])
+def test_what_fits_into_a_disk_is_kept(total: int, free: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large disk keeps frames though nine tenths of it are full."""
+    _disk(monkeypatch, total, free)
+    VideoReader(encode(counting(5), 10.0).data, cache=str(tmp_path)).read(np.arange(5))
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def _disk(monkeypatch: pytest.MonkeyPatch, total: int, free: int) -> None:
+    """A disk of ``total`` bytes of which ``free`` are free."""
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: DiskUsage(total, total - free, free))

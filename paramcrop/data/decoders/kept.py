@@ -14,7 +14,9 @@ import numpy as np
 from paramcrop.data.decoders.planes import PlaneFrames, Planes, colours_of, packed
 from paramcrop.storage.files import atomic_write
 
-SPARE = 0.1  # share of the disk that is left free: of a set that does not fit, some videos are decoded every time
+SPARE = (
+    10e9  # bytes of the disk that are left free, or a tenth of a small disk: what does not fit is decoded every time
+)
 
 
 class KeptFrames:
@@ -69,4 +71,4 @@ def _has_room(folder: Path, size: int) -> bool:
         disk = shutil.disk_usage(folder)
     except OSError:
         return False
-    return disk.free - size > SPARE * disk.total
+    return disk.free - size > min(SPARE, disk.total / 10)
