@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from paramcrop.evaluation.statistics import Difference, Mean
@@ -65,9 +66,19 @@ def notes(results: Iterable[tuple[Mapping[str, Any], Pretraining]]) -> list[str]
             "note: the parameters in brackets differ from those of the named protocol, "
             "so the results are not comparable with the paper's"
         )
-    for dataset, classes in {result["dataset"]: len(result["classes"]) for result, _ in results}.items():
-        lines.append(f"note: {dataset} has {classes} classes; top-1 accuracy by chance is {100 / classes:.1f} %")
+    for dataset in dict.fromkeys(result["dataset"] for result, _ in results):
+        lines.append(_chance([result for result, _ in results if result["dataset"] == dataset]))
     return lines
+
+
+def _chance(results: Sequence[Mapping[str, Any]]) -> str:
+    """What top-1 accuracy is without looking at the videos, from results on one dataset."""
+    dataset, classes = results[0]["dataset"], len(results[0]["classes"])
+    line = f"note: {dataset} has {classes} classes; top-1 accuracy by chance is {100 / classes:.1f} %"
+    shares = {tuple(result["splits"]): result["largest_class"] for result in results if "largest_class" in result}
+    if shares and show_percent(largest := fmean(shares.values())) != show_percent(1 / classes):
+        line += f", by the largest class alone {show_percent(largest)} %"
+    return line
 
 
 NOTHING = "-"

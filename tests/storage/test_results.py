@@ -46,6 +46,7 @@ def test_notes_say_what_makes_results_hard_to_compare() -> None:
             split, labels
         )
 
+    none = Pretraining(None, False)
     chance = "note: made-up has 3 classes; top-1 accuracy by chance is 33.3 %"
     assert notes([of("run", "b", "knn", None), of("pixels", "a", "knn", None)]) == [chance]
     same = "note: the run was pretrained on this same dataset (all videos, train), without labels"
@@ -54,6 +55,13 @@ def test_notes_say_what_makes_results_hard_to_compare() -> None:
     assert notes([of("run", "a", "knn", "train1", True)]) == [learned, chance]
     line, last = notes([of("run", "b", "knn[size=3]", None)])
     assert line.startswith("note: the parameters in brackets differ") and last == chance
+    of_splits = [
+        ({**of("run", "b", "knn", None)[0], "splits": ["train", f"test{k}"], "largest_class": share}, none)
+        for k, share in ((1, 0.5), (2, 0.6), (2, 0.6))
+    ]
+    assert notes(of_splits) == [f"{chance}, by the largest class alone 55.0 %"]
+    even = {**of_splits[0][0], "largest_class": 1 / 3}
+    assert notes([(even, none)]) == [chance]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
