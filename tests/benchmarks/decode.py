@@ -28,9 +28,10 @@ from paramcrop.data.shards import read_videos
 from paramcrop.data.synthetic import make_dataset
 from paramcrop.data.video import X264
 from tests.benchmarks.timing import Line, Report
+from tests.data.test_decoders import has_torchcodec
 
 SPEC = with_planes(ClipSpec(), 128)  # the paper's: 64 x 128 x 128, R1 and R2 on
-DECORD = ClipSpec(decoder="decord")
+OTHERS = [ClipSpec(decoder="decord"), *[ClipSpec(decoder="torchcodec")] * has_torchcodec()]
 VIDEOS, LENGTH, BATCH, ROUNDS = 384, 160, 16, 2
 CORES = os.cpu_count() or 1
 
@@ -54,6 +55,7 @@ _slot: SharedMemory | None = None
 
 def _attach(names: Any) -> None:
     global _slot
+    torch.set_num_threads(1)  # as in Ray's tasks: there is a process for each core
     _slot = SharedMemory(names.get())
 
 
@@ -149,13 +151,14 @@ def run(device: str) -> Report:
     import ray
 
     quiet_ray(CORES)
+    torch.set_num_threads(1)  # threads that wait for work count as time of a core
     lines = list[Line]()
     try:
         for version, tune in (("", "fastdecode"), (", shards of format 2", "")):
             with made_shards(tune=tune) as (folder, manifest):
                 rows = rows_of(folder)
                 kept = [] if version else [("planes, kept by data.cache", replace(SPEC, cache=f"{folder}/kept"))]
-                for name, spec in (("planes", SPEC), ("decord", DECORD), *kept):
+                for name, spec in (("planes", SPEC), *((other.decoder, other) for other in OTHERS), *kept):
                     limit = max(bare(rows, spec) for _ in range(ROUNDS))
                     rate = max(ray_data(folder, manifest, spec=spec) for _ in range(ROUNDS))
                     more = {"limit": limit, "of the limit": rate / limit, "ms of a core": core_ms(rows[:8], spec)}
