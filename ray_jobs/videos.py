@@ -97,6 +97,11 @@ def setting_warnings(config: Config, steps_per_epoch: int) -> list[str]:
             f"warning: moco.queue={config.moco.queue} is never filled by the {seen} videos of the run, {steps} "
             f"steps of {config.train.global_batch}, so the other keys stay random; lower it"
         )
+    elif config.method == "moco" and config.moco.queue > (epoch := steps_per_epoch * config.train.global_batch):
+        lines.append(
+            f"warning: moco.queue={config.moco.queue} has more keys than an epoch has videos, {epoch}, so most queries "
+            "meet their own video among the negatives; lower it"
+        )
     warmup = round(config.optim.warmup_epochs * steps_per_epoch)
     if warmup > steps:
         lines.append(

@@ -23,7 +23,17 @@ def test_a_queue_that_the_run_cannot_fill_is_said() -> None:
     settings = ["method=moco", "moco.queue=4096", "train.global_batch=32"]
     (line,) = setting_warnings(load_config("demo", None, [*settings, "train.max_steps=100"]), 8)
     assert line.startswith("warning: moco.queue=4096 is never filled by the 3200 videos of the run, 100 steps of 32")
-    assert setting_warnings(load_config("demo", None, [*settings, "train.max_steps=200"]), 8) == []
+    assert setting_warnings(load_config("demo", None, [*settings, "train.max_steps=200"]), 128) == []
+
+
+def test_a_queue_longer_than_an_epoch_is_said() -> None:
+    """Its keys are those of the query's own video too, as negatives."""
+    config = load_config(
+        "demo", None, ["method=moco", "moco.queue=4096", "train.global_batch=32", "train.max_steps=200"]
+    )
+    (line,) = setting_warnings(config, 127)
+    assert line.startswith("warning: moco.queue=4096 has more keys than an epoch has videos, 4064")
+    assert setting_warnings(config, 128) == []
 
 
 def test_a_range_of_workers_is_shown_as_the_numbers_that_divide_the_batch() -> None:
