@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,9 @@ def local_ray() -> Iterator[None]:
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
     ray.init(address="local", num_cpus=2, object_store_memory=300 * 2**20, include_dashboard=False, log_to_driver=False)
     yield
+    for thread in threading.enumerate():
+        if thread.name == "iter_threaded":  # Ray Data's; one that asks Ray after its shutdown ends the process
+            thread.join(10)
     ray.shutdown()
     del os.environ["RAY_AUTH_MODE"]
 
@@ -53,7 +56,7 @@ def dealt(folder: str, manifest: Manifest, workers: int, timeout: float = 60) ->
             assert isinstance(columns, dict)
             got[i].append(columns)
 
-    threads = [Thread(target=take, args=(i,)) for i in range(workers)]
+    threads = [threading.Thread(target=take, args=(i,)) for i in range(workers)]
     for thread in threads:
         thread.start()
     for thread in threads:
