@@ -281,7 +281,6 @@ def as_result(job: Job, train: LabelledSet, test: LabelledSet, evaluation: Evalu
         "pretraining_data": job.run_data,
         "commit": commit(),
         "classes": list(train.classes),
-        "largest_class": float(outputs.label.bincount().max() / len(outputs.label)),  # its share of the test videos
         "rows": rows,
         "facts": evaluation.facts,
         "fresh": job.fresh,

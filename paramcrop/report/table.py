@@ -22,7 +22,7 @@ from paramcrop.sweeps.space import Space
 from paramcrop.sweeps.trials import Trial, grid, make_trial
 
 Result = dict[str, Any]
-PER_VIDEO = ("videos", "labels", "scores", "facts", "failed", "per_class", "confusion")
+PER_VIDEO = ("videos", "scores", "facts", "failed", "per_class", "confusion")
 
 
 class Cell(NamedTuple):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from statistics import fmean
 from typing import Any, NamedTuple
 
 from paramcrop.evaluation.statistics import Difference, Mean
@@ -75,8 +74,9 @@ def _chance(results: Sequence[Mapping[str, Any]]) -> str:
     """What top-1 accuracy is without looking at the videos, from results on one dataset."""
     dataset, classes = results[0]["dataset"], len(results[0]["classes"])
     line = f"note: {dataset} has {classes} classes; top-1 accuracy by chance is {100 / classes:.1f} %"
-    shares = {tuple(result["splits"]): result["largest_class"] for result in results if "largest_class" in result}
-    if shares and show_percent(largest := fmean(shares.values())) != show_percent(1 / classes):
+    sizes = [Counter(labels) for labels in {tuple(result["splits"]): result["labels"] for result in results}.values()]
+    largest = sum(max(of_split.values()) for of_split in sizes) / sum(of_split.total() for of_split in sizes)
+    if show_percent(largest) != show_percent(1 / classes):
         line += f", by the largest class alone {show_percent(largest)} %"
     return line
 

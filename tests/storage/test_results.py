@@ -41,10 +41,9 @@ def test_the_main_metric_is_the_first_that_is_shown() -> None:
 
 def test_notes_say_what_makes_results_hard_to_compare() -> None:
     def of(subject: str, data: str, protocol: str, split: str | None, labels: bool = False) -> tuple[Any, Any]:
-        fields = {"subject": subject, "pretraining_data": data, "content_id": "a", "protocol": protocol}
-        return fields | {"numbers": {"name": "knn"}, "dataset": "made-up", "classes": ["a", "b", "c"]}, Pretraining(
-            split, labels
-        )
+        fields: dict[str, Any] = {"subject": subject, "pretraining_data": data, "content_id": "a", "protocol": protocol}
+        fields |= {"splits": ["train", "test"], "labels": [0, 1, 2], "classes": ["a", "b", "c"]}
+        return fields | {"numbers": {"name": "knn"}, "dataset": "made-up"}, Pretraining(split, labels)
 
     none = Pretraining(None, False)
     chance = "note: made-up has 3 classes; top-1 accuracy by chance is 33.3 %"
@@ -56,12 +55,10 @@ def test_notes_say_what_makes_results_hard_to_compare() -> None:
     line, last = notes([of("run", "b", "knn[size=3]", None)])
     assert line.startswith("note: the parameters in brackets differ") and last == chance
     of_splits = [
-        ({**of("run", "b", "knn", None)[0], "splits": ["train", f"test{k}"], "largest_class": share}, none)
-        for k, share in ((1, 0.5), (2, 0.6), (2, 0.6))
+        ({**of("run", "b", "knn", None)[0], "splits": ["train", f"test{k}"], "labels": labels}, none)
+        for k, labels in ((1, [0, 0, 1, 2]), (2, [2, 2, 2, 0, 1, 1]), (2, [2, 2, 2, 0, 1, 1]))
     ]
-    assert notes(of_splits) == [f"{chance}, by the largest class alone 55.0 %"]
-    even = {**of_splits[0][0], "largest_class": 1 / 3}
-    assert notes([(even, none)]) == [chance]
+    assert notes(of_splits) == [f"{chance}, by the largest class alone 50.0 %"]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -14,9 +14,8 @@ import numpy as np
 from paramcrop.data.decoders.planes import PlaneFrames, Planes, colours_of, packed
 from paramcrop.storage.files import atomic_write
 
-SPARE = (
-    10e9  # bytes of the disk that are left free, or a tenth of a small disk: what does not fit is decoded every time
-)
+# Bytes of a disk that are left free; a tenth of a small disk. What does not fit is decoded every time.
+SPARE = 10e9
 
 
 class KeptFrames:
