@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from paramcrop.data.decoders.planes import PlaneFrames
+from paramcrop.data.prepare.picture import open_video
 from paramcrop.data.video import VideoReader, encode
 from tests.data.counted import counting
 from tests.data.prepare.made_sources import add, display_matrix, stripes, write
@@ -75,7 +76,7 @@ def test_a_users_own_files_are_read_at_their_frames(real_videos: Path) -> None:
     paths = sorted(p for p in (real_videos / "small").iterdir() if p.suffix in (".avi", ".mkv"))
     assert paths
     for path in paths:
-        with av.open(str(path), metadata_errors="ignore") as container:
+        with open_video(str(path)) as container:
             frames = [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)]
         reader = VideoReader(path.read_bytes())
         assert 0 <= reader.frames - len(frames) <= 1, path

@@ -15,7 +15,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from paramcrop.data.prepare.picture import BT601, FULL, UNSPECIFIED, best_of, picture_of, shown, videos_in
+from paramcrop.data.prepare.picture import BT601, FULL, UNSPECIFIED, best_of, open_video, picture_of, shown, videos_in
 
 # FFmpeg's converter equals ``paramcrop.crops.picture.to_rgb`` to the bit on these machines, up to the last multiple of
 # so many columns; it rounds otherwise beyond and elsewhere.
@@ -36,7 +36,7 @@ class PlaneFrames:
     """Frames by number, read with PyAV. A file of the user's own is shown as ``prepare`` shows it."""
 
     def __init__(self, data: bytes) -> None:
-        self._container = av.open(io.BytesIO(data), "r", metadata_errors="ignore")
+        self._container = open_video(io.BytesIO(data))
         # Its objects refer to each other, so without this it would stay open until Python next collects such cycles.
         weakref.finalize(self, self._container.close).atexit = False
         if not (streams := videos_in(self._container)):

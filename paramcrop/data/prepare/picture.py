@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
@@ -26,6 +26,14 @@ EXACT = 0x2 | 0x40000 | 0x2000 | 0x4000
 ATTACHED = 0x400 | 0x800  # AV_DISPOSITION_ATTACHED_PIC, _TIMED_THUMBNAILS: pictures of a file, no videos
 DEFAULT = 0x1  # AV_DISPOSITION_DEFAULT
 WIDEST_PIXEL = 8  # a pixel is at most so many times as wide as high, or the ratio is taken for a mistake
+# Metadata that is no UTF-8 is no error; PyAV 19 must not be told so.
+LENIENT: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
+
+
+def open_video(file: str | BinaryIO) -> InputContainer:
+    """Open a video to read, by its path or from a binary file."""
+    container: InputContainer = av.open(file, "r", **LENIENT)
+    return container
 
 
 def videos_in(container: InputContainer) -> list[av.VideoStream]:
@@ -89,7 +97,8 @@ class Picture:
 
 def picture_of(frame: av.VideoFrame, pixel: Fraction | None) -> Picture:
     """What a decoded frame and its stream's pixel ratio (None or 0: unknown, so square) say of a source."""
-    if not pixel or not Fraction(1, WIDEST_PIXEL) <= pixel <= WIDEST_PIXEL:
+    pixel = Fraction(pixel.numerator, pixel.denominator) if pixel else Fraction(1)  # PyAV 19 has a type of its own
+    if not Fraction(1, WIDEST_PIXEL) <= pixel <= WIDEST_PIXEL:
         pixel = Fraction(1)
     form = frame.format
     if form.is_rgb or form.has_palette:

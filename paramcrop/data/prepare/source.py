@@ -13,7 +13,7 @@ import av
 import numpy as np
 from av.container import InputContainer
 
-from paramcrop.data.prepare.picture import ATTACHED, best_of, picture_of, shown, videos_in
+from paramcrop.data.prepare.picture import ATTACHED, best_of, open_video, picture_of, shown, videos_in
 from paramcrop.data.video import Encoded, encode_frames, first_line, scaled_size
 from paramcrop.errors import VideoError
 
@@ -68,7 +68,7 @@ def _none(path: str | Path) -> Encoded:
 
 def _transcode(path: str | Path, short_side: int, crf: int, flags: int = 0) -> Encoded | None:
     """``transcode`` with these flags of the decoder; None: it gives no frame."""
-    with av.open(str(path), metadata_errors="ignore") as container:
+    with open_video(str(path)) as container:
         stream, reading = best_stream(container, path), Reading()
         stream.codec_context.thread_count = 1  # one core per file, which is as fast in total as FFmpeg's threads
         stream.codec_context.flags |= flags
@@ -118,7 +118,7 @@ def frames_of(container: InputContainer, stream: av.VideoStream, reading: Readin
             continue
         for frame in frames:
             reading.bad_frames += bool(frame.is_corrupt)
-            if frame.pts is not None and stream.time_base is not None:
+            if frame.pts is not None and stream.time_base:
                 reading.times.append(float(frame.pts * stream.time_base))
             yield frame
 
@@ -128,7 +128,7 @@ def packets_of(container: InputContainer, stream: av.VideoStream, reading: Readi
     played = [s for s in container.streams if s.type in ("audio", "video") and s.codec_context is not None]
     try:
         for packet in container.demux(played):
-            if packet.pts is not None and packet.time_base is not None:
+            if packet.pts is not None and packet.time_base:
                 end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
                 reading.end = max(reading.end, end)
             if packet.stream.index == stream.index and packet.size:
@@ -159,7 +159,7 @@ def announced_frames(container: InputContainer, stream: av.VideoStream, end: flo
 
 def _seconds(stream: av.VideoStream) -> float | None:
     """The duration of a stream; Matroska has it as a tag."""
-    if stream.duration is not None and stream.time_base is not None:
+    if stream.duration is not None and stream.time_base:
         return float(stream.duration * stream.time_base)
     tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
     return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3]) if tag else None
