@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -66,8 +67,12 @@ def pixel_centres(n: int, like: Tensor) -> Tensor:
 
 
 def to_pixels(coordinates: Tensor, n: int) -> Tensor:
-    """Normalised coordinates -> pixel (or frame) units, clamped to [0, n - 1] (border padding)."""
-    return (((coordinates + 1) * n - 1) / 2).clamp(0, n - 1)
+    """Normalised coordinates -> pixel (or frame) units, clamped to [0, n - 1] (border padding).
+
+    The gradient is 0 at the border and beyond, as in ``grid_sample``. That of ``clamp`` at the border itself depends on
+    the version of torch.
+    """
+    return F.hardtanh(((coordinates + 1) * n - 1) / 2, 0, n - 1)
 
 
 def crop_box(params: CropParams) -> Tensor:
