@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import torch
 import triton
@@ -25,8 +27,9 @@ def fused_clips(planes: Tensor, boxes: Tensor) -> Tensor:
     """See ``clips_of``."""
     n, frames, _, side = planes.shape
     size, count = int(boxes[0, 3]), tap_count(side, int(boxes[0, 3]))
-    tables = [table_of(box, count) for box in boxes.tolist()]
-    table = torch.from_numpy(np.stack(tables)).to(planes.device, non_blocking=True)
+    tables = np.stack([scaling(box_side, size, count) for box_side in boxes[:, 2].tolist()])
+    tables[:, :2] = boxes[:, :2]
+    table = torch.from_numpy(tables).to(planes.device, non_blocking=True)
     clips = torch.empty(n, frames, size, size, 3, dtype=torch.uint8, device=planes.device)
     grid = (-(-size * size // BLOCK), frames, n)
     with torch.cuda.device_of(planes):  # Triton launches on the current device
@@ -34,12 +37,12 @@ def fused_clips(planes: Tensor, boxes: Tensor) -> Tensor:
     return clips
 
 
-def table_of(box: list[int], count: int) -> np.ndarray:
-    """A box (top, left, side, size) -> int32: top, left, shift, then ``Taps.start`` and ``Taps.weight``."""
-    top, left, side, size = box
+@cache
+def scaling(side: int, size: int, count: int) -> np.ndarray:
+    """int32: room for top and left, then shift, ``Taps.start`` and ``Taps.weight``, of ``count`` columns."""
     start, weight, shift = taps(side, size)
     weight = np.pad(weight, ((0, 0), (0, count - weight.shape[1])))
-    return np.concatenate([[top, left, shift], start, weight.reshape(-1)]).astype(np.int32)
+    return np.concatenate([[0, 0, shift], start, weight.reshape(-1)]).astype(np.int32)
 
 
 @triton.jit

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from paramcrop.crops import views
 from paramcrop.crops.augment import Augmentation
 from paramcrop.crops.geometry import CropParams
+from paramcrop.crops.picture import clips_of, plain_clips
 from paramcrop.crops.views import augmented_view
 from paramcrop.data.batch import Batch
 from paramcrop.models import layers
@@ -34,7 +35,7 @@ from tests.benchmarks.timing import Line, Report, take_turns
 
 VIDEOS, FRAMES, SIDE, SIZE = 64, 64, 128, (16, 112, 112)
 PIXELS, VIEW = 3 * SIDE * SIDE, 3 * SIZE[0] * SIZE[1] * SIZE[2]  # of a source frame; of a view
-ROUNDS = 7
+ROUNDS, PLAIN = 7, 4  # of measurement; clips that PyTorch makes of planes, and the time of all follows from
 Ways = dict[str, Callable[[], object]]
 Rates = tuple[float, float]  # bytes and floating-point operations a second
 
@@ -44,10 +45,13 @@ def run(device: str) -> Report:
     torch.manual_seed(0)
     rates, lines = measured_rates(), list[Line]()
     batch = ready_batch()
-    lines += view_lines(batch.to(torch.device("cuda")), rates)
-    for name in ("k400_simclr_s3dg", "k400_simclr_r2d3d18"):
-        config = load_config(name, None, [f"train.global_batch={VIDEOS}", "train.device=cuda"])
-        lines += network_lines(config, rates) + step_lines(config, batch, rates)
+    lines += [*clip_lines(rates), copy_line(batch), *view_lines(batch.to(torch.device("cuda")), rates)]
+    for method in ("simclr", "moco"):
+        for backbone in ("s3dg", "r2d3d18"):
+            sizes = [f"train.global_batch={VIDEOS}", "train.device=cuda"]
+            config = load_config(f"k400_{method}_{backbone}", None, sizes)
+            lines += network_lines(config, rates) if method == "simclr" else []
+            lines += step_lines(config, batch, rates)
     notes = [
         f"{torch.cuda.get_device_name()}: {rates[0] / 1e12:.2f} TB/s copied, {rates[1] / 1e12:.0f} TFLOP/s of products",
         f"{VIDEOS} videos, so {2 * VIDEOS} views of {SIZE}, bfloat16; medians of {ROUNDS}, launches included",
@@ -87,6 +91,29 @@ def ready_batch() -> Batch:
         error=[""] * n,
         substitute=[""] * n,
     )
+
+
+def clip_lines(rates: Rates) -> list[Line]:
+    """Clips of planes. A clip of 128 pixels comes from a box of 84 to 112 (Table 2's R) in planes of 120."""
+    clips = 2 * VIDEOS
+    planes = torch.randint(0, 256, (clips, FRAMES, 180, 120), dtype=torch.uint8, device="cuda")
+    boxes = torch.tensor([[0, 0, 84 + n % 29, SIDE] for n in range(clips)], dtype=torch.int32)
+    ways: Ways = {
+        "kernel": lambda: clips_of(planes, boxes),
+        "plain": lambda: plain_clips(planes[:PLAIN], boxes[:PLAIN]),
+    }
+    seconds = take_turns(ways, 3, "cuda")
+    moved = FRAMES * (int((1.5 * boxes[:, 2] ** 2).sum()) + clips * PIXELS)
+    return [
+        line("clips of planes, kernel", seconds["kernel"], moved / rates[0]),
+        line("clips of planes, plain, on the CPU", seconds["plain"] * clips / PLAIN, None),
+    ]
+
+
+def copy_line(batch: Batch) -> Line:
+    stream = torch.cuda.Stream()
+    seconds = take_turns({"": lambda: receive(send(batch, torch.device("cuda"), stream))}, 3, "cuda")[""]
+    return line("a batch pinned and copied (behind the step)", seconds, None)
 
 
 def view_lines(batch: Batch, rates: Rates) -> list[Line]:
@@ -141,8 +168,8 @@ def evaluate(network: nn.Module, x: Tensor) -> None:
 
 
 def step_lines(config: Config, batch: Batch, rates: Rates) -> list[Line]:
-    """The whole step, launched anew and replayed; its optimiser; the batch's way to the GPU, for which nobody waits."""
-    moved, kind, views_of_step = batch.to(torch.device("cuda")), config.backbone.name, 2 * VIDEOS
+    """The whole step, launched anew and replayed, and its optimiser."""
+    moved, kind = batch.to(torch.device("cuda")), f"{config.method} {config.backbone.name}"
     lines = list[Line]()
     for name, recorded in (("launched", False), ("replayed", True)):
         model = build_model(config, torch.device("cuda"))
@@ -155,12 +182,10 @@ def step_lines(config: Config, batch: Batch, rates: Rates) -> list[Line]:
         # Several steps at once: that none waits for the one before is what is measured.
         seconds = take_turns({name: partial(several, stepper, moved)}, ROUNDS, "cuda")[name] / SEVERAL
         held = torch.cuda.memory_reserved() if recorded else torch.cuda.max_memory_allocated()
-        lines.append(line(f"{kind} whole step, {name}", seconds, None, views_of_step, held))
+        lines.append(line(f"{kind} whole step, {name}", seconds, None, 2 * VIDEOS, held))
         if not recorded:
             lines.append(optimiser_line(kind, model, optimizer, rates))
-    stream = torch.cuda.Stream()
-    copied = take_turns({"": lambda: receive(send(batch, torch.device("cuda"), stream))}, 3, "cuda")[""]
-    return [*lines, line("a batch pinned and copied (behind the step)", copied, None)]
+    return lines
 
 
 SEVERAL = 4
