@@ -64,6 +64,18 @@ reader = PlaneFrames(open(sys.argv[1], "rb").read())
 """
 
 
+def test_metadata_that_is_no_utf8_is_no_error(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "plain.mp4"), "w") as container:
+        container.metadata["comment"] = "caf#"
+        stream = add(container, picture := stripes((255, 30)))
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    stored = (tmp_path / "plain.mp4").read_bytes()
+    latin = stored.replace(b"caf#", b"caf\xe9")
+    assert latin != stored
+    assert VideoReader(latin).read(np.array([0])).shape == VideoReader(stored).read(np.array([0])).shape
+
+
 def test_a_file_that_a_thread_still_reads_is_not_closed_when_the_program_ends(tmp_path: Path) -> None:
     """Closing it ended one program in three by a segmentation fault."""
     (tmp_path / "video.mp4").write_bytes(encode(counting(5), 10.0).data)
