@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from paramcrop.data.batch import Batch
 from paramcrop.data.clips import ClipSpec
@@ -203,16 +203,22 @@ def by_neighbours(job: Job, train: LabelledSet, test: LabelledSet, runtime: Runt
 def features(job: Job, train: LabelledSet, test: LabelledSet, runtime: Runtime) -> tuple[Outputs, Outputs]:
     """The features of the training and the test videos, read from files where these exist.
 
-    There is one file per shard, so that splits and validations that share shards also share their features.
+    There is one file per shard, so that splits and validations that share shards also share their features. Where all
+    are there, the network is not loaded.
     """
-    network = job.network().to(runtime.forward.device)
+
+    @cache
+    def network() -> nn.Module:
+        return job.network().to(runtime.forward.device)
+
+    def outputs(part: LabelledSet, known: Outputs) -> Outputs:
+        return clip_outputs(network(), part, job.input, runtime.forward, runtime.mapped, known)
 
     def of(videos: LabelledSet) -> Outputs:
         parts = []
         for part in by_shard(videos):
             file = job.features / f"{part.manifest.shards[0].sha256[:16]}.pt"
-            run = partial(clip_outputs, network, part, job.input, runtime.forward, runtime.mapped)
-            parts.append(stored_outputs(file, run, job.fresh))
+            parts.append(stored_outputs(file, partial(outputs, part), job.fresh))
             runtime.report(f"features of {sum(len(p.id) for p in parts)} of {videos.manifest.videos} videos")
         return only(concatenate(parts), videos.labels)
 

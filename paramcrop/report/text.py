@@ -65,6 +65,11 @@ def notes(results: Iterable[tuple[Mapping[str, Any], Pretraining]]) -> list[str]
             "note: the parameters in brackets differ from those of the named protocol, "
             "so the results are not comparable with the paper's"
         )
+    if len({result["seed"] for result, _ in results if result["subject"] == "random-init"}) == 1:
+        lines.append(
+            "note: random-init is one draw of untrained weights, and draws differ by points; "
+            "--seeds 0,1,2,3,4 compares with five"
+        )
     for dataset in dict.fromkeys(result["dataset"] for result, _ in results):
         lines.append(_chance([result for result, _ in results if result["dataset"] == dataset]))
     return lines

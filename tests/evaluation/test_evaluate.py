@@ -103,12 +103,13 @@ def test_features_are_decoded_once_for_all_protocols(
     first = run(job)
 
     def forbidden(*args: Any, **kwargs: Any) -> None:
-        raise AssertionError("decoded again")
+        raise AssertionError("computed again")
 
     monkeypatch.setattr(evaluation, "clip_outputs", forbidden)
+    monkeypatch.setattr(Job, "network", forbidden)
     assert run(job)["rows"] == first["rows"]
     run(_elsewhere(make_job(tiny_run, labelled, "knn"), tmp_path))
-    with pytest.raises(AssertionError, match="decoded again"):  # because the clips differ
+    with pytest.raises(AssertionError, match="computed again"):  # because the clips differ
         run(_elsewhere(make_job(tiny_run, labelled, "knn", "test_clips=2"), tmp_path))
 
 

@@ -54,6 +54,10 @@ def test_notes_say_what_makes_results_hard_to_compare() -> None:
     assert notes([of("run", "a", "knn", "train1", True)]) == [learned, chance]
     line, last = notes([of("run", "b", "knn[size=3]", None)])
     assert line.startswith("note: the parameters in brackets differ") and last == chance
+    draws = [({**of("random-init", "b", "knn", None)[0], "seed": seed}, none) for seed in (0, 1)]
+    line, last = notes([*draws[:1], *draws[:1]])
+    assert line.startswith("note: random-init is one draw") and last == chance
+    assert notes(draws) == [chance]
     of_splits = [
         ({**of("run", "b", "knn", None)[0], "splits": ["train", f"test{k}"], "labels": labels}, none)
         for k, labels in ((1, [0, 0, 1, 2]), (2, [2, 2, 2, 0, 1, 1]), (2, [2, 2, 2, 0, 1, 1]))
