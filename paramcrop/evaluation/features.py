@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,10 @@ from paramcrop.errors import CheckpointError
 from paramcrop.evaluation.videos import LabelledSet, Map, rows
 from paramcrop.storage.files import atomic_write
 
-PASS_CLIPS = 20  # clips per forward pass
+PASS_CLIPS = 20  # clips per forward pass on a CPU, all of one video
+# Pixels per forward pass on a GPU, which takes clips of several videos at once: launching its kernels takes as long for
+# one clip as for many. So many are 20 of the paper's clips.
+PASS_PIXELS = 20 * 32 * 224 * 224
 
 
 class Normalise(NamedTuple):
@@ -109,18 +112,46 @@ def clip_outputs(
     """
     network.eval()
     ids, labels, outputs, failed = list[str](), list[int](), list[Tensor](), list[dict[str, str]]()
-    order = list[str]()
-    for row, clips, error in _decoded(videos, spec, mapped, {*known.id, *(row["id"] for row in known.failed)}, order):
-        if clips is None:
-            failed.append({"id": row["id"], "reason": error})
-            continue
-        ids.append(row["id"])
-        labels.append(row["label"])
-        parts = torch.from_numpy(clips).split(PASS_CLIPS)
-        outputs.append(torch.cat([_outputs(network, part, forward) for part in parts]))
-        check_finite(outputs[-1], row["id"])
+    order, (least, most) = list[str](), pass_size(spec, forward.device)
+
+    def readable() -> Iterator[np.ndarray]:
+        done = {*known.id, *(row["id"] for row in known.failed)}
+        for row, clips, error in _decoded(videos, spec, mapped, done, order):
+            if clips is None:
+                failed.append({"id": row["id"], "reason": error})
+            else:
+                ids.append(row["id"])
+                labels.append(row["label"])
+                yield clips
+
+    for group in grouped(readable(), least):
+        parts = torch.from_numpy(np.concatenate(group)).split(most)
+        found = torch.cat([_outputs(network, part, forward) for part in parts]).split([len(clips) for clips in group])
+        for of_video in found:
+            check_finite(of_video, ids[len(outputs)])
+            outputs.append(of_video)
     new = Outputs(ids, torch.tensor(labels, dtype=torch.int64), outputs, failed)
     return _in_order(concatenate([known, new]), order) if known.id or known.failed else new
+
+
+def pass_size(spec: UniformSpec, device: torch.device) -> tuple[int, int]:
+    """How many clips a forward pass waits for, and how many it takes at most."""
+    if device.type == "cpu":
+        return 1, PASS_CLIPS
+    clips = max(1, PASS_PIXELS // (spec.frames * spec.size**2))
+    return clips, clips
+
+
+def grouped(videos: Iterable[np.ndarray], clips: int) -> Iterator[list[np.ndarray]]:
+    """Consecutive videos' clips (K_i, ...) in groups of at least so many clips; the last may have fewer."""
+    group: list[np.ndarray] = []
+    for video in videos:
+        group.append(video)
+        if sum(map(len, group)) >= clips:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 def _decoded(

@@ -12,6 +12,7 @@ import torch
 
 from paramcrop.errors import CheckpointError, DataError
 from paramcrop.evaluation import evaluate as evaluation
+from paramcrop.evaluation import features
 from paramcrop.evaluation.evaluate import evaluate
 from paramcrop.evaluation.features import Forward, Normalise, clip_outputs
 from paramcrop.evaluation.fitting.finetune import Classifier
@@ -121,8 +122,30 @@ def test_a_videos_features_do_not_depend_on_its_neighbours(tiny_run: Path, label
     logits = clip_outputs(classifier, videos, job.input, FORWARD, map)
     assert [clips.shape for clips in outputs.clips] == [(10, 32)] * (TEST - BROKEN)
     head = classifier.head[1]
-    for features, expected in zip(outputs.clips, logits.clips, strict=True):
-        torch.testing.assert_close(head(features), expected, rtol=1e-4, atol=1e-5)
+    for found, expected in zip(outputs.clips, logits.clips, strict=True):
+        torch.testing.assert_close(head(found), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_clips_of_several_videos_share_a_pass_on_a_gpu(
+    tiny_run: Path, labelled: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, passes = make_job(tiny_run, labelled, "knn"), list[int]()
+
+    def counting(network: Any, clips: torch.Tensor, forward: Forward) -> torch.Tensor:
+        passes.append(len(clips))
+        return one_pass(network, clips, forward)
+
+    one_pass = features._outputs
+    monkeypatch.setattr(features, "_outputs", counting)
+    alone = clip_outputs(job.network(), open_split(labelled, "test"), job.input, FORWARD, map)
+    assert passes == [10] * (TEST - BROKEN)
+    assert features.pass_size(job.input, torch.device("cuda"))[0] > 100
+    monkeypatch.setattr(features, "pass_size", lambda spec, device: (25, 25))
+    passes.clear()
+    together = clip_outputs(job.network(), open_split(labelled, "test"), job.input, FORWARD, map)
+    assert passes[:4] == [25, 5, 25, 5] and sum(passes) == 10 * (TEST - BROKEN)
+    assert together.id == alone.id and together.failed == alone.failed
+    torch.testing.assert_close(torch.cat(together.clips), torch.cat(alone.clips), rtol=1e-4, atol=1e-5)
 
 
 def test_few_shot_uses_and_records_the_labelled_share(tiny_run: Path, labelled: str) -> None:
