@@ -39,7 +39,11 @@ def fused_clips(planes: Tensor, boxes: Tensor) -> Tensor:
 
 @cache
 def scaling(side: int, size: int, count: int) -> np.ndarray:
-    """int32: room for top and left, then shift, ``Taps.start`` and ``Taps.weight``, of ``count`` columns."""
+    """int32: room for top and left of a box of ``side`` pixels, then shift, start and weights of its ``Taps``.
+
+    Args:
+        count: taps of a pixel, of which those beyond the box weigh nothing.
+    """
     start, weight, shift = taps(side, size)
     weight = np.pad(weight, ((0, 0), (0, count - weight.shape[1])))
     return np.concatenate([[0, 0, shift], start, weight.reshape(-1)]).astype(np.int32)

@@ -21,9 +21,9 @@ from paramcrop.evaluation.videos import LabelledSet, Map, rows
 from paramcrop.storage.files import atomic_write
 
 PASS_CLIPS = 20  # clips per forward pass on a CPU, all of one video
-# Pixels per forward pass on a GPU, which takes clips of several videos at once: launching its kernels takes as long for
-# one clip as for many. So many are 20 of the paper's clips.
-PASS_PIXELS = 20 * 32 * 224 * 224
+# A GPU takes clips of several videos at once, because launching its kernels takes as long for one clip as for many. At
+# most so many, and at most as many pixels as 20 of the paper's clips have.
+GPU_CLIPS, GPU_PIXELS = 128, 20 * 32 * 224 * 224
 
 
 class Normalise(NamedTuple):
@@ -138,7 +138,7 @@ def pass_size(spec: UniformSpec, device: torch.device) -> tuple[int, int]:
     """How many clips a forward pass waits for, and how many it takes at most."""
     if device.type == "cpu":
         return 1, PASS_CLIPS
-    clips = max(1, PASS_PIXELS // (spec.frames * spec.size**2))
+    clips = min(GPU_CLIPS, max(1, GPU_PIXELS // (spec.frames * spec.size**2)))
     return clips, clips
 
 
