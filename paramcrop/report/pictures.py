@@ -79,7 +79,7 @@ def draw_per_class(counts: np.ndarray, classes: Sequence[str], out: Path) -> Non
     figure, axes = plt.subplots(figsize=(6, max(2.0, 0.22 * len(classes) + 1)), layout="constrained")
     axes.barh(range(len(classes)), accuracy[order], color="#4878a8")
     axes.set_yticks(range(len(classes)), [f"{classes[i]} ({total[i]})" for i in order], fontsize=7)
-    axes.axvline(np.diag(counts).sum() / counts.sum(), color="black", ls="--", lw=1, label="all videos")
+    axes.axvline(float(np.diag(counts).sum()) / float(counts.sum()), color="black", ls="--", lw=1, label="all videos")
     axes.set(xlabel="accuracy", xlim=(0, 1))
     axes.legend(fontsize=7, loc="lower right")
     _save(figure, out)

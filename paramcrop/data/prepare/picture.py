@@ -7,6 +7,7 @@ all of that: its container or stream says so, and here it is carried out.
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -95,9 +96,18 @@ class Picture:
         return {name: value for name, value in facts.items() if value}
 
 
-def picture_of(frame: av.VideoFrame, pixel: Fraction | None) -> Picture:
+class Ratio(typing.Protocol):
+    """A fraction of Python, or of PyAV 19."""
+
+    @property
+    def numerator(self) -> int: ...
+    @property
+    def denominator(self) -> int: ...
+
+
+def picture_of(frame: av.VideoFrame, ratio: Ratio | None) -> Picture:
     """What a decoded frame and its stream's pixel ratio (None or 0: unknown, so square) say of a source."""
-    pixel = Fraction(pixel.numerator, pixel.denominator) if pixel else Fraction(1)  # PyAV 19 has a type of its own
+    pixel = Fraction(ratio.numerator, ratio.denominator) if ratio else Fraction(1)
     if not Fraction(1, WIDEST_PIXEL) <= pixel <= WIDEST_PIXEL:
         pixel = Fraction(1)
     form = frame.format
