@@ -130,6 +130,13 @@ def test_the_commands_that_are_not_run_are_understood() -> None:
         parse(name, [a for a in arguments if a not in ("…", "...")])
 
 
+def test_prepare_commands_are_understood() -> None:
+    commands = re.findall(r"^paramcrop prepare (.*)$", README, re.M)
+    assert len(commands) >= 3
+    for command in commands:
+        parse_prepare(command.split(), "")
+
+
 def test_own_videos_command_runs(real_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "videos").symlink_to(real_videos / "small")

@@ -46,7 +46,8 @@ def test_the_loss_falls_the_gap_grows_and_features_tell_unseen_classes(preset: s
     clips, recorder = made_clips(VIDEOS, FRAMES, SIZE), MetricsInMemory()
     batches = memory_batches(clips, build_clip_spec(config), config.seed, BATCH)
     model = pretrain(config, batches, VIDEOS // BATCH, recorder)
-    assert min(line["loss"] for line in recorder.lines) < 0.85 * config.chance_loss()
+    later = [line["loss"] for line in recorder.lines if line["step"] >= 10]  # MoCo's queue has no random keys any more
+    assert min(later) < 0.85 * config.chance_loss()
     assert recorder.lines[-1]["similarity_gap"] > 0.2
     unseen = made_clips(320, FRAMES, SIZE, seed=1)
     start = knn_accuracy(config, untrained(config, clips), unseen, 160)
